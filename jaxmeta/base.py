@@ -1,0 +1,273 @@
+"""The nouns of the engine: percepts, rollouts, tasks, and the bundles of pure functions that work on them.
+
+Everything is written for one task. `E` is the number of environments of that task side by side, `T` the number of steps of a
+rollout, `A` the number of actions; a batch of tasks is made by `jax.vmap` outside.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from flax import struct
+
+Key = jax.Array
+PyTree = Any
+Params = PyTree
+Metrics = dict[str, jax.Array]
+"""Scalars by name, [] float32 each."""
+
+
+class Percept(NamedTuple):
+    """What a learner perceives before it acts. A memory agent needs all of it, every other agent the observation alone."""
+
+    observation: PyTree
+    """[...] in the environment's own shape and dtype."""
+    previous_action: jax.Array
+    """The action that led here, zero at a lifetime's start. Shape and dtype of an action."""
+    previous_reward: jax.Array
+    """[] float32, in the environment's units, zero at a lifetime's start."""
+    first: jax.Array
+    """[] bool, true at the first step of an episode."""
+
+
+class Rollout(NamedTuple):
+    """A stretch of experience in one task. Leaves are [T, E, ...]."""
+
+    percept: Percept
+    """What the learner saw."""
+    action: jax.Array
+    """[T, E, ...] what it did."""
+    reward: jax.Array
+    """[T, E] float32."""
+    terminated: jax.Array
+    """[T, E] bool: the episode ended and nothing follows. The successor's value is not bootstrapped."""
+    truncated: jax.Array
+    """[T, E] bool: the episode was cut short. The successor's value is bootstrapped."""
+    next_observation: PyTree
+    """[T, E, ...] the true successor, also where the environment reset itself."""
+    extras: dict[str, jax.Array]
+    """What `act` reported, such as `q` or `logits`."""
+
+
+class Task(NamedTuple):
+    """One task: what defines it, and what of it a learner may see."""
+
+    env_params: PyTree
+    """The environment's parameters. Hidden from the learner."""
+    context: PyTree
+    """What the learner may see (source parameters, a data set, a descriptor), or None."""
+
+
+@struct.dataclass
+class Hypers:
+    """What multiplies in Q-learning, as traced scalars, [] float32 each: changing one recompiles nothing.
+
+    They live beside the parameters in `meta` and travel with `fast`, so that a policy can emit them and a population can be
+    vmapped over them.
+    """
+
+    learning_rate: jax.Array
+    """Step size of the inner loop, where it is not learned."""
+    discount: jax.Array
+    """Weight of the next step's value, in [0, 1]."""
+    epsilon: jax.Array
+    """Probability of an exploring action, in [0, 1]."""
+    epsilon_decay: jax.Array
+    """Factor of `epsilon` after each round of a lifetime, in [0, 1]."""
+    stickiness: jax.Array
+    """Probability that an exploring action repeats the one before it, in [0, 1]."""
+    temperature: jax.Array
+    """Of the softmax policy over action values, in the values' units; 0 is the greedy policy."""
+    target_step_size: jax.Array
+    """Share of the way that the slow target parameters move at each update, in [0, 1]."""
+
+
+class Spec(NamedTuple):
+    """What a learner must know of an environment before it is built."""
+
+    observation: jax.ShapeDtypeStruct
+    """Shape and dtype of one observation."""
+    action: jax.ShapeDtypeStruct
+    """Shape and dtype of one action."""
+    num_observations: int | None
+    """Size of a discrete observation space, or None."""
+    num_actions: int | None
+    """Size of a discrete action space, or None where actions are continuous."""
+
+
+class Initialise(Protocol):
+    """Draws fresh parameters."""
+
+    def __call__(self, key: Key) -> Params: ...
+
+
+class AgentAct(Protocol):
+    """Chooses an action for one percept.
+
+    `extras` holds what losses need, under fixed names: `logits`, [A] float32, of the distribution that the action was drawn from,
+    and what else the agent knows, such as action values `q`.
+    """
+
+    def __call__(self, key: Key, params: Params, percept: Percept, hypers: Hypers) -> tuple[jax.Array, dict[str, jax.Array]]: ...
+
+
+class AgentLoss(Protocol):
+    """Mean loss of a batch of experience, [] float32.
+
+    Its derivative with respect to `params` alone is the agent's update direction: a target that no inner gradient may enter is
+    computed from `slow`. Nothing is gradient-stopped, so that a meta-gradient, which differentiates that update again with
+    respect to both, is exact.
+    """
+
+    def __call__(self, params: Params, slow: Params, batch: "Experience", hypers: Hypers) -> tuple[jax.Array, Metrics]: ...
+
+
+class Experience(NamedTuple):
+    """A batch of n-step transitions, leaves [B, ...], ready for a loss."""
+
+    observation: PyTree
+    action: jax.Array
+    reward: jax.Array
+    """[B] float32, the discounted sum of the rewards along the way."""
+    discount: jax.Array
+    """[B] float32, weight of the value at the far end: 0 where the episode terminated."""
+    next_observation: PyTree
+    """[B, ...] observation at the far end."""
+    weight: jax.Array
+    """[B] float32, 0 where a slot holds no experience yet."""
+
+
+class Agent(NamedTuple):
+    """Learns one task."""
+
+    init: Initialise
+    act: AgentAct
+    """Explores as `hypers` says."""
+    exploit: AgentAct
+    """Follows the policy that the parameters stand for, without exploring on top."""
+    loss: AgentLoss
+
+
+class Begin(Protocol):
+    """Starts a lifetime: what the task's learner starts from, and the memory of one environment at its start."""
+
+    def __call__(self, key: Key, meta: PyTree, context: PyTree) -> tuple[PyTree, PyTree]: ...
+
+
+class Act(Protocol):
+    """Chooses an action in one environment."""
+
+    def __call__(
+        self, key: Key, meta: PyTree, fast: PyTree, memory: PyTree, percept: Percept
+    ) -> tuple[jax.Array, PyTree, dict[str, jax.Array]]: ...
+
+
+class Adapt(Protocol):
+    """Learns from a rollout of all environments of the task."""
+
+    def __call__(self, key: Key, meta: PyTree, fast: PyTree, rollout: Rollout) -> tuple[PyTree, Metrics]: ...
+
+
+class Adapter(NamedTuple):
+    """Lives one lifetime in one task. `meta` is learned across lives, `fast` is carried within one, `memory` belongs to one environment."""
+
+    init: Initialise
+    begin: Begin
+    act: Act
+    """How the learner behaves while it learns."""
+    exploit: Act
+    """How it behaves when what it has learned is scored; `extras` reports the policy's `logits`."""
+    adapt: Adapt
+
+
+@struct.dataclass
+class Life:
+    """What a stretch of a lifetime hands to the next one and to the outer rule."""
+
+    fast: PyTree
+    memory: PyTree
+    """Leaves [E, ...]."""
+    env_state: PyTree
+    """Leaves [E, ...]."""
+    percept: Percept
+    """Leaves [E, ...]: what each environment shows now."""
+
+
+class Objective(Protocol):
+    """Scores one lifetime, or a stretch of it, in one task: a scalar to minimise, whose gradient with respect to `meta` is the meta-gradient."""
+
+    def __call__(self, key: Key, meta: PyTree, task: Task, life: Life | None) -> tuple[jax.Array, Life, Metrics]: ...
+
+
+@struct.dataclass
+class MetaState:
+    """What meta-training carries from step to step and a checkpoint saves. It holds no key: resume folds the step into the root key."""
+
+    meta: PyTree
+    optimizer: PyTree
+    """State of the outer optimizer."""
+    step: jax.Array
+    """[] int32, meta-steps taken."""
+    carried: PyTree
+    """What else an outer rule keeps between steps: unfinished lifetimes with their tasks, a replay buffer; or None."""
+
+
+class MetaLearner(NamedTuple):
+    """What a user holds: a method, composed, for one task distribution."""
+
+    init: Callable[[Key], MetaState]
+    update: Callable[[Key, MetaState, PyTree], tuple[MetaState, Metrics]]
+    """`update(key, state, env_params)` takes one meta-step on a batch of tasks, leaves [tasks, ...]."""
+    task: Callable[[Key, PyTree], Task]
+    """`task(key, env_params)` poses one task to this learner: it alone knows what context its method may see."""
+    adapter: Adapter
+    meta: Callable[[MetaState], PyTree]
+    """The meta-parameters to adapt with."""
+    lifetime: "Lifetime"
+    """How long, and in how many environments, a life is."""
+    tasks_per_batch: int
+    env_steps_per_task: int
+    """Environment steps that one task costs in one meta-step."""
+
+
+class Lifetime(Protocol):
+    """The static shape of a lifetime; `jaxmeta.config.LifetimeConfig` is one."""
+
+    envs: int
+    steps: int
+    rounds: int
+
+
+class Environment(Protocol):
+    """What the engine calls of a gymnax environment."""
+
+    def reset(self, key: Key, params: PyTree) -> tuple[PyTree, PyTree]: ...
+
+    def step(self, key: Key, state: PyTree, action: jax.Array, params: PyTree) -> tuple[Any, ...]: ...
+
+    def action_space(self, params: PyTree) -> Any: ...
+
+    def observation_space(self, params: PyTree) -> Any: ...
+
+
+class TaskDistribution(NamedTuple):
+    """A family of tasks: one environment, and a distribution over its parameters."""
+
+    name: str
+    """The specification that makes it again, such as `grid_navi:goals=split`."""
+    env: Environment
+    """Built once and reused: gymnax compiles anew for every instance."""
+    sample: Callable[[Key, str], PyTree]
+    """`sample(key, split)` draws one task's `EnvParams`; the split is static."""
+    splits: tuple[str, ...]
+    """`train`, `validation` (all tuning uses it), `test` and, where it means something, `shifted`."""
+    tasks_seen: Callable[[str], bool]
+    """Whether tasks of a split also occur in training."""
+    horizon: int
+    """Steps of the longest episode."""
+    describe: Callable[[PyTree], jax.Array]
+    """`describe(params)` is [D] float32, which only learners declared privileged may see."""
+    oracle: Callable[[PyTree], jax.Array] | None
+    """`oracle(params)` is the best expected return of an episode, [] float32, or None where it cannot be computed."""
+    suggested: dict[str, Any]
+    """Settings that suit the family, such as its discount; a user's own take precedence."""
