@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import scipy.stats
 from gymnax.environments.classic_control import cartpole as standard
-from jaxmeta_envs import cartpole, splits
 
+from jaxmeta_envs import cartpole, splits
 from tests.reference.cartpole import feedback
 
 CONSTANTS = ("gravity", "length", "masscart", "masspole", "tau")

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxmeta_envs.grid_navi import EnvParams, GridNavi, best_return, environment_of, goal_cells, grid_navi
 
+from jaxmeta_envs.grid_navi import EnvParams, GridNavi, best_return, environment_of, goal_cells, grid_navi
 from tests.reference import grid_navi as reference
 
 

@@ -1,10 +1,10 @@
 import subprocess
 import sys
 
-import jaxmeta_envs
 import pytest
 
 import jaxmeta.tasks
+import jaxmeta_envs
 
 
 def test_importing_the_package_loads_neither_jax_nor_gymnax():

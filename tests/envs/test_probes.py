@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxmeta_envs.probes import TABLES, EnvParams, environment_of, probe, probe_values
 
 from jaxmeta.errors import UsageError
+from jaxmeta_envs.probes import TABLES, EnvParams, environment_of, probe, probe_values
 
 GAMMA = 0.75
 VALUES = {

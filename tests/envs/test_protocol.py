@@ -4,13 +4,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import jaxmeta_envs
 import numpy as np
 import pytest
 from gymnax.environments.environment import Environment
 from gymnax.environments.spaces import Box, Discrete
 from gymnax.wrappers import FlattenObservationWrapper, LogWrapper
 
+import jaxmeta_envs
 from jaxmeta.errors import UsageError
 
 SPECS = ["grid_navi:size=3,horizon=4,goals=split,holdout=2", "cartpole:horizon=20", "probe:number=3"]

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from jaxmeta_envs import splits
 
 from jaxmeta.errors import UsageError
+from jaxmeta_envs import splits
 
 POINTS = 3000
 
