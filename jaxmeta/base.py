@@ -108,7 +108,9 @@ class AgentAct(Protocol):
     and what else the agent knows, such as action values `q`.
     """
 
-    def __call__(self, key: Key, params: Params, percept: Percept, hypers: Hypers) -> tuple[jax.Array, dict[str, jax.Array]]: ...
+    def __call__(
+        self, key: Key, params: Params, percept: Percept, hypers: Hypers
+    ) -> tuple[jax.Array, dict[str, jax.Array]]: ...
 
 
 class AgentLoss(Protocol):
@@ -119,7 +121,9 @@ class AgentLoss(Protocol):
     respect to both, is exact.
     """
 
-    def __call__(self, params: Params, slow: Params, batch: "Experience", hypers: Hypers) -> tuple[jax.Array, Metrics]: ...
+    def __call__(
+        self, params: Params, slow: Params, batch: "Experience", hypers: Hypers
+    ) -> tuple[jax.Array, Metrics]: ...
 
 
 class Experience(NamedTuple):

@@ -1,0 +1,6 @@
+"""Adapters: how a learner lives one lifetime in one task."""
+
+from jaxmeta.adapters.gradient_steps import Learner, Start, gradient_steps, in_head
+from jaxmeta.adapters.random_policy import random_policy
+
+__all__ = ["Learner", "Start", "gradient_steps", "in_head", "random_policy"]

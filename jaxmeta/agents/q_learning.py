@@ -1,0 +1,83 @@
+"""Q-learning, with a network (`dqn`) or a table (`tabular_q`): one agent, two function classes."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmeta import losses
+from jaxmeta.base import Agent, Experience, Hypers, Key, Params, Percept, Spec
+from jaxmeta.config import AgentConfig
+from jaxmeta.errors import UsageError
+from jaxmeta.networks import QNetwork, QTable
+
+
+def dqn(spec: Spec, config: AgentConfig) -> Agent:
+    """Deep Q-learning: double, dueling, n-step and Huber as configured (Mnih et al., 2015; Hessel et al., 2018)."""
+    network = QNetwork(_num_actions(spec, "dqn"), config.hidden, config.dueling)
+    return q_learner(spec, network, config)
+
+
+def tabular_q(spec: Spec, config: AgentConfig) -> Agent:
+    """Tabular Q-learning over discrete or one-hot observations (Watkins and Dayan, 1992).
+
+    One inner SGD step of rate a on one transition is the rule Q(s, a) += rate * td_error. On observations that are not one-hot
+    this is Q-learning with linear features.
+    """
+    return q_learner(spec, QTable(_num_actions(spec, "tabular_q")), config)
+
+
+def _num_actions(spec: Spec, agent: str) -> int:
+    if spec.num_actions is None:
+        raise UsageError(f"agent must suit the action space: {agent!r} needs discrete actions, got continuous ones.")
+    return spec.num_actions
+
+
+def q_learner(spec: Spec, network: nn.Module, config: AgentConfig) -> Agent:
+    """Q-learning with any network from a flat observation [D] to action values [A].
+
+    Its parameters are the network's, and the logits of the distribution that exploring actions are drawn from, [A]. They start
+    uniform; no value loss depends on them, so that learning within a task leaves them alone, and meta-learning may shape them.
+    """
+    num_actions = spec.num_actions
+
+    def features(observation):
+        if spec.num_observations is not None:
+            return jax.nn.one_hot(observation, spec.num_observations)
+        return jnp.ravel(observation)
+
+    def action_values(params: Params, observation):
+        return network.apply(params["network"], features(observation))
+
+    def init(key: Key) -> Params:
+        nothing_seen = features(jnp.zeros(spec.observation.shape, spec.observation.dtype))
+        return {"network": network.init(key, nothing_seen), "exploration": jnp.zeros(num_actions)}
+
+    def exploit(key: Key, params: Params, percept: Percept, hypers: Hypers):
+        q = action_values(params, percept.observation)
+        logits = losses.log_softmax_or_greedy(q, hypers.temperature)
+        return jax.random.categorical(key, logits).astype(spec.action.dtype), {"q": q, "logits": logits}
+
+    def act(key: Key, params: Params, percept: Percept, hypers: Hypers):
+        exploit_key, act_key = jax.random.split(key)
+        extras = exploit(exploit_key, params, percept, hypers)[1]
+        stickiness = hypers.stickiness * ~percept.first
+        exploring = losses.log_sticky_softmax(params["exploration"], percept.previous_action, stickiness)
+        # What exploration is credited with goes to its own logits: through the values it drowned everything else in noise.
+        exploiting = jax.lax.stop_gradient(extras["logits"])
+        logits = jnp.logaddexp(jnp.log1p(-hypers.epsilon) + exploiting, jnp.log(hypers.epsilon) + exploring)
+        action = jax.random.categorical(act_key, logits)
+        return action.astype(spec.action.dtype), {"q": extras["q"], "logits": logits}
+
+    def loss(params: Params, slow: Params, batch: Experience, hypers: Hypers):
+        del hypers
+        q = jax.vmap(action_values, (None, 0))
+        q_t_value = q(slow, batch.next_observation)
+        q_t_selector = q(params, batch.next_observation) if config.double else q_t_value
+        errors = jax.vmap(losses.td_error)(
+            q(params, batch.observation), batch.action, batch.reward, batch.discount, q_t_selector, q_t_value
+        )
+        weight = batch.weight / jnp.maximum(jnp.sum(batch.weight), 1.0)
+        value = jnp.sum(weight * losses.half_squared_or_huber(errors, config.huber))
+        return value, {"td_error": jnp.sum(weight * jnp.abs(errors))}
+
+    return Agent(init, act, exploit, loss)

@@ -1,0 +1,142 @@
+"""The static choices: whatever sets a shape, a loop's length or picks code. What multiplies is in `base.Hypers`.
+
+Each group is a frozen dataclass that checks itself. Field names are unique across groups, so that a user sets any of them by
+its bare name (`--set rounds=3`, `make_recipe(..., rounds=3)`).
+"""
+
+from dataclasses import dataclass
+
+from jaxmeta.errors import require, require_finite, require_known
+
+
+@dataclass(frozen=True, kw_only=True)
+class LifetimeConfig:
+    """How long a lifetime is: `rounds` times (`steps` steps in each of `envs` environments, then one adaptation)."""
+
+    envs: int = 16
+    """Environments of the same task, side by side."""
+    steps: int = 0
+    """Steps of a round in each environment; 0 stands for the task family's horizon, one episode."""
+    rounds: int = 3
+
+    def __post_init__(self):
+        require(self.envs >= 1, "envs", "be at least 1", self.envs)
+        require(self.steps >= 0, "steps", "be at least 0 (0: one episode)", self.steps)
+        require(self.rounds >= 1, "rounds", "be at least 1", self.rounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """A Q-learner's network and loss."""
+
+    agent: str = "dqn"
+    """`dqn`, or `tabular_q` for one-hot or discrete observations."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Width of each hidden layer."""
+    dueling: bool = False
+    """Value and advantage heads (Wang et al., 2016)."""
+    double: bool = True
+    """The newest parameters choose the action whose slow value is bootstrapped (van Hasselt et al., 2016)."""
+    huber: float = 0.0
+    """Error beyond which the loss grows linearly; 0 is the squared loss."""
+
+    def __post_init__(self):
+        require_known("agent", self.agent, ("dqn", "tabular_q"))
+        require(all(width >= 1 for width in self.hidden), "hidden", "hold widths of at least 1", self.hidden)
+        require_finite("huber", self.huber)
+        require(self.huber >= 0, "huber", "be at least 0 (0: squared loss)", self.huber)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerConfig:
+    """How a learner turns a round's experience into new parameters."""
+
+    inner_steps: int = 1
+    """Gradient steps after each round."""
+    inner_optimizer: str = "sgd"
+    """`sgd`, or `adam` where nothing differentiates through the adaptation."""
+    max_inner_norm: float = 0.0
+    """Inner gradients are scaled down to this global norm; 0 leaves them as they are."""
+    batch_size: int = 0
+    """Transitions of a gradient step, drawn from the replay buffer; 0 uses the whole buffer."""
+    replay_rounds: int = 1
+    """Rounds that the replay ring buffer holds."""
+    n_step: int = 0
+    """Rewards summed before a value is bootstrapped; 0 sums to the end of the episode or the round (Monte Carlo)."""
+    remat: bool = False
+    """Recompute each inner step in the backward pass instead of storing it: less memory, more time."""
+
+    def __post_init__(self):
+        require(self.inner_steps >= 1, "inner_steps", "be at least 1", self.inner_steps)
+        require_known("inner_optimizer", self.inner_optimizer, ("sgd", "adam"))
+        require_finite("max_inner_norm", self.max_inner_norm)
+        require(self.max_inner_norm >= 0, "max_inner_norm", "be at least 0 (0: no limit)", self.max_inner_norm)
+        require(self.batch_size >= 0, "batch_size", "be at least 0 (0: the whole buffer)", self.batch_size)
+        require(self.replay_rounds >= 1, "replay_rounds", "be at least 1", self.replay_rounds)
+        require(self.n_step >= 0, "n_step", "be at least 0 (0: Monte Carlo)", self.n_step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OuterConfig:
+    """How meta-parameters are scored and updated."""
+
+    meta_steps: int = 1000
+    """Meta-steps of a whole run."""
+    tasks_per_batch: int = 20
+    lives_per_task: int = 1
+    """Independent lifetimes of each task. With 2 or more, `policy_gradient` also credits how a lifetime explored with what
+    adaptation made of it."""
+    tasks_per_group: int = 0
+    """Tasks that are vmapped together, group after group; 0 puts the whole batch into one group."""
+    outer_loss: str = "policy_gradient"
+    """What adapted parameters are scored by: `policy_gradient`, `td` or `monte_carlo`."""
+    scored_rounds: str = "every"
+    """Which rounds' adapted parameters are scored: `every` or `last`."""
+    query_envs: int = 16
+    """Fresh environments that each score is estimated in."""
+    outer_discount: float = 1.0
+    """Discount of the returns that `policy_gradient` maximises; below 1 it lowers their variance and weighs late rewards less."""
+    entropy: float = 0.01
+    """Weight of the adapted policy's entropy in `policy_gradient`."""
+    outer_learning_rate: float = 1e-3
+    max_gradient_norm: float = 1.0
+    """Meta-gradients are scaled down to this global norm."""
+
+    def __post_init__(self):
+        for name in ("meta_steps", "tasks_per_batch", "lives_per_task", "query_envs"):
+            require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+        group = self.tasks_per_group
+        require(
+            group >= 0 and (group == 0 or self.tasks_per_batch % group == 0),
+            "tasks_per_group",
+            f"be 0 or divide tasks_per_batch = {self.tasks_per_batch}",
+            group,
+        )
+        require_known("outer_loss", self.outer_loss, ("policy_gradient", "td", "monte_carlo"))
+        require_known("scored_rounds", self.scored_rounds, ("every", "last"))
+        for name in ("outer_discount", "entropy", "outer_learning_rate", "max_gradient_norm"):
+            require_finite(name, getattr(self, name))
+        require(0 <= self.outer_discount <= 1, "outer_discount", "be from 0 to 1", self.outer_discount)
+        require(self.entropy >= 0, "entropy", "be at least 0", self.entropy)
+        require(self.outer_learning_rate >= 0, "outer_learning_rate", "be at least 0", self.outer_learning_rate)
+        require(self.max_gradient_norm > 0, "max_gradient_norm", "be above 0", self.max_gradient_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HyperConfig:
+    """Where the traced `Hypers` start; see there for what each is."""
+
+    learning_rate: float = 0.1
+    discount: float = 0.95
+    epsilon: float = 1.0
+    epsilon_decay: float = 1.0
+    stickiness: float = 0.0
+    temperature: float = 0.5
+    target_step_size: float = 1.0
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            require_finite(name, value)
+            require(value >= 0, name, "be at least 0", value)
+        for name in ("discount", "epsilon", "epsilon_decay", "stickiness", "target_step_size"):
+            require(getattr(self, name) <= 1, name, "be at most 1", getattr(self, name))

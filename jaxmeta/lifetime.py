@@ -1,0 +1,148 @@
+"""Living: the one place that steps an environment."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.base import (
+    Act,
+    Adapter,
+    Environment,
+    Key,
+    Life,
+    Lifetime,
+    Metrics,
+    Percept,
+    PyTree,
+    Rollout,
+    Task,
+)
+
+
+class Round(NamedTuple):
+    """What `live` shows of one round."""
+
+    before: Life
+    """The life that acted."""
+    rollout: Rollout
+    """What it did, leaves [T, E, ...]."""
+    after: Life
+    """The life that has learned from it."""
+    metrics: Metrics
+    """What the adaptation reports."""
+
+
+Observe = Callable[[Key, Round], PyTree]
+
+
+def reset(key: Key, env: Environment, env_params: PyTree, envs: int) -> tuple[PyTree, Percept]:
+    """Starts `envs` environments of one task; returns their states and first percepts, leaves [E, ...]."""
+    observation, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key, envs), env_params)
+    action = jax.eval_shape(env.action_space(env_params).sample, key)
+    percept = Percept(
+        observation=observation,
+        previous_action=jnp.zeros((envs, *action.shape), action.dtype),
+        previous_reward=jnp.zeros(envs, jnp.float32),
+        first=jnp.ones(envs, bool),
+    )
+    return env_state, percept
+
+
+def rollout(
+    key: Key, env: Environment, task: Task, act: Act, meta: PyTree, life: Life, steps: int
+) -> tuple[Life, Rollout]:
+    """Takes `steps` steps in every environment of a life, with `fast` as it is.
+
+    Environments reset themselves at an episode's end; the task and the memory stay. Nothing that is returned carries a gradient.
+
+    Args:
+      key: one key, used here alone.
+      env: the environment.
+      task: leaves without a batch axis.
+      act: `adapter.act`, or `adapter.exploit`.
+      meta: the meta-parameters.
+      life: leaves of memory, environment state and percept are [E, ...].
+      steps: T, static.
+
+    Returns:
+      The life after the last step, and a `Rollout` with leaves [T, E, ...].
+    """
+    meta, life = jax.lax.stop_gradient((meta, life))
+
+    def step_one(key, memory, env_state, percept):
+        act_key, step_key = jax.random.split(key)
+        action, memory, extras = act(act_key, meta, life.fast, memory, percept)
+        observation, env_state, reward, terminated, truncated, info = env.step(
+            step_key, env_state, action, task.env_params
+        )
+        reward = jnp.asarray(reward, jnp.float32)
+        taken = Rollout(percept, action, reward, terminated, truncated, info["final_observation"], extras)
+        percept = Percept(observation, action, reward, terminated | truncated)
+        return memory, env_state, percept, taken
+
+    def step(carry, keys):
+        memory, env_state, percept, taken = jax.vmap(step_one)(keys, *carry)
+        return (memory, env_state, percept), taken
+
+    envs = life.percept.first.shape[0]
+    keys = jax.random.split(key, (steps, envs))
+    (memory, env_state, percept), taken = jax.lax.scan(step, (life.memory, life.env_state, life.percept), keys)
+    return life.replace(memory=memory, env_state=env_state, percept=percept), taken
+
+
+def begin(key: Key, env: Environment, adapter: Adapter, meta: PyTree, task: Task, envs: int) -> Life:
+    """Starts a lifetime in `envs` environments of one task."""
+    begin_key, reset_key = jax.random.split(key)
+    fast, memory = adapter.begin(begin_key, meta, task.context)
+    memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (envs, *jnp.shape(leaf))), memory)
+    env_state, percept = reset(reset_key, env, task.env_params, envs)
+    return Life(fast=fast, memory=memory, env_state=env_state, percept=percept)
+
+
+def play(
+    key: Key, env: Environment, adapter: Adapter, meta: PyTree, task: Task, life: Life, envs: int, steps: int
+) -> Rollout:
+    """Plays `envs` fresh environments of the same task by what the life has learned so far, and learns nothing from them."""
+    reset_key, rollout_key = jax.random.split(key)
+    env_state, percept = reset(reset_key, env, task.env_params, envs)
+    memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], (envs, *leaf.shape[1:])), life.memory)
+    guest = Life(fast=life.fast, memory=memory, env_state=env_state, percept=percept)
+    return rollout(rollout_key, env, task, adapter.exploit, meta, guest, steps)[1]
+
+
+def live(
+    key: Key,
+    env: Environment,
+    adapter: Adapter,
+    meta: PyTree,
+    task: Task,
+    life: Life,
+    lifetime: Lifetime,
+    observe: Observe,
+) -> tuple[Life, PyTree]:
+    """Lives `lifetime.rounds` rounds: act for `lifetime.steps` steps, adapt, report.
+
+    Args:
+      key: one key, used here alone.
+      env: the environment.
+      adapter: how the learner acts and learns.
+      meta: the meta-parameters; gradients with respect to them flow through every adaptation.
+      task: leaves without a batch axis.
+      life: where the lifetime stands.
+      lifetime: its static shape.
+      observe: called after every round.
+
+    Returns:
+      The life after the last round, and what `observe` returned, stacked: leaves [rounds, ...].
+    """
+
+    def one_round(life, key):
+        rollout_key, adapt_key, observe_key = jax.random.split(key, 3)
+        moved, taken = rollout(rollout_key, env, task, adapter.act, meta, life, lifetime.steps)
+        fast, metrics = adapter.adapt(adapt_key, meta, life.fast, taken)
+        after = moved.replace(fast=fast)
+        return after, observe(observe_key, Round(life, taken, after, metrics))
+
+    return jax.lax.scan(one_round, life, jax.random.split(key, lifetime.rounds))

@@ -1,0 +1,147 @@
+"""What meta-parameters are judged by: how well the parameters do that a lifetime arrives at.
+
+The scores of a Q-network's adapted parameters (`OUTER_LOSSES`) differ in what they reward. `policy_gradient` is the return of
+the softmax policy over the adapted action values, which is what evaluation measures; `td` and `monte_carlo` are regression
+errors on fresh experience, which a network can lower without acting better.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta import lifetime as living
+from jaxmeta import losses, replay
+from jaxmeta.base import (
+    Act,
+    Adapter,
+    Agent,
+    Environment,
+    Key,
+    Life,
+    Lifetime,
+    Metrics,
+    Objective,
+    PyTree,
+    Rollout,
+    Task,
+)
+from jaxmeta.config import OuterConfig
+
+OuterLoss = Callable[[PyTree, Life, Rollout], tuple[jax.Array, Metrics]]
+"""`outer_loss(meta, life, query rollout)` is a scalar to minimise, differentiable in `meta` and in `life.fast`."""
+
+
+def log_probs(act: Act, meta: PyTree, life: Life, rollout: Rollout) -> jax.Array:
+    """Log-probabilities of all actions, [T, E, A], that a life without memory gives in the states of a rollout."""
+    key = jax.random.key(0)  # the distribution is asked for, not a draw from it
+    memory = jax.tree.map(lambda leaf: leaf[0], life.memory)
+
+    def logits(percept):
+        return act(key, meta, life.fast, memory, percept)[2]["logits"]
+
+    return jax.nn.log_softmax(jax.vmap(jax.vmap(logits))(rollout.percept))
+
+
+def policy_gradient(adapter: Adapter, config: OuterConfig) -> OuterLoss:
+    """REINFORCE on the adapted policy, with a leave-one-out baseline and an entropy bonus.
+
+    Its derivative is that of the policy's expected return with respect to the adapted parameters, on average.
+
+    Reference: Williams (1992); Finn, Abbeel and Levine (2017), algorithm 3.
+    """
+
+    def outer_loss(meta: PyTree, life: Life, query: Rollout):
+        discount = config.outer_discount * ~(query.terminated | query.truncated)
+        returns = jax.vmap(losses.returns_to_go, 1, 1)(query.reward, discount)
+        advantage = losses.leave_one_out_advantage(returns)
+        per_step = jax.vmap(jax.vmap(losses.policy_gradient))
+        surrogate, entropy = per_step(log_probs(adapter.exploit, meta, life, query), query.action, advantage)
+        steps = query.reward.shape[0]
+        value = steps * (jnp.mean(surrogate) - config.entropy * jnp.mean(entropy))
+        return value, {"entropy": jnp.mean(entropy)}
+
+    return outer_loss
+
+
+def regression(agent: Agent, n_step: int) -> OuterLoss:
+    """The agent's own loss on fresh experience of the adapted policy, with n-step targets (0: Monte Carlo)."""
+
+    def outer_loss(meta: PyTree, life: Life, query: Rollout):
+        del meta
+        fast = life.fast
+        batch = replay.experience(query, fast.hypers.discount, n_step)
+        return agent.loss(fast.params, fast.slow, batch, fast.hypers)
+
+    return outer_loss
+
+
+OUTER_LOSSES: dict[str, Callable[[Adapter, Agent, OuterConfig], OuterLoss]] = {
+    "policy_gradient": lambda adapter, agent, config: policy_gradient(adapter, config),
+    "td": lambda adapter, agent, config: regression(agent, 1),
+    "monte_carlo": lambda adapter, agent, config: regression(agent, 0),
+}
+
+
+def post_adaptation(
+    env: Environment, adapter: Adapter, lifetime: Lifetime, outer_loss: OuterLoss, config: OuterConfig, steps: int
+) -> Objective:
+    """Scores the parameters that every round (or the last one) of a lifetime arrives at, on fresh episodes.
+
+    The derivative of an outer loss takes the experience that was adapted to as given, though the parameters before adaptation
+    chose it. Where a task is lived several times over, that choice is credited too: the log-probability of what a round did, times
+    how much better the rounds from there on scored than in the task's other lives. Together they are the whole derivative of the
+    expected return after adaptation.
+
+    Reference: Finn, Abbeel and Levine (2017); Stadie et al. (2018) for the credit of exploration.
+
+    Args:
+      env: the environment.
+      adapter: how the learner lives.
+      lifetime: how long.
+      outer_loss: the score of adapted parameters on a query rollout.
+      config: how many lives and query environments, and which rounds are scored.
+      steps: length of a query rollout.
+
+    Returns:
+      An `Objective`. It returns the first of the task's lives; its metrics hold `return`, the mean return of a query episode after
+      the last round.
+    """
+    weights = jnp.ones(lifetime.rounds) / lifetime.rounds
+    if config.scored_rounds == "last":
+        weights = (jnp.arange(lifetime.rounds) == lifetime.rounds - 1).astype(jnp.float32)
+
+    def live_once(key: Key, meta: PyTree, task: Task, life: Life | None):
+        begin_key, live_key = jax.random.split(key)
+        if life is None:
+            life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
+
+        def score(key: Key, lived: living.Round):
+            query = living.play(key, env, adapter, meta, task, lived.after, config.query_envs, steps)
+            loss, outer_metrics = outer_loss(meta, lived.after, query)
+            done = query.terminated | query.truncated
+            episode_return = jnp.mean(jax.vmap(losses.first_episode_return, 1)(query.reward, done))
+            explored = _log_probability(adapter, meta, lived) if config.lives_per_task > 1 else jnp.zeros(())
+            return loss, explored, {**lived.metrics, **outer_metrics, "return": episode_return}
+
+        life, (scores, explored, metrics) = living.live(live_key, env, adapter, meta, task, life, lifetime, score)
+        return scores, explored, metrics, life
+
+    def objective(key: Key, meta: PyTree, task: Task, life: Life | None):
+        keys = jax.random.split(key, config.lives_per_task)
+        scores, explored, metrics, lives = jax.vmap(lambda key: live_once(key, meta, task, life))(keys)
+        value = jnp.mean(scores @ weights)
+        if config.lives_per_task > 1:
+            following = jnp.cumsum((weights * metrics["return"])[:, ::-1], axis=1)[:, ::-1]
+            advantage = losses.leave_one_out_advantage(following.T).T
+            value -= jnp.mean(jnp.sum(explored * jax.lax.stop_gradient(advantage), axis=1))
+        last = jax.tree.map(lambda leaf: jnp.mean(leaf[:, -1]), metrics)
+        return value, jax.tree.map(lambda leaf: leaf[0], lives), last
+
+    return objective
+
+
+def _log_probability(adapter: Adapter, meta: PyTree, lived: living.Round) -> jax.Array:
+    """Log-probability of everything that a round did, [] float32."""
+    chosen = log_probs(adapter.act, meta, lived.before, lived.rollout)
+    return jnp.sum(jnp.take_along_axis(chosen, lived.rollout.action[..., None], axis=-1))

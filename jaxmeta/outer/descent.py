@@ -1,0 +1,88 @@
+"""Outer rules that descend: on the meta-gradient of an objective, or on Reptile's displacement.
+
+A rule turns an objective into `init` and `update` of a `MetaLearner` and knows nothing of the method it trains.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmeta.base import Adapter, Key, MetaState, Metrics, Objective, PyTree, Task
+from jaxmeta.outer.batch import mean_over_tasks
+
+Init = Callable[[Key], MetaState]
+Update = Callable[[Key, MetaState, PyTree], tuple[MetaState, Metrics]]
+Pose = Callable[[Key, PyTree], Task]
+Direction = Callable[[Key, PyTree, Task], tuple[PyTree, Metrics]]
+"""`direction(key, meta, task)`: one task's contribution to the meta-gradient, a tree like `meta`, and metrics."""
+
+
+def meta_gradient(
+    adapter: Adapter,
+    objective: Objective,
+    pose: Pose,
+    optimizer: optax.GradientTransformation,
+    tasks_per_group: int = 0,
+) -> tuple[Init, Update]:
+    """Descends on the gradient of the mean objective, differentiated through the adaptation.
+
+    Reference: Finn, Abbeel and Levine (2017).
+    """
+
+    def direction(key: Key, meta: PyTree, task: Task):
+        def loss(meta):
+            value, _, metrics = objective(key, meta, task, None)
+            return value, metrics
+
+        (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(meta)
+        return gradient, {"loss": value, **metrics}
+
+    return _descend(adapter, direction, pose, optimizer, tasks_per_group)
+
+
+def reptile(
+    adapter: Adapter,
+    objective: Objective,
+    pose: Pose,
+    optimizer: optax.GradientTransformation,
+    tasks_per_group: int = 0,
+) -> tuple[Init, Update]:
+    """Moves the starting parameters towards where the tasks' lifetimes end.
+
+    The displacement start - end takes the place of a gradient. The adapter's `meta` and `fast` must have a field `params`; no
+    other part of `meta` is learned. The objective's value is reported, not differentiated.
+
+    Reference: Nichol, Achiam and Schulman (2018).
+    """
+
+    def direction(key: Key, meta: PyTree, task: Task):
+        value, life, metrics = objective(key, meta, task, None)
+        displacement = jax.tree.map(jnp.subtract, meta.params, life.fast.params)
+        nothing = jax.tree.map(jnp.zeros_like, meta)
+        return nothing.replace(params=displacement), {"loss": value, **metrics}
+
+    return _descend(adapter, direction, pose, optimizer, tasks_per_group)
+
+
+def _descend(
+    adapter: Adapter, direction: Direction, pose: Pose, optimizer: optax.GradientTransformation, tasks_per_group: int
+) -> tuple[Init, Update]:
+    def init(key: Key) -> MetaState:
+        meta = adapter.init(key)
+        return MetaState(meta=meta, optimizer=optimizer.init(meta), step=jnp.zeros((), jnp.int32), carried=None)
+
+    def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
+        def per_task(key, env_params):
+            task_key, direction_key = jax.random.split(key)
+            return direction(direction_key, state.meta, pose(task_key, env_params))
+
+        keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
+        gradient, metrics = mean_over_tasks(per_task, tasks_per_group)(keys, env_params)
+        changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.meta)
+        meta = optax.apply_updates(state.meta, changes)
+        metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(gradient)}
+        return state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1), metrics
+
+    return init, update

@@ -1,0 +1,51 @@
+"""Learning all training tasks at once with one learner: where the baseline `finetune` starts from."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta import lifetime as living
+from jaxmeta import losses
+from jaxmeta.base import Adapter, Environment, Key, Life, Lifetime, MetaState, PyTree
+from jaxmeta.outer.descent import Init, Pose, Update
+
+
+def pretraining(env: Environment, adapter: Adapter, pose: Pose, lifetime: Lifetime) -> tuple[Init, Update]:
+    """One long lifetime of one learner, whose environments belong to different tasks.
+
+    Each update plays one round from a reset in every task of the batch with the same `fast`, lays the tasks' environments side
+    by side, and adapts once. `adapter` must have been built for `tasks * lifetime.envs` environments, and its `meta` and `fast`
+    must have a field `params`.
+    """
+
+    def init(key: Key) -> MetaState:
+        init_key, begin_key = jax.random.split(key)
+        meta = adapter.init(init_key)
+        fast, _ = adapter.begin(begin_key, meta, None)
+        return MetaState(meta=meta, optimizer=None, step=jnp.zeros((), jnp.int32), carried=fast)
+
+    def update(key: Key, state: MetaState, env_params: PyTree):
+        def play(key, env_params):
+            pose_key, reset_key, rollout_key = jax.random.split(key, 3)
+            task = pose(pose_key, env_params)
+            env_state, percept = living.reset(reset_key, env, env_params, lifetime.envs)
+            life = Life(fast=state.carried, memory=None, env_state=env_state, percept=percept)
+            return living.rollout(rollout_key, env, task, adapter.act, state.meta, life, lifetime.steps)[1]
+
+        play_key, adapt_key = jax.random.split(key)
+        keys = jax.random.split(play_key, jax.tree.leaves(env_params)[0].shape[0])
+        rollouts = jax.vmap(play)(keys, env_params)
+        rollout = jax.tree.map(_side_by_side, rollouts)
+        fast, metrics = adapter.adapt(adapt_key, state.meta, state.carried, rollout)
+        episode_returns = jax.vmap(losses.first_episode_return, 1)(
+            rollout.reward, rollout.terminated | rollout.truncated
+        )
+        metrics = {**metrics, "loss": metrics["inner_loss"], "return": jnp.mean(episode_returns)}
+        meta = state.meta.replace(params=fast.params)
+        return state.replace(meta=meta, carried=fast, step=state.step + 1), metrics
+
+    return init, update
+
+
+def _side_by_side(leaf: jax.Array) -> jax.Array:
+    """[tasks, T, E, ...] to [T, tasks * E, ...]."""
+    return jnp.moveaxis(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:])

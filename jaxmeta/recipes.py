@@ -1,0 +1,270 @@
+"""Methods, each composed in a few lines from an agent, an adapter, an objective and an outer rule."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmeta.adapters import gradient_steps, in_head
+from jaxmeta.agents import AGENTS
+from jaxmeta.base import Adapter, Agent, Hypers, MetaLearner, MetaState, Objective, PyTree, Spec, Task, TaskDistribution
+from jaxmeta.config import AgentConfig, HyperConfig, InnerConfig, LifetimeConfig, OuterConfig
+from jaxmeta.errors import UsageError, require_known
+from jaxmeta.objectives import OUTER_LOSSES, post_adaptation
+from jaxmeta.outer import meta_gradient, pretraining, reptile
+from jaxmeta.tasks import read_value
+
+GROUPS = {
+    "lifetime": LifetimeConfig,
+    "agent": AgentConfig,
+    "inner": InnerConfig,
+    "outer": OuterConfig,
+    "hypers": HyperConfig,
+}
+FIELD_GROUP = {field.name: group for group, kind in GROUPS.items() for field in fields(kind)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All static choices and starting hyper-parameters of a recipe, in groups."""
+
+    lifetime: LifetimeConfig
+    agent: AgentConfig
+    inner: InnerConfig
+    outer: OuterConfig
+    hypers: HyperConfig
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Any]) -> "Settings":
+        """Sorts settings into their groups, by field name; a name nobody has is refused."""
+        grouped: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+        for name, value in flat.items():
+            require_known("setting", name, FIELD_GROUP)
+            grouped[FIELD_GROUP[name]][name] = tuple(value) if isinstance(value, list) else value
+        return cls(**{group: kind(**grouped[group]) for group, kind in GROUPS.items()})
+
+    def flat(self) -> dict[str, Any]:
+        """The settings by field name, JSON-able."""
+        merged = {name: value for group in asdict(self).values() for name, value in group.items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in merged.items()}
+
+
+class Parts(NamedTuple):
+    """What every recipe is composed of."""
+
+    tasks: TaskDistribution
+    spec: Spec
+    settings: Settings
+    agent: Agent
+    hypers: Hypers
+    optimizer: optax.GradientTransformation
+
+
+class Recipe(NamedTuple):
+    """A method by name."""
+
+    summary: str
+    build: Callable[[Parts], MetaLearner]
+    settings: dict[str, dict[str, Any]] = {}
+    """By task family, settings that differ from `FAMILY_SETTINGS`."""
+
+
+def available() -> dict[str, str]:
+    """Names of the recipes, each with one line about it."""
+    return {name: recipe.summary for name, recipe in RECIPES.items()}
+
+
+def make_recipe(name: str, tasks: TaskDistribution, **settings: Any) -> MetaLearner:
+    """Composes a method for a task distribution.
+
+    Args:
+      name: one of `available()`.
+      tasks: what it is trained on.
+      **settings: fields of the dataclasses in `jaxmeta.config`, by name.
+
+    Raises:
+      UsageError: an unknown name or setting, or a value that is out of range or does not suit the tasks.
+    """
+    return RECIPES[name].build(make_parts(tasks, resolve_settings(name, tasks, **settings)))
+
+
+def resolve_settings(name: str, tasks: TaskDistribution, **settings: Any) -> dict[str, Any]:
+    """The complete settings of a recipe: a user's own, over what suits the recipe and the family, over the defaults."""
+    require_known("recipe", name, RECIPES)
+    family = tasks.name.partition(":")[0]
+    layers = tasks.suggested | FAMILY_SETTINGS.get(family, {}) | RECIPES[name].settings.get(family, {}) | settings
+    resolved = Settings.from_flat(layers).flat()
+    resolved["steps"] = resolved["steps"] or tasks.horizon
+    return resolved
+
+
+def parse_settings(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Reads settings that were written as text, each as the type of its default.
+
+    >>> parse_settings({"rounds": "3", "hidden": "32,32"})
+    {'rounds': 3, 'hidden': (32, 32)}
+    """
+    parsed = {}
+    for name, text in texts.items():
+        require_known("--set", name, FIELD_GROUP)
+        default = getattr(GROUPS[FIELD_GROUP[name]](), name)
+        parsed[name] = read_value(name, text, type(default))
+    return parsed
+
+
+def make_parts(tasks: TaskDistribution, settings: Mapping[str, Any]) -> Parts:
+    """Builds what recipes share, from complete settings."""
+    grouped = Settings.from_flat(settings)
+    spec = spec_of(tasks)
+    hypers = Hypers(**{name: jnp.asarray(value, jnp.float32) for name, value in asdict(grouped.hypers).items()})
+    outer = grouped.outer
+    optimizer = optax.chain(optax.clip_by_global_norm(outer.max_gradient_norm), optax.adam(outer.outer_learning_rate))
+    agent = AGENTS[grouped.agent.agent](spec, grouped.agent)
+    return Parts(tasks, spec, grouped, agent, hypers, optimizer)
+
+
+def spec_of(tasks: TaskDistribution) -> Spec:
+    """Reads shapes and dtypes off one task of a distribution."""
+    key = jax.random.key(0)
+    env_params = tasks.sample(key, "train")
+    observations, actions = tasks.env.observation_space(env_params), tasks.env.action_space(env_params)
+    observation, _ = jax.eval_shape(tasks.env.reset, key, env_params)
+    return Spec(
+        observation=observation,
+        action=jax.eval_shape(actions.sample, key),
+        num_observations=getattr(observations, "n", None),
+        num_actions=getattr(actions, "n", None),
+    )
+
+
+def _no_context(key: jax.Array, env_params: PyTree) -> Task:
+    del key
+    return Task(env_params, None)
+
+
+def _meta(state: MetaState) -> PyTree:
+    return state.meta
+
+
+def gradient_based(parts: Parts, **adapter_options: Any) -> tuple[Adapter, Objective]:
+    """What MAML and its kin share: adaptation by gradient steps, scored after every round on fresh episodes."""
+    settings = parts.settings
+    if settings.inner.inner_optimizer != "sgd":
+        raise UsageError(
+            "inner_optimizer must be 'sgd' where parameters are meta-learned by gradient, "
+            f"got {settings.inner.inner_optimizer!r}."
+        )
+    adapter = gradient_steps(
+        parts.agent, parts.spec, settings.lifetime, settings.inner, parts.hypers, **adapter_options
+    )
+    outer_loss = OUTER_LOSSES[settings.outer.outer_loss](adapter, parts.agent, settings.outer)
+    env, horizon = parts.tasks.env, parts.tasks.horizon
+    return adapter, post_adaptation(env, adapter, settings.lifetime, outer_loss, settings.outer, horizon)
+
+
+def _trained_by(rule: Callable, **adapter_options: Any) -> Callable[[Parts], MetaLearner]:
+    """A gradient-based method: an outer rule, and what sets its adapter apart."""
+
+    def build(parts: Parts) -> MetaLearner:
+        lifetime, outer = parts.settings.lifetime, parts.settings.outer
+        adapter, objective = gradient_based(parts, **adapter_options)
+        init, update = rule(adapter, objective, _no_context, parts.optimizer, outer.tasks_per_group)
+        return MetaLearner(
+            init=init,
+            update=update,
+            task=_no_context,
+            adapter=adapter,
+            meta=_meta,
+            lifetime=lifetime,
+            tasks_per_batch=outer.tasks_per_batch,
+            env_steps_per_task=outer.lives_per_task
+            * lifetime.rounds
+            * (lifetime.envs * lifetime.steps + outer.query_envs * parts.tasks.horizon),
+        )
+
+    return build
+
+
+def _scratch(parts: Parts) -> MetaLearner:
+    """Nothing is learned across tasks: every lifetime starts from fresh parameters."""
+    settings = parts.settings
+    adapter = gradient_steps(parts.agent, parts.spec, settings.lifetime, settings.inner, parts.hypers, fresh=True)
+
+    def init(key):
+        return MetaState(meta=adapter.init(key), optimizer=None, step=jnp.zeros((), jnp.int32), carried=None)
+
+    def update(key, state, env_params):
+        del key, env_params
+        nothing = jnp.zeros(())
+        return state.replace(step=state.step + 1), {"loss": nothing, "return": nothing}
+
+    return MetaLearner(
+        init=init,
+        update=update,
+        task=_no_context,
+        adapter=adapter,
+        meta=_meta,
+        lifetime=settings.lifetime,
+        tasks_per_batch=settings.outer.tasks_per_batch,
+        env_steps_per_task=0,
+    )
+
+
+def _finetune(parts: Parts) -> MetaLearner:
+    """One learner trained on all tasks at once, then adapted as it stands."""
+    tasks, spec, settings, agent, hypers, _ = parts
+    lifetime, batch = settings.lifetime, settings.outer.tasks_per_batch
+    wide = LifetimeConfig(envs=lifetime.envs * batch, steps=lifetime.steps, rounds=lifetime.rounds)
+    learner = gradient_steps(agent, spec, wide, settings.inner, hypers)
+    init, update = pretraining(tasks.env, learner, _no_context, lifetime)
+    adapter = gradient_steps(agent, spec, lifetime, settings.inner, hypers)
+    return MetaLearner(
+        init=init,
+        update=update,
+        task=_no_context,
+        adapter=adapter,
+        meta=_meta,
+        lifetime=lifetime,
+        tasks_per_batch=batch,
+        env_steps_per_task=lifetime.envs * lifetime.steps,
+    )
+
+
+RECIPES = {
+    "maml": Recipe("MAML: learns where gradient steps start from.", _trained_by(meta_gradient)),
+    "fomaml": Recipe(
+        "First-order MAML: MAML with the inner gradients held constant.", _trained_by(meta_gradient, first_order=True)
+    ),
+    "anil": Recipe(
+        "ANIL: MAML whose inner loop changes the last layer alone.", _trained_by(meta_gradient, adapts=in_head)
+    ),
+    "meta_sgd": Recipe(
+        "Meta-SGD: MAML with one learned step size per parameter.", _trained_by(meta_gradient, learned_step_sizes=True)
+    ),
+    "reptile": Recipe("Reptile: moves the start towards where lifetimes end; no meta-gradient.", _trained_by(reptile)),
+    "scratch": Recipe("Baseline: the same agent from a random start.", _scratch),
+    "finetune": Recipe("Baseline: one agent trained on all tasks, then adapted.", _finetune),
+}
+
+FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
+    "grid_navi": {
+        "envs": 4,
+        "rounds": 4,
+        "replay_rounds": 4,
+        "inner_steps": 3,
+        "learning_rate": 1.0,
+        "max_inner_norm": 1.0,
+        "temperature": 0.2,
+        "epsilon_decay": 0.7,
+        "stickiness": 0.5,
+        "tasks_per_batch": 10,
+        "lives_per_task": 2,
+        "entropy": 0.03,
+        "outer_learning_rate": 3e-3,
+        "meta_steps": 1000,
+    },
+}
+"""Settings found on validation tasks, by task family; docs/results.md tells how."""

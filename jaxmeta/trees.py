@@ -1,0 +1,25 @@
+"""Arithmetic on parameter trees that stays differentiable where optax's does not."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.base import PyTree
+
+
+def scale_down(tree: PyTree, max_norm: float) -> PyTree:
+    """Scales a tree down to a global norm, if it is longer.
+
+    Unlike `optax.clip_by_global_norm` it has a finite derivative where the tree is zero.
+
+    Args:
+      tree: leaves of any shape, float.
+      max_norm: static; 0 leaves the tree as it is.
+
+    >>> scale_down(jnp.array([3.0, 4.0]), 1.0).round(3).tolist()
+    [0.6000000238418579, 0.800000011920929]
+    """
+    if max_norm == 0:
+        return tree
+    squared = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
+    scale = max_norm / jnp.sqrt(jnp.maximum(squared, max_norm**2))
+    return jax.tree.map(lambda leaf: scale * leaf, tree)

@@ -1,0 +1,31 @@
+"""Shared fixtures: tiny settings, so that a compiled meta-step takes a second or two."""
+
+import jax
+import pytest
+
+from jaxmeta import tasks
+
+TINY = {
+    "envs": 3,
+    "steps": 4,
+    "rounds": 2,
+    "hidden": (8,),
+    "inner_steps": 2,
+    "tasks_per_batch": 4,
+    "query_envs": 3,
+    "learning_rate": 0.5,
+    "temperature": 0.5,
+}
+
+
+@pytest.fixture(scope="session")
+def grid():
+    """A small GridNavi."""
+    return tasks.make("grid_navi:size=3,horizon=4")
+
+
+@pytest.fixture
+def float64():
+    """Double precision for the length of a test."""
+    with jax.enable_x64(True):
+        yield

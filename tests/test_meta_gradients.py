@@ -1,0 +1,196 @@
+"""Meta-gradients against closed forms and against finite differences in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from jaxmeta import lifetime as living
+from jaxmeta import recipes
+from jaxmeta.adapters import in_head
+from jaxmeta.base import Task
+from jaxmeta.outer import meta_gradient, reptile
+from tests import toy
+from tests.conftest import TINY
+
+CENTRE = jnp.array([1.0, -2.0])
+RATE, INNER_STEPS = 0.3, 3
+METHODS = {
+    "maml": {},
+    "anil": {"adapts": in_head},
+    "meta_sgd": {"learned_step_sizes": True},
+}
+
+
+def quadratic_update(rule, **options):
+    """Start and updated start after one meta-step with plain SGD of step size 1, so that their difference is the direction."""
+    adapter, objective = toy.quadratic_objective(INNER_STEPS, RATE, **options)
+    init, update = rule(adapter, objective, toy.pose, optax.sgd(1.0))
+    state = init(jax.random.key(0))
+    after, _ = jax.jit(update)(jax.random.key(1), state, CENTRE[None])
+    return state.meta.params, after.meta.params
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "factor"),
+    [
+        (meta_gradient, {}, (1 - RATE) ** (2 * INNER_STEPS)),
+        (meta_gradient, {"first_order": True}, (1 - RATE) ** INNER_STEPS),
+        (reptile, {}, 1 - (1 - RATE) ** INNER_STEPS),
+    ],
+    ids=["maml", "fomaml", "reptile"],
+)
+def test_quadratic_tasks_have_the_closed_form(rule, options, factor):
+    before, after = quadratic_update(rule, **options)
+    np.testing.assert_allclose(before - after, factor * (before - CENTRE), rtol=1e-5)
+
+
+def test_meta_sgd_step_size_gradient_has_the_closed_form():
+    adapter, objective = toy.quadratic_objective(1, RATE, learned_step_sizes=True)
+    meta = adapter.init(jax.random.key(0))
+    gradient = jax.grad(lambda meta: objective(jax.random.key(1), meta, Task(CENTRE, None), None)[0])(meta)
+    offset = meta.params - CENTRE
+    np.testing.assert_allclose(gradient.log_step_sizes, -RATE * (1 - RATE) * offset**2, rtol=1e-5)
+
+
+def to_float64(tree):
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
+
+
+def grid_objective(grid, method="maml", **settings):
+    """A method's objective on a small GridNavi as a function of a flat float64 vector, at fixed sampled data."""
+    parts = recipes.make_parts(grid, recipes.resolve_settings("maml", grid, **TINY | settings))
+    adapter, objective = recipes.gradient_based(parts, **METHODS[method])
+    task = Task(grid.sample(jax.random.key(3), "train"), None)
+    meta = adapter.init(jax.random.key(4))
+    flat, unravel = ravel_pytree(to_float64(meta))
+
+    def function(vector):
+        return objective(jax.random.key(5), unravel(vector), task, None)[0]
+
+    learned = meta.replace(
+        hypers=jax.tree.map(jnp.zeros_like, meta.hypers), params=jax.tree.map(jnp.ones_like, meta.params)
+    )
+    return jax.jit(jax.value_and_grad(function)), flat, ravel_pytree(learned)[0] != 0
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("outer_loss", ["policy_gradient", "td", "monte_carlo"])
+@pytest.mark.parametrize("method", METHODS)
+def test_meta_gradient_matches_finite_differences(grid, method, outer_loss):
+    function, at, learned = grid_objective(grid, method, outer_loss=outer_loss, target_step_size=0.3, n_step=1)
+    exact = function(at)[1]
+    assert float(jnp.linalg.norm(exact)) > 0
+    for seed in range(3):
+        direction = jax.random.normal(jax.random.key(seed), at.shape, jnp.float64) * learned
+        direction /= jnp.linalg.norm(direction)
+        step = 1e-5
+        difference = (function(at + step * direction)[0] - function(at - step * direction)[0]) / (2 * step)
+        assert float(abs(difference - exact @ direction)) < 1e-5 * float(jnp.linalg.norm(exact))
+
+
+@pytest.mark.usefixtures("float64")
+def test_hypers_are_not_learned(grid):
+    parts = recipes.make_parts(grid, recipes.resolve_settings("maml", grid, **TINY))
+    adapter, objective = recipes.gradient_based(parts)
+    meta = adapter.init(jax.random.key(0))
+    task = Task(grid.sample(jax.random.key(3), "train"), None)
+    gradient = jax.jit(jax.grad(lambda meta: objective(jax.random.key(1), meta, task, None)[0]))(meta)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient.hypers))
+
+
+def test_fomaml_is_the_gradient_at_the_adapted_parameters(grid):
+    settings = recipes.resolve_settings("fomaml", grid, **TINY | {"rounds": 1})
+    parts = recipes.make_parts(grid, settings)
+    adapter, objective = recipes.gradient_based(parts, first_order=True)
+    task = Task(grid.sample(jax.random.key(3), "train"), None)
+    meta, key = adapter.init(jax.random.key(4)), jax.random.key(5)
+    first_order = jax.jit(jax.grad(lambda meta: objective(key, meta, task, None)[0]))(meta).params
+
+    lifetime, outer = parts.settings.lifetime, parts.settings.outer
+    begin_key, live_key = jax.random.split(key)
+    life = living.begin(begin_key, grid.env, adapter, meta, task, lifetime.envs)
+    life, (query_key,) = living.live(live_key, grid.env, adapter, meta, task, life, lifetime, lambda key, *_: (key,))
+    query = living.play(query_key[0], grid.env, adapter, meta, task, life, outer.query_envs, grid.horizon)
+    outer_loss = recipes.OUTER_LOSSES[outer.outer_loss](adapter, parts.agent, outer)
+
+    def at_adapted(params):
+        return outer_loss(meta, life.replace(fast=life.fast.replace(params=params)), query)[0]
+
+    expected = jax.grad(at_adapted)(life.fast.params)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6), first_order, expected)
+
+
+def test_maml_and_fomaml_differ_on_the_grid(grid):
+    directions = {}
+    for name in ("maml", "fomaml"):
+        learner = recipes.make_recipe(name, grid, **TINY)
+        state = learner.init(jax.random.key(0))
+        directions[name] = jax.jit(learner.update)(jax.random.key(1), state, one_task_batch(grid))[0].meta.params
+    gaps = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), directions["maml"], directions["fomaml"])
+    assert max(jax.tree.leaves(gaps)) > 1e-5
+
+
+def one_task_batch(grid):
+    return jax.vmap(lambda key: grid.sample(key, "train"))(jax.random.split(jax.random.key(6), TINY["tasks_per_batch"]))
+
+
+def test_inner_step_size_zero_is_plain_training(grid):
+    """Without a step the adapted parameters are the start, and MAML, FOMAML and plain policy gradients agree."""
+    gradients = {}
+    for options in ({}, {"first_order": True}):
+        parts = recipes.make_parts(grid, recipes.resolve_settings("maml", grid, **TINY | {"learning_rate": 0.0}))
+        adapter, objective = recipes.gradient_based(parts, **options)
+        meta = adapter.init(jax.random.key(4))
+        task = Task(grid.sample(jax.random.key(3), "train"), None)
+
+        def loss(meta, objective=objective, task=task):
+            value, life, _ = objective(jax.random.key(5), meta, task, None)
+            return value, life
+
+        gradient, life = jax.jit(jax.grad(loss, has_aux=True))(meta)
+        gradients[bool(options)] = gradient.params
+        jax.tree.map(np.testing.assert_array_equal, life.fast.params, meta.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradients[False], gradients[True])
+
+
+def test_zero_inner_gradient_gives_a_finite_meta_gradient(grid):
+    """A value network of zeros without rewards to explain has nowhere to go; its meta-gradient must still be a number."""
+    parts = recipes.make_parts(grid, recipes.resolve_settings("meta_sgd", grid, **TINY | {"discount": 0.0}))
+    adapter, objective = recipes.gradient_based(parts, learned_step_sizes=True)
+    meta = adapter.init(jax.random.key(4))
+    meta = meta.replace(params=jax.tree.map(jnp.zeros_like, meta.params))
+    task = Task(grid.sample(jax.random.key(3), "train"), None)
+    gradient = jax.jit(jax.grad(lambda meta: objective(jax.random.key(5), meta, task, None)[0]))(meta)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+
+
+def test_anil_changes_the_head_alone(grid):
+    parts = recipes.make_parts(grid, recipes.resolve_settings("anil", grid, **TINY))
+    adapter, objective = recipes.gradient_based(parts, adapts=in_head)
+    meta = adapter.init(jax.random.key(4))
+    task = Task(grid.sample(jax.random.key(3), "train"), None)
+    after = jax.jit(objective)(jax.random.key(5), meta, task, None)[1].fast.params
+    for path, before in jax.tree_util.tree_leaves_with_path(meta.params):
+        changed = np.any(before != dict(jax.tree_util.tree_leaves_with_path(after))[path])
+        assert changed == in_head(path), path
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("setting", [{"remat": True}, {"tasks_per_group": 1}, {"tasks_per_group": 2}])
+def test_remat_and_group_size_leave_the_meta_gradient_alone(grid, setting):
+    norms = []
+    for extra in ({}, setting):
+        learner = recipes.make_recipe("maml", grid, **TINY | extra)
+        state = learner.init(jax.random.key(0))
+        state = state.replace(meta=to_float64(state.meta), optimizer=to_float64_floats(state.optimizer))
+        after, metrics = jax.jit(learner.update)(jax.random.key(1), state, one_task_batch(grid))
+        norms.append((ravel_pytree(after.meta.params)[0], metrics["meta_gradient_norm"]))
+    np.testing.assert_allclose(norms[0][0], norms[1][0], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(norms[0][1], norms[1][1], rtol=1e-9)
+
+
+def to_float64_floats(tree):
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf, tree)

@@ -1,0 +1,140 @@
+"""One protocol body over all recipes, and the settings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmeta import recipes, tasks
+from jaxmeta.errors import UsageError
+from jaxmeta.evaluation import sample_tasks
+from tests.conftest import TINY
+
+
+@pytest.fixture(params=sorted(recipes.RECIPES))
+def name(request):
+    return request.param
+
+
+def batch_of(grid, seed=0):
+    return sample_tasks(jax.random.key(seed), grid, "train", TINY["tasks_per_batch"])
+
+
+def test_recipe_protocol(name, grid):
+    learner = recipes.make_recipe(name, grid, **TINY)
+    traces = []
+
+    @jax.jit
+    def update(key, state, env_params):
+        traces.append(None)
+        return learner.update(key, state, env_params)
+
+    start = jax.jit(learner.init)(jax.random.key(0))
+    state = start
+    for step in range(3):
+        state, metrics = update(jax.random.key(step), state, batch_of(grid, step))
+    assert len(traces) == 1
+    assert jax.tree.structure(state) == jax.tree.structure(start)
+    assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, start)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.float32)
+    assert {"loss", "return"} <= set(metrics)
+    assert all(metric.shape == () for metric in metrics.values())
+    assert int(state.step) == 3
+    assert learner.env_steps_per_task >= 0
+    assert jax.tree.structure(learner.meta(state)) == jax.tree.structure(learner.adapter.init(jax.random.key(0)))
+
+
+def test_vmapped_tasks_equal_looped_tasks(name, grid):
+    """What one task's lifetime gives does not depend on the tasks beside it."""
+    learner = recipes.make_recipe(name, grid, **TINY)
+    meta = learner.init(jax.random.key(0)).meta
+    env_params = batch_of(grid)
+    keys = jax.random.split(jax.random.key(1), TINY["tasks_per_batch"])
+
+    def adapted(key, env_params):
+        from jaxmeta import lifetime as living
+
+        begin_key, live_key = jax.random.split(key)
+        task = learner.task(key, env_params)
+        life = living.begin(begin_key, grid.env, learner.adapter, meta, task, learner.lifetime.envs)
+        life, _ = living.live(live_key, grid.env, learner.adapter, meta, task, life, learner.lifetime, lambda *_: None)
+        return life.fast.params
+
+    together = jax.jit(jax.vmap(adapted))(keys, env_params)
+    one = jax.jit(adapted)
+    for index in range(TINY["tasks_per_batch"]):
+        alone = one(keys[index], jax.tree.map(lambda leaf, index=index: leaf[index], env_params))
+        jax.tree.map(
+            lambda a, b, index=index: np.testing.assert_allclose(a[index], b, rtol=1e-4, atol=1e-5), together, alone
+        )
+
+
+def test_a_changed_hyper_parameter_recompiles_nothing(grid):
+    learner = recipes.make_recipe("maml", grid, **TINY)
+    update = jax.jit(learner.update)
+    state = jax.jit(learner.init)(jax.random.key(0))
+    outcomes = []
+    for rate in (0.1, 0.2):
+        hypers = state.meta.hypers.replace(learning_rate=jnp.float32(rate))
+        changed = state.replace(meta=state.meta.replace(hypers=hypers))
+        outcomes.append(update(jax.random.key(1), changed, batch_of(grid))[1]["loss"])
+    assert update._cache_size() == 1
+    assert outcomes[0] != outcomes[1]
+
+
+def test_finetune_and_scratch_start_alike_and_only_finetune_learns(grid):
+    for name, learns in (("finetune", True), ("scratch", False)):
+        learner = recipes.make_recipe(name, grid, **TINY | {"inner_optimizer": "adam", "learning_rate": 1e-2})
+        state = learner.init(jax.random.key(0))
+        after, _ = jax.jit(learner.update)(jax.random.key(1), state, batch_of(grid))
+        changed = any(jax.tree.leaves(jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.meta, after.meta)))
+        assert changed == learns
+
+
+def test_settings_take_precedence_in_order(grid, monkeypatch):
+    monkeypatch.setitem(recipes.FAMILY_SETTINGS, "grid_navi", {"rounds": 4, "envs": 5})
+    resolved = recipes.resolve_settings("maml", grid, envs=6)
+    assert (resolved["envs"], resolved["rounds"], resolved["discount"]) == (6, 4, 0.9)
+    assert resolved["steps"] == grid.horizon
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"rounds": 0}, "rounds must be at least 1, got 0"),
+        ({"discount": 1.5}, "discount must be at most 1, got 1.5"),
+        ({"learning_rate": float("nan")}, "learning_rate must be finite, got nan"),
+        ({"learning_rate": -1.0}, "learning_rate must be at least 0, got -1.0"),
+        ({"hidden": (0,)}, "hidden must hold widths of at least 1"),
+        ({"tasks_per_group": 3}, "tasks_per_group must be 0 or divide tasks_per_batch"),
+        ({"agent": "dqm"}, "Did you mean 'dqn'?"),
+        ({"outer_loss": "policy"}, "Did you mean 'policy_gradient'?"),
+        ({"round": 3}, "Did you mean 'rounds'?"),
+        ({"inner_optimizer": "adam"}, "inner_optimizer must be 'sgd'"),
+    ],
+)
+def test_a_bad_setting_is_refused_with_a_sentence(grid, settings, named):
+    with pytest.raises(UsageError) as refused:
+        recipes.make_recipe("maml", grid, **TINY | settings)
+    assert named in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest(grid):
+    with pytest.raises(UsageError, match="Did you mean 'reptile'"):
+        recipes.make_recipe("reptil", grid)
+
+
+def test_q_learning_refuses_continuous_actions(grid):
+    spec = recipes.spec_of(grid)._replace(num_actions=None)
+    for agent in ("dqn", "tabular_q"):
+        settings = recipes.Settings.from_flat({"agent": agent})
+        with pytest.raises(UsageError, match="needs discrete actions"):
+            recipes.AGENTS[agent](spec, settings.agent)
+
+
+def test_the_same_key_gives_the_same_tasks_and_another_key_others():
+    cartpole = tasks.make("cartpole")
+    one, again, other = (sample_tasks(jax.random.key(seed), cartpole, "train", 4) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.length, again.length)
+    assert not np.any(one.length == other.length)

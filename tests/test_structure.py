@@ -1,0 +1,79 @@
+"""The shape of the code: imports point one way, and setting names are unique."""
+
+import ast
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import jaxmeta
+from jaxmeta.recipes import GROUPS
+
+SOURCES = Path(jaxmeta.__file__).parent
+LAYERS = [
+    {"errors", "base"},
+    {"trees", "config", "tasks", "statistics", "costs", "interrupts", "compilation_cache"},
+    {"losses", "networks", "replay"},
+    {"agents", "adapters", "lifetime"},
+    {"objectives"},
+    {"outer"},
+    {"recipes"},
+    {"checkpoints", "runs", "journal", "measurement"},
+    {"baselines", "jobs"},
+    {"training", "evaluation", "plots", "progress", "tables"},
+    {"cli", "commands"},
+]
+LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules}
+MODULES = sorted(
+    path for path in SOURCES.rglob("*.py") if path.relative_to(SOURCES).parts[0] not in ("__init__.py", "__main__.py")
+)
+
+
+def top(path: Path) -> str:
+    return path.relative_to(SOURCES).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level modules of jaxmeta that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "jaxmeta":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxmeta."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("jaxmeta.")}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCES)))
+def test_imports_point_one_way(path):
+    for name in imported(path) - {top(path)}:
+        assert LAYER[name] <= LAYER[top(path)], f"{path.name} imports {name}, which stands above it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCES)))
+def test_the_engine_imports_no_environment(path):
+    names = {
+        (getattr(node, "module", None) or "").split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert not names & {"gymnax", "jaxmeta_envs"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if top(path) == "adapters"], ids=lambda path: path.name)
+def test_adapters_get_agents_as_values(path):
+    assert "agents" not in imported(path)
+
+
+def test_setting_names_are_unique():
+    names = [field.name for group in GROUPS.values() for field in fields(group)]
+    assert len(names) == len(set(names))
+
+
+def test_importing_the_package_imports_no_jax():
+    code = "import jaxmeta, jaxmeta_envs, sys; assert not {'jax', 'gymnax', 'orbax'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
