@@ -1,0 +1,127 @@
+"""What is asked of a run, checked and composed before anything is compiled or written."""
+
+import platform
+from collections.abc import Collection, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxmeta import checkpoints, recipes
+from jaxmeta import tasks as task_specs
+from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
+from jaxmeta.errors import UsageError, require
+from jaxmeta.runs import RunDirectory
+
+RECIPE = "maml"
+TASKS = "grid_navi"
+LOG_POINTS = 100
+"""Log points of a run, unless it is so long that more than `MOST_STEPS` meta-steps would lie between them."""
+MOST_STEPS = 100
+LOG_POINTS_PER_CHECKPOINT = 5
+PACKAGES = ("jaxmeta", "jax", "flax", "optax", "gymnax", "orbax-checkpoint")
+
+
+class Job(NamedTuple):
+    """A run that can start."""
+
+    learner: MetaLearner
+    tasks: TaskDistribution
+    config: dict[str, Any]
+    """What `config.json` holds."""
+    run: RunDirectory | None
+    """Where it is kept, if anywhere."""
+    resume: bool
+    """Whether it goes on from what `run` holds."""
+
+
+def prepare(
+    recipe: str | None = None,
+    tasks: str | TaskDistribution | None = None,
+    *,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    log_every: int | None = None,
+    checkpoint_every: int | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+) -> Job:
+    """Checks and composes a run; reads the folder of one that is resumed, and writes nothing.
+
+    What is None is taken from the run that is resumed, or else from the defaults. A resumed run may be given more
+    `meta_steps`, another `log_every` or `checkpoint_every`; whatever else differs is refused.
+
+    Raises:
+      UsageError: an unknown name, a value out of range, a folder in use, or a resumed run configured otherwise.
+    """
+    options = {"recipe": recipe, "tasks": getattr(tasks, "name", tasks), "seed": seed}
+    options |= {"log_every": log_every, "checkpoint_every": checkpoint_every}
+    given = {name: value for name, value in options.items() if value is not None}
+    run = None if run_dir is None else RunDirectory(Path(run_dir))
+    stored: dict[str, Any] = {}
+    if resume:
+        if run is None:
+            raise UsageError("resume must come with a run_dir, got None.")
+        stored = run.load_config()
+        _require_same(stored, given, but=("log_every", "checkpoint_every"))
+    elif run is not None:
+        run.require_unused()
+    if run is not None:
+        run.require_writable()
+
+    config = {"recipe": RECIPE, "tasks": TASKS, "seed": 0, "settings": {}} | stored | given
+    require(0 <= config["seed"] < 2**31, "seed", "be from 0 to 2147483647", config["seed"])
+    distribution = tasks if isinstance(tasks, TaskDistribution) else task_specs.make(config["tasks"])
+    resolved = recipes.resolve_settings(config["recipe"], distribution, **{**config["settings"], **(settings or {})})
+    if resume and run is not None:
+        _require_same(stored["settings"], resolved, but=("meta_steps",))
+        taken = max(checkpoints.finished_steps(run.checkpoints), default=0)
+        enough = resolved["meta_steps"] >= taken
+        require(enough, "meta_steps", f"be at least {taken}, which the run has taken", resolved["meta_steps"])
+    learner = recipes.make_recipe(config["recipe"], distribution, **resolved)
+
+    config |= {"meta_steps": resolved["meta_steps"], "settings": resolved, **_surroundings()}
+    config.setdefault("log_every", min(max(1, resolved["meta_steps"] // LOG_POINTS), MOST_STEPS))
+    config.setdefault("checkpoint_every", LOG_POINTS_PER_CHECKPOINT * config["log_every"])
+    for name in ("log_every", "checkpoint_every"):
+        require(config[name] >= 1, name, "be at least 1", config[name])
+    return Job(learner, distribution, config, run, resume)
+
+
+def restore(
+    run_dir: str | Path, tasks: TaskDistribution | None = None
+) -> tuple[MetaLearner, MetaState, TaskDistribution, dict[str, Any]]:
+    """Brings back a run: its learner, its newest state that verifies, its tasks, and what `config.json` holds.
+
+    Args:
+      run_dir: the folder of the run.
+      tasks: the distribution that it was trained on, where no specification names it.
+
+    Raises:
+      UsageError: the folder holds no run, or one that has saved no checkpoint yet.
+      CheckpointError: it holds checkpoints, and none of them can be trusted.
+    """
+    run = RunDirectory(Path(run_dir))
+    config = run.load_config()
+    tasks = tasks or task_specs.make(config["tasks"])
+    learner = recipes.make_recipe(config["recipe"], tasks, **config["settings"])
+    state = checkpoints.restore(run.checkpoints, jax.eval_shape(learner.init, jax.random.key(0)))
+    if state is None:
+        raise UsageError(f"run_dir must hold a checkpoint, got {str(run_dir)!r}.")
+    return learner, state, tasks, config
+
+
+def _require_same(stored: Mapping[str, Any], asked: Mapping[str, Any], but: Collection[str]) -> None:
+    for name, value in asked.items():
+        if name not in but and stored.get(name, value) != value:
+            raise UsageError(f"{name} must be {stored[name]!r}, as in the run that is resumed, got {value!r}.")
+
+
+def _surroundings() -> dict[str, Any]:
+    device = jax.devices()[0]
+    return {
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+    }

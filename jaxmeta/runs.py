@@ -1,0 +1,119 @@
+"""The folder of a run: the names of what lies in it, and how that is written so that a crash leaves no half of it."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxmeta.errors import UsageError, require
+
+CONFIG_KEYS = ("recipe", "tasks", "seed", "meta_steps", "settings")
+"""What it takes to compose a run again."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where a run keeps what it did."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The whole configuration, with versions and device."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """A line for each log point."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Orbax checkpoints, a folder for each step."""
+        return self.path / "checkpoints"
+
+    @property
+    def evaluation(self) -> Path:
+        """The latest evaluation."""
+        return self.path / "evaluation.json"
+
+    def picture(self, name: str) -> Path:
+        """A PNG, `training` or `adaptation`."""
+        return self.path / f"{name}.png"
+
+    def require_unused(self) -> None:
+        """Raises UsageError where a new run would overwrite what is there."""
+        used = self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
+        require(not used, "run_dir", "be a new or empty folder, or be resumed", str(self.path))
+
+    def require_writable(self) -> None:
+        """Raises UsageError where the folder, or what it would be made in, cannot be written. Writes nothing."""
+        nearest = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        writable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+        require(writable, "run_dir", "be a folder that can be written", str(self.path))
+
+    def load_config(self) -> dict[str, Any]:
+        """Raises UsageError where the folder holds no run."""
+        require(self.config.is_file(), "run_dir", "be the folder of a run, with a config.json", str(self.path))
+        config = read_json(self.config)
+        missing = [name for name in CONFIG_KEYS if name not in config]
+        require(not missing, str(self.config), f"hold {', '.join(CONFIG_KEYS)}", f"one without {', '.join(missing)}")
+        return config
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Makes the folder, if need be."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.config, config)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The log points so far, oldest first; a line that a crash cut short is left out."""
+        if not self.metrics.is_file():
+            return []
+        records = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return records
+
+
+def default_run_dir(config: dict[str, Any]) -> Path:
+    """`runs/<recipe>-<agent>-<tasks>-seed<seed>`, in characters that every file system takes.
+
+    >>> str(default_run_dir({"recipe": "maml", "tasks": "bandit:arms=5", "seed": 1, "settings": {"agent": "dqn"}}))
+    'runs/maml-dqn-bandit_arms=5-seed1'
+    """
+    agent = config["settings"].get("agent")
+    parts = [config["recipe"], *([agent] if agent else []), config["tasks"], f"seed{config['seed']}"]
+    return Path("runs") / re.sub(r"[^A-Za-z0-9_.=,-]", "_", "-".join(parts))
+
+
+def read_json(path: Path) -> Any:
+    """Raises UsageError where the file is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{str(path)!r} must be a JSON file ({error}).") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replaces a file whole: whoever reads it sees the old content or the new, never a part."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,270 @@
+"""The training loop, on a learner whose meta-step is one step of SGD towards the centre of a random quadratic."""
+
+import logging
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmeta
+from jaxmeta import checkpoints, recipes, training
+from jaxmeta.base import MetaLearner, MetaState
+from jaxmeta.runs import RunDirectory
+
+TIMING = ("seconds", "env_steps_per_second")
+DIVERGED_AT = 0.25
+"""The learning rate at which `quadratic` goes wrong at meta-step 8."""
+
+
+def quadratic(parts):
+    """A learner that is all a run needs: noisy, stateful, and quick to compile."""
+    rate = parts.settings.hypers.learning_rate
+
+    def init(key):
+        start = jax.random.normal(key, (3,))
+        return MetaState(meta=start, optimizer=(), step=jnp.zeros((), jnp.int32), carried=start)
+
+    def update(key, state, env_params):
+        del env_params
+        centre = jax.random.normal(key, (3,))
+        meta = state.meta - rate * (state.meta - centre)
+        if rate == DIVERGED_AT:
+            meta = jnp.where(state.step == 7, jnp.nan, meta)
+        metrics = {"loss": jnp.sum((state.meta - centre) ** 2), "return": jnp.mean(meta)}
+        return MetaState(meta=meta, optimizer=(), step=state.step + 1, carried=state.meta), metrics
+
+    return MetaLearner(
+        init=init,
+        update=update,
+        task=lambda key, env_params: None,
+        adapter=None,
+        meta=lambda state: state.meta,
+        lifetime=parts.settings.lifetime,
+        tasks_per_batch=2,
+        env_steps_per_task=5,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _quadratic_recipe(monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "quadratic", recipes.Recipe("A test.", quadratic, {}))
+
+
+def train(**options):
+    return jaxmeta.train("quadratic", "probe", **options)[1]
+
+
+def without_timing(metrics):
+    return [{name: value for name, value in record.items() if name not in TIMING} for record in metrics]
+
+
+def interrupt_at(meta_step):
+    """What Ctrl-C at a log point does, as `on_log` sees it."""
+
+    def on_log(record):
+        if record["meta_step"] == meta_step:
+            signal.raise_signal(signal.SIGINT)
+
+    return on_log
+
+
+def test_needs_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    records = []
+    learner, state = jaxmeta.train("quadratic", "probe", meta_steps=10, log_every=4, on_log=records.append)
+    assert int(state.step) == 10
+    assert [record["meta_step"] for record in records] == [4, 8, 10]
+    assert [record["env_steps"] for record in records] == [40, 80, 100]
+    assert learner.tasks_per_batch == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_metrics_are_means_over_the_meta_steps_since_the_last_log_point():
+    coarse, fine = [], []
+    train(meta_steps=7, log_every=3, on_log=coarse.append)
+    train(meta_steps=7, log_every=1, on_log=fine.append)
+    losses = [record["loss"] for record in fine]
+    expected = [np.mean(losses[:3]), np.mean(losses[3:6]), losses[6]]
+    np.testing.assert_allclose([record["loss"] for record in coarse], expected, rtol=1e-6)
+
+
+def test_traces_and_compiles_one_program_whatever_the_lengths_of_chunks(monkeypatch):
+    traced, compiled = [], []
+
+    def counted(parts):
+        learner = quadratic(parts)
+        return learner._replace(update=lambda *arguments: traced.append(1) or learner.update(*arguments))
+
+    def listen(event, seconds, **about):
+        if event.endswith("backend_compile_duration"):
+            compiled.append(about)
+
+    train(meta_steps=1)  # compiles what every run calls outside its own programs
+    monkeypatch.setitem(recipes.RECIPES, "quadratic", recipes.Recipe("A test.", counted, {}))
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        train(meta_steps=11, log_every=3)  # chunks of 3, 3, 3 and 2
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(traced) == 1
+    assert len(compiled) == 2, compiled  # the initial state, and the chunk
+
+
+def test_seeds_differ_and_repeat():
+    digests = [checkpoints.state_digest(train(meta_steps=3, seed=seed)) for seed in (0, 1, 0)]
+    assert digests[0] == digests[2] != digests[1]
+
+
+@pytest.mark.parametrize("stop", [4, 8])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, stop):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = {"meta_steps": 14, "log_every": 4, "checkpoint_every": 100}
+    expected = train(run_dir=whole, **options)
+    with pytest.raises(KeyboardInterrupt, match=f"Interrupted at meta-step {stop} of 14, and saved"):
+        train(run_dir=parts, on_log=interrupt_at(stop), **options)
+    assert checkpoints.finished_steps(parts / "checkpoints") == [stop]
+    resumed = jaxmeta.train(run_dir=parts, resume=True)[1]
+    assert checkpoints.state_digest(resumed) == checkpoints.state_digest(expected)
+    whole_metrics, metrics = (RunDirectory(path).read_metrics() for path in (whole, parts))
+    assert without_timing(metrics) == without_timing(whole_metrics)
+    seconds = [record["seconds"] for record in metrics]
+    assert seconds == sorted(seconds)
+    assert RunDirectory(whole).load_config() == RunDirectory(parts).load_config()
+
+
+def test_interrupted_before_its_first_chunk_a_run_can_be_resumed(tmp_path, monkeypatch):
+    make_chunk = training.make_chunk
+
+    def interrupted_while_tracing(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return make_chunk(*arguments)
+
+    monkeypatch.setattr(training, "make_chunk", interrupted_while_tracing)
+    with pytest.raises(KeyboardInterrupt, match="at meta-step 0 of 4, and saved"):
+        train(run_dir=tmp_path, meta_steps=4)
+    monkeypatch.setattr(training, "make_chunk", make_chunk)
+    resumed = jaxmeta.train(run_dir=tmp_path, resume=True)[1]
+    assert checkpoints.state_digest(resumed) == checkpoints.state_digest(train(meta_steps=4))
+
+
+def test_resume_drops_metrics_beyond_the_checkpoint(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(run_dir=tmp_path, meta_steps=9, log_every=3, on_log=interrupt_at(6))
+    run = RunDirectory(tmp_path)
+    kept = run.metrics.read_text()
+    run.metrics.write_text(kept + '{"meta_step": 9, "seconds": 1.0}\n{"meta_st')
+    train(run_dir=tmp_path, resume=True)
+    assert run.metrics.read_text().startswith(kept)
+    assert [record["meta_step"] for record in run.read_metrics()] == [3, 6, 9]
+
+
+def test_a_finished_run_can_go_on(tmp_path):
+    train(run_dir=tmp_path, meta_steps=4, log_every=2)
+    extended = train(run_dir=tmp_path, meta_steps=8, resume=True)
+    assert checkpoints.state_digest(extended) == checkpoints.state_digest(train(meta_steps=8, log_every=2))
+    assert RunDirectory(tmp_path).load_config()["meta_steps"] == 8
+    assert int(train(run_dir=tmp_path, resume=True).step) == 8
+    with pytest.raises(jaxmeta.UsageError, match="meta_steps must be at least 8"):
+        train(run_dir=tmp_path, meta_steps=7, resume=True)
+
+
+def test_a_run_without_a_checkpoint_starts_again(tmp_path):
+    RunDirectory(tmp_path).write_config(training.prepare("quadratic", "probe", settings={"meta_steps": 3}).config)
+    assert int(jaxmeta.train(run_dir=tmp_path, resume=True)[1].step) == 3
+
+
+def test_resume_trains_past_a_damaged_checkpoint(tmp_path, caplog):
+    expected = train(run_dir=tmp_path, meta_steps=6, log_every=2, checkpoint_every=2)
+    folder = tmp_path / "checkpoints"
+    (folder / "6" / "state" / "manifest.ocdbt").unlink()
+    with caplog.at_level(logging.WARNING, "jaxmeta"):
+        again = train(run_dir=tmp_path, resume=True)
+    assert "Checkpoint 6" in caplog.text
+    assert checkpoints.state_digest(again) == checkpoints.state_digest(expected)
+    assert checkpoints.finished_steps(folder) == [2, 4, 6]
+    assert (tmp_path / "checkpoints-damaged" / "6").is_dir()
+    assert int(jaxmeta.restore(tmp_path)[1].step) == 6
+
+
+def test_keeps_the_newest_checkpoints(tmp_path):
+    train(run_dir=tmp_path, meta_steps=10, log_every=2, checkpoint_every=2)
+    assert checkpoints.finished_steps(tmp_path / "checkpoints") == [6, 8, 10]
+
+
+def test_checkpoints_are_saved_at_the_log_point_that_follows(tmp_path):
+    train(run_dir=tmp_path, meta_steps=10, log_every=2, checkpoint_every=5)
+    assert checkpoints.finished_steps(tmp_path / "checkpoints") == [6, 10]
+
+
+def test_restore_brings_everything_back(tmp_path):
+    state = train(run_dir=tmp_path, meta_steps=3)
+    learner, restored, tasks, config = jaxmeta.restore(tmp_path)
+    assert checkpoints.state_digest(restored) == checkpoints.state_digest(state)
+    assert (tasks.name, config["recipe"], learner.tasks_per_batch) == ("probe", "quadratic", 2)
+
+
+def test_numbers_that_are_not_finite_end_a_run(tmp_path):
+    with pytest.raises(jaxmeta.NonFiniteError, match="return became nan at meta-step 8"):
+        train(run_dir=tmp_path, meta_steps=20, log_every=3, checkpoint_every=3, learning_rate=DIVERGED_AT)
+    assert checkpoints.finished_steps(tmp_path / "checkpoints") == [3, 6]
+    assert RunDirectory(tmp_path).read_metrics()[-1]["meta_step"] == 6
+
+
+def test_a_state_that_is_not_finite_is_named_by_its_meta_step():
+    logs = ({"loss": np.zeros(4, np.float32)}, np.array([True, True, False, False]))
+    with pytest.raises(jaxmeta.NonFiniteError, match="meta-parameters stopped being finite at meta-step 13"):
+        training.average_metrics(logs, step=10, length=4)
+    assert training.average_metrics(logs, step=10, length=2) == {"loss": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"seed": -1}, "seed must be from 0 to 2147483647, got -1."),
+        ({"meta_steps": 0}, "meta_steps must be at least 1, got 0."),
+        ({"log_every": 0}, "log_every must be at least 1, got 0."),
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0."),
+        ({"learning_rate": float("nan")}, "learning_rate must be finite, got nan."),
+        ({"resume": True, "run_dir": None}, "resume must come with a run_dir, got None."),
+        ({"resume": True}, "run_dir must be the folder of a run, with a config.json, got "),
+        ({"run_dir": "pyproject.toml/run"}, "run_dir must be a folder that can be written, got 'pyproject.toml/run'."),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(tmp_path, monkeypatch, options, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    with pytest.raises(jaxmeta.UsageError) as raised:
+        train(**{"run_dir": "run", **options})
+    assert str(raised.value).startswith(sentence)
+    assert [path.name for path in tmp_path.iterdir()] == ["pyproject.toml"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"seed": 1}, "seed must be 0, as in the run that is resumed, got 1."),
+        ({"recipe": "maml"}, "recipe must be 'quadratic', as in the run that is resumed, got 'maml'."),
+        ({"tasks": "cartpole"}, "tasks must be 'probe', as in the run that is resumed, got 'cartpole'."),
+        ({"learning_rate": 0.5}, "learning_rate must be 0.1, as in the run that is resumed, got 0.5."),
+        ({"resume": False}, "run_dir must be a new or empty folder, or be resumed, got "),
+    ],
+)
+def test_another_configuration_is_refused(tmp_path, options, sentence):
+    train(run_dir=tmp_path, meta_steps=2)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(jaxmeta.UsageError) as raised:
+        jaxmeta.train(**{"run_dir": tmp_path, "resume": True, **options})
+    assert str(raised.value).startswith(sentence)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_what_cannot_be_traced_leaves_no_folder(tmp_path, monkeypatch):
+    def broken(parts):
+        return quadratic(parts)._replace(update=lambda key, state, env_params: state.no_such_field)
+
+    monkeypatch.setitem(recipes.RECIPES, "broken", recipes.Recipe("A test.", broken, {}))
+    with pytest.raises(AttributeError):
+        jaxmeta.train("broken", "probe", run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
