@@ -1,0 +1,83 @@
+"""Measures what a learner earns in tasks, round after round, and what that costs."""
+
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta import costs
+from jaxmeta import lifetime as living
+from jaxmeta.base import Key, Life, MetaLearner, PyTree, TaskDistribution
+from jaxmeta.losses import first_episode_return
+
+EPISODES = 16
+"""Fresh episodes that each task's return after a round is estimated from."""
+
+
+class Measured(NamedTuple):
+    """Returns of a batch of tasks."""
+
+    returns: jax.Array
+    """[tasks, rounds + 1] float32, mean return of an episode after each round of adaptation; first, before any."""
+    trial: jax.Array
+    """[tasks] float32, total reward of the lifetime itself, a mean over its environments."""
+
+
+def measure(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree) -> Measured:
+    """Lets a learner live in each task, and after each round plays fresh episodes by what it has learned so far.
+
+    Args:
+      key: one key.
+      learner: what is measured.
+      meta: its meta-parameters.
+      tasks: where the environment comes from.
+      env_params: leaves [tasks, ...].
+    """
+
+    def one(key, env_params):
+        return measure_task(key, learner, meta, tasks, env_params)
+
+    keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
+    return jax.vmap(one)(keys, env_params)
+
+
+def measure_task(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree) -> Measured:
+    """`measure` of one task: `returns` is [rounds + 1] and `trial` a scalar."""
+    task_key, begin_key, first_key, live_key = jax.random.split(key, 4)
+    env, adapter, lifetime = tasks.env, learner.adapter, learner.lifetime
+    task = learner.task(task_key, env_params)
+
+    def episode_return(key: Key, life: Life) -> jax.Array:
+        played = living.play(key, env, adapter, meta, task, life, EPISODES, tasks.horizon)
+        done = played.terminated | played.truncated
+        return jnp.mean(jax.vmap(first_episode_return, 1)(played.reward, done))
+
+    def observe(key, lived: living.Round):
+        return episode_return(key, lived.after), jnp.sum(lived.rollout.reward) / lifetime.envs
+
+    life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
+    before = episode_return(first_key, life)
+    _, (after, rewards) = living.live(live_key, env, adapter, meta, task, life, lifetime, observe)
+    return Measured(jnp.concatenate([before[None], after]), jnp.sum(rewards))
+
+
+def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution) -> dict[str, float]:
+    """Floating-point operations of adapting to one task, and its seconds, compiled (median of five runs)."""
+    env_params = tasks.sample(key, "train")
+
+    def adapt(key, meta, env_params):
+        task_key, begin_key, live_key = jax.random.split(key, 3)
+        task = learner.task(task_key, env_params)
+        life = living.begin(begin_key, tasks.env, learner.adapter, meta, task, learner.lifetime.envs)
+        life, _ = living.live(live_key, tasks.env, learner.adapter, meta, task, life, learner.lifetime, lambda *_: None)
+        return life.fast
+
+    compiled = jax.jit(adapt)
+    jax.block_until_ready(compiled(key, meta, env_params))
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(key, meta, env_params))
+        seconds.append(time.perf_counter() - start)
+    return {"flops": costs.flops(adapt, key, meta, env_params), "seconds": sorted(seconds)[2]}
