@@ -1,0 +1,68 @@
+"""Meta-reinforcement learning in JAX: pure functions, one compiled meta-step.
+
+The names below are loaded when they are first used, so that `import jaxmeta` and `jaxmeta --help` stay fast.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jaxmeta.errors import NonFiniteError, UsageError
+
+if TYPE_CHECKING:
+    from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
+    from jaxmeta.checkpoints import CheckpointError, state_digest
+    from jaxmeta.evaluation import compare, evaluate
+    from jaxmeta.jobs import restore
+    from jaxmeta.plots import plot_adaptation, plot_training
+    from jaxmeta.recipes import make_recipe
+    from jaxmeta.tasks import make as make_tasks
+    from jaxmeta.training import train
+
+__all__ = [
+    "CheckpointError",
+    "MetaLearner",
+    "MetaState",
+    "NonFiniteError",
+    "TaskDistribution",
+    "UsageError",
+    "compare",
+    "evaluate",
+    "make_recipe",
+    "make_tasks",
+    "plot_adaptation",
+    "plot_training",
+    "restore",
+    "state_digest",
+    "train",
+]
+
+_HOMES = {
+    "CheckpointError": ("jaxmeta.checkpoints", "CheckpointError"),
+    "MetaLearner": ("jaxmeta.base", "MetaLearner"),
+    "MetaState": ("jaxmeta.base", "MetaState"),
+    "TaskDistribution": ("jaxmeta.base", "TaskDistribution"),
+    "compare": ("jaxmeta.evaluation", "compare"),
+    "evaluate": ("jaxmeta.evaluation", "evaluate"),
+    "make_recipe": ("jaxmeta.recipes", "make_recipe"),
+    "make_tasks": ("jaxmeta.tasks", "make"),
+    "plot_adaptation": ("jaxmeta.plots", "plot_adaptation"),
+    "plot_training": ("jaxmeta.plots", "plot_training"),
+    "restore": ("jaxmeta.jobs", "restore"),
+    "state_digest": ("jaxmeta.checkpoints", "state_digest"),
+    "train": ("jaxmeta.training", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("jaxmeta")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES, "__version__"])

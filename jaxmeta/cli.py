@@ -1,0 +1,254 @@
+"""The command line: what can be asked, and how a mistake is told.
+
+Nothing here imports JAX, so that help and mistakes are answered at once; `jaxmeta.commands` does the work.
+"""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import math
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+from jaxmeta import interrupts
+from jaxmeta.errors import UsageError, require_known
+
+REWORDED = (
+    (r"^Error parsing (\S+): ", r"\1 "),
+    (r"^Missing value for argument '(\S+)'.*", r"\1 must be given a value, got none."),
+    (r"^Missing from (.+?): (\S+) .*", r"\1 must be given \2, got none."),
+)
+"""What tyro says, and how this library says it: the argument, the rule, the value."""
+
+USAGE_STATUS, FAILURE_STATUS, INTERRUPT_STATUS = 2, 1, 130
+
+
+def _integer(low: int, high: float = math.inf) -> PrimitiveConstructorSpec:
+    """Reads an integer of a range, and says in one sentence what is wrong with anything else."""
+    rule = f"must be an integer of at least {low}" if high == math.inf else f"must be an integer from {low} to {high}"
+
+    def read(words: list[str]) -> int:
+        with contextlib.suppress(ValueError):
+            value = int(words[0])
+            if low <= value <= high:
+                return value
+        raise ValueError(f"{rule}, got {words[0]!r}.")
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+Positive = Annotated[int | None, _integer(1)]
+Seed = Annotated[int | None, _integer(0, 2**31 - 1)]
+Text = Annotated[str | None, arg(metavar="NAME")]
+JsonFile = Annotated[str | None, arg(metavar="FILE")]
+RunDir = Annotated[Positional[str], arg(metavar="RUN_DIR")]
+Cache = Annotated[bool, arg(help="Keep compiled programs for the next time, in the user's cache folder.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """Recipes and task distributions, one line each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Meta-trains a recipe, then evaluates it. Without options: MAML over DQN on grid_navi."""
+
+    recipe: Text = None
+    """A name that `jaxmeta list` shows; maml if not given."""
+    tasks: Annotated[str | None, arg(metavar="SPEC")] = None
+    """NAME or NAME:key=value,key=value; grid_navi if not given."""
+    agent: Text = None
+    """dqn or tabular_q; dqn if not given."""
+    seed: Seed = None
+    """Of everything random; 0 if not given."""
+    meta_steps: Positive = None
+    """Meta-steps of the whole run; the recipe's own number if not given."""
+    run_dir: Annotated[str | None, arg(metavar="DIR")] = None
+    """A new or empty folder; runs/RECIPE-AGENT-TASKS-seedSEED if not given."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on from the newest checkpoint of a run; what is not given is taken from it."""
+    settings: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE ...")] = ()
+    """The recipe's settings; config.json of a run lists them all."""
+    log_every: Positive = None
+    """Meta-steps between log points; a hundredth of the run if not given."""
+    checkpoint_every: Positive = None
+    """Meta-steps between checkpoints; five log points if not given."""
+    evaluate: bool = True
+    """Evaluate on test tasks after training."""
+    compilation_cache: Cache = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Adapts a trained run to tasks of a split, beside baselines."""
+
+    run_dir: RunDir
+    """The folder of a run."""
+    split: str = "test"
+    """Whose tasks: train, validation, test or shifted."""
+    num_tasks: Annotated[int, _integer(2)] = 128
+    """How many tasks."""
+    seed: Annotated[int, _integer(0, 2**31 - 1)] = 0
+    """Of the tasks and of all randomness."""
+    json: JsonFile = None
+    """Also write the evaluation here."""
+    compilation_cache: Cache = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Puts evaluated runs side by side; runs that differ by their seed alone are pooled."""
+
+    run_dirs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN_DIR ...")]
+    """Folders of runs."""
+    json: JsonFile = None
+    """Also write the rows here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """What a run is, how far it got, and the digest of its last checkpoint."""
+
+    run_dir: RunDir
+    """The folder of a run."""
+    json: JsonFile = None
+    """Also write it here."""
+
+
+VERBS: dict[str, type] = {
+    "list": List,
+    "train": Train,
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "inspect": Inspect,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status.
+
+    0: done. 1: it failed. 2: a mistake in what was asked. 130: Ctrl-C or SIGTERM. A failure is one sentence on stderr;
+    the environment variable JAXMETA_DEBUG=1 adds where an unexpected one came from.
+    """
+    try:
+        with interrupts.terminable():
+            options = parse(sys.argv[1:] if argv is None else argv)
+            if options is not None:
+                from jaxmeta import commands
+
+                commands.run(options)
+        return 0
+    except UsageError as error:
+        return _fail(USAGE_STATUS, str(error))
+    except KeyboardInterrupt as error:
+        return _fail(INTERRUPT_STATUS, str(error) or "Interrupted.")
+    except Exception as error:
+        if os.environ.get("JAXMETA_DEBUG") == "1":
+            traceback.print_exc()
+        # Our own errors are sentences already; of anybody else's, the kind and the first line.
+        told = type(error).__module__.startswith("jaxmeta")
+        return _fail(FAILURE_STATUS, str(error) if told else f"{type(error).__name__}: {_first_line(error)}")
+
+
+def parse(argv: Sequence[str]) -> Any:
+    """Reads the command line into one of the dataclasses above; None where help was asked for and given.
+
+    Raises:
+      UsageError: one sentence that names the argument, the rule and the value.
+    """
+    verb, *rest = argv or [""]
+    if verb in ("-h", "--help"):
+        return _help(lambda: tyro.extras.subcommand_cli_from_dict(VERBS, prog="jaxmeta", args=["--help"]))
+    if verb == "--version":
+        import jaxmeta
+
+        print(f"jaxmeta {jaxmeta.__version__}")
+        return None
+    require_known("The command", verb, VERBS)
+    program = f"jaxmeta {verb}"
+    if "-h" in rest or "--help" in rest:
+        return _help(lambda: tyro.cli(VERBS[verb], prog=program, args=["--help"]))
+
+    panel = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(panel):
+            options, unknown = tyro.cli(VERBS[verb], prog=program, args=rest, return_unknown_args=True)
+    except SystemExit:
+        raise UsageError(_sentence(panel.getvalue())) from None
+    if unknown:
+        require_known(f"An option of {program}", unknown[0].partition("=")[0], _flags(VERBS[verb]))
+    return options
+
+
+def read_settings(options: Train) -> dict[str, str]:
+    """The settings that were given, as text by name: `--set`, and the options that stand for a setting."""
+    pairs = [pair for group in options.settings for pair in group or [""]]
+    for name in ("agent", "meta_steps"):
+        value = getattr(options, name)
+        pairs += [] if value is None else [f"{name}={value}"]
+    texts: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--set must be written key=value, got {pair!r}.")
+        if name in texts:
+            raise UsageError(f"--set must name a setting once, got {name!r} twice.")
+        texts[name] = text
+    return texts
+
+
+def _help(show: Any) -> None:
+    with contextlib.suppress(SystemExit):
+        show()
+
+
+def _sentence(panel: str) -> str:
+    r"""The message in the box that tyro prints, a title and then lines up to a rule, as one sentence.
+
+    >>> _sentence("╭─ Value error ─╮\n│ Error parsing --seed: must be at │\n│ least 0. │\n│ ────── │\n│ For help ... │")
+    '--seed must be at least 0.'
+    """
+    lines = [line.strip(" │") for line in panel.splitlines()[1:]]
+    below_title = lines if _is_text(lines[0]) else lines[1:]
+    text = " ".join(filter(None, itertools.takewhile(_is_text, below_title)))
+    for pattern, replacement in REWORDED:
+        text = re.sub(pattern, replacement, text)
+    return text.rstrip(".") + "."
+
+
+def _is_text(line: str) -> bool:
+    return re.fullmatch("[-─]{4,}", line) is None
+
+
+def _flags(kind: type) -> list[str]:
+    flags = ["--help"]
+    for field in dataclasses.fields(kind):
+        name = "set" if field.name == "settings" else field.name.replace("_", "-")
+        flags.append(f"--{name}")
+    return flags
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _fail(status: int, sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return status

@@ -1,0 +1,171 @@
+"""What the commands do: a thin face over `jaxmeta.training`, `jaxmeta.evaluation` and the folder of a run."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from jaxmeta import cli, compilation_cache, evaluation, jobs, plots, progress, recipes, tables, training
+from jaxmeta import tasks as task_specs
+from jaxmeta.checkpoints import state_digest
+from jaxmeta.errors import UsageError, require
+from jaxmeta.runs import RunDirectory, default_run_dir, read_json, write_json
+
+WIDTH = 200
+"""Of a table in a file or a pipe, in characters."""
+
+
+def run(options: Any) -> None:
+    """Does what one of the dataclasses in `jaxmeta.cli` asks for."""
+    with _plain_warnings():
+        if getattr(options, "compilation_cache", False):
+            compilation_cache.enable()
+        COMMANDS[type(options)](options)
+
+
+def list_all(options: cli.List) -> None:
+    """Prints recipes and task distributions."""
+    print("Recipes")
+    _print_lines(recipes.available())
+    print("Task distributions")
+    _print_lines(task_specs.available())
+
+
+def train(options: cli.Train) -> None:
+    """Trains, shows the way there, and evaluates."""
+    given: dict[str, Any] = {
+        "recipe": options.recipe,
+        "tasks": options.tasks,
+        "seed": options.seed,
+        "settings": recipes.parse_settings(cli.read_settings(options)),
+        "log_every": options.log_every,
+        "checkpoint_every": options.checkpoint_every,
+    }
+    if options.run_dir is None:
+        unplaced = jobs.prepare(**given)
+        given |= {"run_dir": default_run_dir(unplaced.config), "tasks": unplaced.tasks}
+    else:
+        given |= {"run_dir": options.run_dir}
+    job = jobs.prepare(**given, resume=options.resume)
+    run, config = RunDirectory(Path(given["run_dir"])), job.config
+    console = Console(stderr=True)
+    _tell(console, f"Training {config['recipe']} on {config['tasks']} with seed {config['seed']}, in {run.path}")
+    with progress.reporting(config["meta_steps"], console) as on_log:
+        state = training.run_job(job, on_log)
+    if metrics := run.read_metrics():
+        plots.plot_training(metrics, run.picture("training"))
+    if options.evaluate:
+        _evaluate(console, run, (job.learner, state, job.tasks, config))
+
+
+def evaluate(options: cli.Evaluate) -> None:
+    """Evaluates a trained run."""
+    json_file = _json_file(options.json)
+    restored = jobs.restore(options.run_dir)
+    content = _evaluate(
+        Console(stderr=True),
+        RunDirectory(Path(options.run_dir)),
+        restored,
+        split=options.split,
+        num_tasks=options.num_tasks,
+        seed=options.seed,
+    )
+    if json_file:
+        write_json(json_file, content)
+
+
+def compare(options: cli.Compare) -> None:
+    """Puts evaluated runs side by side."""
+    json_file = _json_file(options.json)
+    require(len(options.run_dirs) > 0, "jaxmeta compare", "be given at least one run directory", "none")
+    rows = evaluation.compare([_read_evaluation(run_dir) for run_dir in options.run_dirs])
+    tables.show_comparison(_results(), rows)
+    if json_file:
+        write_json(json_file, rows)
+
+
+def inspect(options: cli.Inspect) -> None:
+    """Prints what a run is and how far it got."""
+    json_file = _json_file(options.json)
+    learner, state, _, config = jobs.restore(options.run_dir)
+    records = RunDirectory(Path(options.run_dir)).read_metrics()
+    content = {
+        "run_dir": options.run_dir,
+        "config": config,
+        "meta_step": int(state.step),
+        "state_digest": state_digest(state),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(learner.meta(state))),
+        "last_log_point": records[-1] if records else None,
+    }
+    tables.show_inspection(_results(), content)
+    if json_file:
+        write_json(json_file, content)
+
+
+COMMANDS = {
+    cli.List: list_all,
+    cli.Train: train,
+    cli.Evaluate: evaluate,
+    cli.Compare: compare,
+    cli.Inspect: inspect,
+}
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Shows what this library logs as bare sentences on stderr, whatever other libraries have set up."""
+    logger, handler = logging.getLogger("jaxmeta"), logging.StreamHandler()
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
+
+
+def _evaluate(console: Console, run: RunDirectory, restored: tuple, **how: Any) -> dict[str, Any]:
+    """Evaluates, and leaves numbers and a picture in the run's folder."""
+    _tell(console, "Evaluating, beside baselines that are tuned on validation tasks first")
+    content = evaluation.evaluate(*restored, **how)
+    write_json(run.evaluation, content)
+    plots.plot_adaptation(content, run.picture("adaptation"))
+    tables.show_evaluation(_results(), content)
+    return content
+
+
+def _json_file(name: str | None) -> Path | None:
+    """Refuses, before any work is done, a file that could not be written afterwards."""
+    if name is None:
+        return None
+    path = Path(name)
+    require(path.parent.is_dir() and not path.is_dir(), "--json", "be a file in a folder that exists", name)
+    return path
+
+
+def _read_evaluation(run_dir: str) -> dict[str, Any]:
+    run = RunDirectory(Path(run_dir))
+    run.load_config()
+    if not run.evaluation.is_file():
+        raise UsageError(f"run_dir must hold an evaluation (jaxmeta evaluate writes it), got {run_dir!r}.")
+    return read_json(run.evaluation)
+
+
+def _results() -> Console:
+    """Standard output; where that is no terminal, wide enough that no number is cut off."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
+def _print_lines(lines: dict[str, str]) -> None:
+    width = max(map(len, lines), default=0)
+    for name, line in lines.items():
+        print(f"  {name:{width}}  {line}")
+
+
+def _tell(console: Console, sentence: str) -> None:
+    console.print(sentence + ".", soft_wrap=True, markup=False, highlight=False)

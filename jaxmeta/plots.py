@@ -1,0 +1,148 @@
+"""The pictures of a run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxmeta.errors import require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito (2008): told apart with every kind of colour vision.
+BLUE, ORANGE, GREEN, PURPLE, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#333333"
+LOOKS = {
+    "oracle": {"color": INK, "linestyle": (0, (6, 3)), "linewidth": 1.2},
+    "random": {"color": GREY, "linestyle": (0, (1, 2)), "linewidth": 1.4},
+    "scratch": {"color": ORANGE, "marker": "s"},
+    "finetune": {"color": GREEN, "marker": "^"},
+}
+LEARNER = {"color": BLUE, "marker": "o", "linewidth": 2.6}
+STYLE: Any = {
+    "savefig.dpi": 160,
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlepad": 10,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E8E8E8",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+}
+
+
+def plot_training(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Draws return and loss over environment steps; thin the log points themselves, bold their moving average.
+
+    Args:
+      metrics: lines of `metrics.jsonl`, at least one.
+      path: of the PNG.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    require(len(metrics) > 0, "metrics", "hold at least one log point", "none")
+    env_steps = [record["env_steps"] for record in metrics]
+    curves = (("return", "Return of an episode", BLUE), ("loss", "Outer loss", PURPLE))
+    with _figure(path, (8.4, 3.2), columns=2) as all_axes:
+        for axes, (name, title, colour) in zip(all_axes, curves, strict=True):
+            values = np.array([record[name] for record in metrics])
+            axes.plot(env_steps, values, color=colour, linewidth=0.9, alpha=0.4)
+            axes.plot(env_steps, moving_average(values, max(1, len(values) // 20)), color=colour)
+            axes.set_title(title)
+            axes.set_ylabel(f"{name.capitalize()} while training")
+            axes.set_xlabel("Environment steps")
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.margins(x=0.01)
+
+
+def plot_adaptation(evaluation: Mapping[str, Any], path: str | Path) -> None:
+    """Draws the return after each round of adaptation beside the baselines', with 95 % intervals.
+
+    Args:
+      evaluation: what `evaluation.json` holds.
+      path: of the PNG.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    reports = {**evaluation["baselines"], evaluation["recipe"]: evaluation}
+    rounds = np.arange(len(evaluation["returns"]))
+    ends: dict[str, tuple[float, str]] = {}
+    with _figure(path, (7.2, 4.0)) as (axes,):
+        for name, report in reports.items():
+            look = LEARNER if report is evaluation else LOOKS.get(name, {"color": PURPLE, "marker": "d"})
+            axes.plot(rounds, report["returns"], label=name, zorder=3 if report is evaluation else 2, **look)
+            if name != "oracle":
+                low, high = np.transpose(report["returns_ci95"])
+                axes.fill_between(rounds, low, high, color=look["color"], alpha=0.14, linewidth=0)
+            ends[name] = (report["returns"][-1], look["color"])
+        axes.set_title(f"Adapting to {evaluation['num_tasks']} {evaluation['split']} tasks of {evaluation['tasks']}")
+        steps_per_round = evaluation["env_steps"] // max(1, len(rounds) - 1)
+        axes.set_xlabel(f"Rounds of adaptation ({steps_per_round:,} environment steps each)")
+        axes.set_ylabel("Return of an episode (mean, 95 % interval)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.margins(x=0.02)
+        low, high = axes.get_ylim()
+        heights = spread([end for end, _ in ends.values()], gap=0.06 * (high - low))
+        for (name, (_, colour)), height in zip(ends.items(), heights, strict=True):
+            weight = "bold" if name == evaluation["recipe"] else "normal"
+            axes.annotate(
+                name,
+                (1, height),
+                xycoords=axes.get_yaxis_transform(),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+                fontweight=weight,
+            )
+
+
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean of each value and up to `window - 1` before it, [N] float.
+
+    >>> moving_average(np.array([1.0, 3.0, 5.0]), 2).tolist()
+    [1.0, 2.0, 4.0]
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Moves heights apart, as little as it takes in one sweep from below, until no two are closer than `gap`.
+
+    >>> spread([2.0, 0.0, 0.5], 1.0)
+    [2.0, 0.0, 1.0]
+    """
+    placed = list(heights)
+    below = -np.inf
+    for index in np.argsort(heights):
+        placed[index] = below = max(placed[index], below + gap)
+    return placed
+
+
+@contextmanager
+def _figure(path: str | Path, size: tuple[float, float], columns: int = 1) -> Iterator[Sequence["Axes"]]:
+    """Yields the axes of a figure in this module's style, and writes it at the end, without pyplot."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure.subplots(1, columns, squeeze=False)[0]
+        figure.savefig(path)

@@ -1,0 +1,61 @@
+"""Tells how training goes: a bar on a terminal, plain lines anywhere else."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+
+@contextlib.contextmanager
+def reporting(meta_steps: int, console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields what `train` calls at each log point.
+
+    Args:
+      meta_steps: of the whole run.
+      console: where to; the bar needs a terminal.
+    """
+    if not console.is_terminal:
+
+        def print_line(record: dict[str, Any]) -> None:
+            line = f"meta-step {record['meta_step']}/{meta_steps}  {summary(record, meta_steps)}"
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+            console.file.flush()
+
+        yield print_line
+        return
+
+    columns = (TextColumn("meta-step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("compiling", total=meta_steps)
+
+        def move_bar(record: dict[str, Any]) -> None:
+            progress.update(bar, completed=record["meta_step"], description=summary(record, meta_steps))
+
+        yield move_bar
+
+
+def summary(record: dict[str, Any], meta_steps: int) -> str:
+    """What a log point says, in one line.
+
+    >>> record = {"meta_step": 50, "env_steps": 50_000, "env_steps_per_second": 500.0, "loss": -0.25, "return": 1.5}
+    >>> summary(record, 80)
+    'loss -0.25  return 1.5  500 env steps/s  1:00 left'
+    """
+    parts = [f"{name} {record[name]:.4g}" for name in ("loss", "return") if name in record]
+    if speed := record["env_steps_per_second"]:
+        env_steps_left = (meta_steps - record["meta_step"]) * record["env_steps"] / record["meta_step"]
+        parts += [f"{speed:,.0f} env steps/s", f"{duration(env_steps_left / speed)} left"]
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> duration(59.6), duration(3725)
+    ('1:00', '1:02:05')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,93 @@
+"""The pictures: that they are drawn, from what runs and evaluations hold, and say what they show."""
+
+import sys
+
+import matplotlib.figure
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from jaxmeta import plots
+from jaxmeta.errors import UsageError
+
+
+def report(returns):
+    return {"returns": returns, "returns_ci95": [[value - 0.5, value + 0.5] for value in returns]}
+
+
+EVALUATION = {
+    "recipe": "maml",
+    "tasks": "grid_navi",
+    "split": "test",
+    "num_tasks": 128,
+    "env_steps": 720,
+    **report([-1.0, 3.0, 7.0, 8.0]),
+    "baselines": {
+        "random": report([-1.0, -1.1, -1.0, -0.9]),
+        "scratch": report([-1.0, 1.0, 4.0, 7.8]),
+        "finetune": report([0.0, 1.5, 3.0, 3.5]),
+        "oracle": report([11.0] * 4),
+    },
+}
+METRICS = [
+    {"meta_step": step, "env_steps": 28_800 * step, "return": np.sin(step / 9), "loss": 1.0 / step}
+    for step in range(1, 101)
+]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved while a test runs."""
+    saved = []
+    savefig = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda figure, path: saved.append(figure) or savefig(figure, path)
+    )
+    return saved
+
+
+def test_training_shows_return_and_loss_over_environment_steps(tmp_path, figures):
+    plots.plot_training(METRICS, tmp_path / "training.png")
+    returns, losses = figures[0].axes
+    assert returns.get_xlabel() == losses.get_xlabel() == "Environment steps"
+    np.testing.assert_array_equal(returns.lines[0].get_ydata(), [record["return"] for record in METRICS])
+    np.testing.assert_array_equal(losses.lines[0].get_xdata(), [record["env_steps"] for record in METRICS])
+    assert imread(tmp_path / "training.png").std() > 0
+
+
+def test_one_log_point_is_enough(tmp_path):
+    plots.plot_training(METRICS[:1], tmp_path / "training.png")
+    assert (tmp_path / "training.png").is_file()
+    with pytest.raises(UsageError, match="metrics must hold at least one log point"):
+        plots.plot_training([], tmp_path / "none.png")
+
+
+def test_adaptation_names_every_curve_and_dashes_the_oracle(tmp_path, figures):
+    plots.plot_adaptation(EVALUATION, tmp_path / "adaptation.png")
+    (axes,) = figures[0].axes
+    assert {text.get_text() for text in axes.texts} == {"maml", "random", "scratch", "finetune", "oracle"}
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["oracle"].is_dashed()
+    assert not lines["maml"].is_dashed()
+    np.testing.assert_array_equal(lines["maml"].get_ydata(), EVALUATION["returns"])
+    assert axes.get_xlabel() == "Rounds of adaptation (240 environment steps each)"
+    assert len(axes.collections) == 4  # an interval for each but the oracle
+    assert len({line.get_color() for line in axes.lines}) == 5
+    assert imread(tmp_path / "adaptation.png").shape[1] >= 1000
+
+
+def test_without_an_oracle_or_baselines_the_learner_stands_alone(tmp_path, figures):
+    plots.plot_adaptation({**EVALUATION, "baselines": {}}, tmp_path / "adaptation.png")
+    assert [line.get_label() for line in figures[0].axes[0].lines] == ["maml"]
+
+
+def test_labels_do_not_cover_each_other():
+    placed = plots.spread([3.0, 2.9, 3.05, 0.0], gap=0.5)
+    assert placed[3] == 0.0
+    assert np.min(np.diff(sorted(placed))) >= 0.5 - 1e-9
+    assert np.argsort(placed).tolist() == [3, 1, 0, 2]
+
+
+def test_pyplot_stays_untouched(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it now would fail
+    plots.plot_training(METRICS, tmp_path / "training.png")
