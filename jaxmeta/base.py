@@ -1,7 +1,7 @@
 """The nouns of the engine: percepts, rollouts, tasks, and the bundles of pure functions that work on them.
 
-Everything is written for one task. `E` is the number of environments of that task side by side, `T` the number of steps of a
-rollout, `A` the number of actions; a batch of tasks is made by `jax.vmap` outside.
+Everything is written for one task. `E` is the number of environments of that task side by side, `T` the number of steps
+of a rollout, `A` the number of actions; a batch of tasks is made by `jax.vmap` outside.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,10 @@ Metrics = dict[str, jax.Array]
 
 
 class Percept(NamedTuple):
-    """What a learner perceives before it acts. A memory agent needs all of it, every other agent the observation alone."""
+    """What a learner perceives before it acts.
+
+    A memory agent needs all of it, every other agent the observation and, to explore, what came before it.
+    """
 
     observation: PyTree
     """[...] in the environment's own shape and dtype."""
@@ -58,12 +61,11 @@ class Task(NamedTuple):
     """What the learner may see (source parameters, a data set, a descriptor), or None."""
 
 
-@struct.dataclass
-class Hypers:
+class Hypers(struct.PyTreeNode):
     """What multiplies in Q-learning, as traced scalars, [] float32 each: changing one recompiles nothing.
 
-    They live beside the parameters in `meta` and travel with `fast`, so that a policy can emit them and a population can be
-    vmapped over them.
+    They live beside the parameters in `meta` and travel with `fast`, so that a policy can emit them and a population
+    can be vmapped over them.
     """
 
     learning_rate: jax.Array
@@ -104,8 +106,8 @@ class Initialise(Protocol):
 class AgentAct(Protocol):
     """Chooses an action for one percept.
 
-    `extras` holds what losses need, under fixed names: `logits`, [A] float32, of the distribution that the action was drawn from,
-    and what else the agent knows, such as action values `q`.
+    `extras` holds what losses need, under fixed names: `logits`, [A] float32, of the distribution that the action was
+    drawn from, and what else the agent knows, such as action values `q`.
     """
 
     def __call__(
@@ -116,9 +118,9 @@ class AgentAct(Protocol):
 class AgentLoss(Protocol):
     """Mean loss of a batch of experience, [] float32.
 
-    Its derivative with respect to `params` alone is the agent's update direction: a target that no inner gradient may enter is
-    computed from `slow`. Nothing is gradient-stopped, so that a meta-gradient, which differentiates that update again with
-    respect to both, is exact.
+    Its derivative with respect to `params` alone is the agent's update direction: a target that no inner gradient may
+    enter is computed from `slow`. Nothing is gradient-stopped, so that a meta-gradient, which differentiates that
+    update again with respect to both, is exact.
     """
 
     def __call__(
@@ -173,7 +175,10 @@ class Adapt(Protocol):
 
 
 class Adapter(NamedTuple):
-    """Lives one lifetime in one task. `meta` is learned across lives, `fast` is carried within one, `memory` belongs to one environment."""
+    """Lives one lifetime in one task.
+
+    `meta` is learned across lives, `fast` is carried within one, `memory` belongs to one environment.
+    """
 
     init: Initialise
     begin: Begin
@@ -184,8 +189,7 @@ class Adapter(NamedTuple):
     adapt: Adapt
 
 
-@struct.dataclass
-class Life:
+class Life(struct.PyTreeNode):
     """What a stretch of a lifetime hands to the next one and to the outer rule."""
 
     fast: PyTree
@@ -198,14 +202,20 @@ class Life:
 
 
 class Objective(Protocol):
-    """Scores one lifetime, or a stretch of it, in one task: a scalar to minimise, whose gradient with respect to `meta` is the meta-gradient."""
+    """Scores one lifetime, or a stretch of it, in one task.
+
+    It returns a scalar to minimise, whose gradient with respect to `meta` is the meta-gradient; the life at the end;
+    and metrics. The lifetime goes on from `life`, or begins where that is None.
+    """
 
     def __call__(self, key: Key, meta: PyTree, task: Task, life: Life | None) -> tuple[jax.Array, Life, Metrics]: ...
 
 
-@struct.dataclass
-class MetaState:
-    """What meta-training carries from step to step and a checkpoint saves. It holds no key: resume folds the step into the root key."""
+class MetaState(struct.PyTreeNode):
+    """What meta-training carries from step to step and a checkpoint saves.
+
+    It holds no key: resume folds the step into the root key.
+    """
 
     meta: PyTree
     optimizer: PyTree
@@ -237,21 +247,43 @@ class MetaLearner(NamedTuple):
 class Lifetime(Protocol):
     """The static shape of a lifetime; `jaxmeta.config.LifetimeConfig` is one."""
 
-    envs: int
-    steps: int
-    rounds: int
+    @property
+    def envs(self) -> int:
+        """Environments of the same task, side by side."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Steps of a round in each environment."""
+        ...
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of acting, each followed by one adaptation."""
+        ...
 
 
 class Environment(Protocol):
     """What the engine calls of a gymnax environment."""
 
-    def reset(self, key: Key, params: PyTree) -> tuple[PyTree, PyTree]: ...
+    def reset(self, key: Key, params: PyTree) -> tuple[PyTree, PyTree]:
+        """Starts an episode; returns the observation and the state."""
+        ...
 
-    def step(self, key: Key, state: PyTree, action: jax.Array, params: PyTree) -> tuple[Any, ...]: ...
+    def step(self, key: Key, state: PyTree, action: jax.Array, params: PyTree) -> tuple[Any, ...]:
+        """Returns observation, state, reward, terminated, truncated and info; resets itself where an episode ends.
 
-    def action_space(self, params: PyTree) -> Any: ...
+        `info["final_observation"]` is the true successor, also where the observation is already that of a new episode.
+        """
+        ...
 
-    def observation_space(self, params: PyTree) -> Any: ...
+    def action_space(self, params: PyTree) -> Any:
+        """Has `sample(key)` and, where it is discrete, its size `n`."""
+        ...
+
+    def observation_space(self, params: PyTree) -> Any:
+        """Has its size `n` where it is discrete."""
+        ...
 
 
 class TaskDistribution(NamedTuple):
@@ -275,3 +307,8 @@ class TaskDistribution(NamedTuple):
     """`oracle(params)` is the best expected return of an episode, [] float32, or None where it cannot be computed."""
     suggested: dict[str, Any]
     """Settings that suit the family, such as its discount; a user's own take precedence."""
+
+
+def sample_tasks(key: Key, tasks: TaskDistribution, split: str, num_tasks: int) -> PyTree:
+    """Draws tasks of a split: `EnvParams` with leaves [num_tasks, ...]."""
+    return jax.vmap(lambda key: tasks.sample(key, split))(jax.random.split(key, num_tasks))

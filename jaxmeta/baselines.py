@@ -1,10 +1,12 @@
 """What every evaluation is held against: `scratch` and `finetune`, their adaptation tuned on validation tasks.
 
-Both get the environment steps that the evaluated learner gets, in the same rounds, and all data of a lifetime to learn from.
-Neither is differentiated through, so both may use Adam, a replay buffer and many gradient steps, which is how DQN is used.
+Both get the environment steps that the evaluated learner gets, in the same rounds, and all data of a lifetime to learn
+from. Neither is differentiated through, so both may use Adam, a replay buffer and many gradient steps, which is how DQN
+is used.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta.base import Key, MetaLearner, PyTree, TaskDistribution
+from jaxmeta.base import Key, MetaLearner, Params, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.measurement import measure
 from jaxmeta.recipes import make_recipe
 
@@ -46,7 +48,7 @@ class Choice:
     n_step: int
 
     def on_edge(self) -> bool:
-        """Whether the step size or the number of steps lies at an end of its grid, where a wider one might find better."""
+        """Whether the step size or the number of steps lies at an end of its grid: a wider one might find better."""
         ends = (LEARNING_RATES[0], LEARNING_RATES[-1])
         return self.learning_rate in ends or self.inner_steps in (min(INNER_STEPS), max(INNER_STEPS))
 
@@ -66,36 +68,37 @@ class Baseline:
         return {**asdict(self.choice), "on_edge": self.choice.on_edge(), "validation_return": self.validation_return}
 
 
-def scratch(key: Key, tasks: TaskDistribution, settings: dict[str, Any]) -> Baseline:
-    """The same agent from a random start, a fresh one in every lifetime."""
-    init_key, tune_key = jax.random.split(key)
-    meta = make_recipe("scratch", tasks, **_settings(settings)).init(init_key).meta
-    return _tune(tune_key, "scratch", tasks, settings, meta)
+def scratch(key: Key, tasks: TaskDistribution, settings: dict[str, Any], choice: Choice | None = None) -> Baseline:
+    """The same agent from a random start, a fresh one in every lifetime; tuned, unless it is told how to adapt."""
+    return _tune(key, "scratch", tasks, settings, None, choice)
 
 
-def finetune(key: Key, tasks: TaskDistribution, settings: dict[str, Any], env_steps: int) -> Baseline:
+def finetune(
+    key: Key, tasks: TaskDistribution, settings: dict[str, Any], env_steps: int, choice: Choice | None = None
+) -> Baseline:
     """One agent trained on the training tasks for `env_steps` environment steps, then adapted from where that led."""
     train_key, tune_key = jax.random.split(key)
-    return _tune(tune_key, "finetune", tasks, settings, pretrain(train_key, tasks, settings, env_steps))
+    params = pretrain(train_key, tasks, settings, env_steps)
+    return _tune(tune_key, "finetune", tasks, settings, params, choice)
 
 
-def pretrain(key: Key, tasks: TaskDistribution, settings: dict[str, Any], env_steps: int) -> PyTree:
-    """Trains the start of `finetune`; returns its meta."""
-    learner = make_recipe("finetune", tasks, **_settings(settings) | PRETRAINING)
+def pretrain(key: Key, tasks: TaskDistribution, settings: dict[str, Any], env_steps: int) -> Params:
+    """Trains the parameters that `finetune` starts from."""
+    learner = make_recipe("finetune", tasks, **_adaptation_settings(settings) | PRETRAINING)
     updates = max(1, env_steps // (learner.tasks_per_batch * learner.env_steps_per_task))
     init_key, update_key = jax.random.split(key)
 
     def update(index, state):
         task_key, step_key = jax.random.split(jax.random.fold_in(update_key, index))
-        keys = jax.random.split(task_key, learner.tasks_per_batch)
-        env_params = jax.vmap(lambda key: tasks.sample(key, "train"))(keys)
+        env_params = sample_tasks(task_key, tasks, "train", learner.tasks_per_batch)
         return learner.update(step_key, state, env_params)[0]
 
     state = jax.jit(lambda state: jax.lax.fori_loop(0, updates, update, state))(learner.init(init_key))
-    return state.meta
+    return state.meta.params
 
 
-def _settings(settings: dict[str, Any]) -> dict[str, Any]:
+def _adaptation_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """How a baseline adapts, but for what is tuned: the learner's lifetime and exploration, and DQN's usual means."""
     return settings | {
         "inner_optimizer": "adam",
         "replay_rounds": settings["rounds"],
@@ -106,40 +109,50 @@ def _settings(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tune(key: Key, name: str, tasks: TaskDistribution, settings: dict[str, Any], meta: PyTree) -> Baseline:
-    """Tries the grid on validation tasks and keeps what has the highest return after the last round."""
-    task_key, life_key = jax.random.split(key)
-    env_params = jax.vmap(lambda key: tasks.sample(key, "validation"))(jax.random.split(task_key, TUNING_TASKS))
-    traced = np.array(list(itertools.product(LEARNING_RATES, EPSILONS)), np.float32)
+def _tune(
+    key: Key,
+    name: str,
+    tasks: TaskDistribution,
+    settings: dict[str, Any],
+    params: Params | None,
+    choice: Choice | None,
+) -> Baseline:
+    """Tries the grid, or the choice given, on validation tasks; keeps what returns most after the last round."""
+    task_key, life_key, init_key = jax.random.split(key, 3)
+    env_params = sample_tasks(task_key, tasks, "validation", TUNING_TASKS)
 
-    def best_of(inner_steps: int, n_step: int) -> Baseline:
-        learner = make_recipe(name, tasks, **_settings(settings) | {"inner_steps": inner_steps, "n_step": n_step})
+    def best_of(inner_steps: int, n_step: int, pairs: Sequence[tuple[float, float]]) -> Baseline:
+        changes = {"inner_steps": inner_steps, "n_step": n_step}
+        learner = make_recipe(name, tasks, **_adaptation_settings(settings) | changes)
+        meta = learner.adapter.init(init_key)
+        meta = meta if params is None else meta.replace(params=params)
 
         def last_return(learning_rate, epsilon):
             start = _with_hypers(meta, learning_rate, epsilon)
             return jnp.mean(measure(life_key, learner, start, tasks, env_params).returns[:, -1])
 
-        returns = np.asarray(jax.jit(jax.vmap(last_return))(traced[:, 0], traced[:, 1]))
-        rate, epsilon = list(itertools.product(LEARNING_RATES, EPSILONS))[returns.argmax()]
-        choice = Choice(learning_rate=rate, epsilon=epsilon, inner_steps=inner_steps, n_step=n_step)
+        returns = np.asarray(jax.jit(jax.vmap(last_return))(*np.array(pairs, np.float32).T))
+        rate, epsilon = pairs[int(returns.argmax())]
         return Baseline(
             learner=learner,
             meta=_with_hypers(meta, rate, epsilon),
-            choice=choice,
+            choice=Choice(learning_rate=rate, epsilon=epsilon, inner_steps=inner_steps, n_step=n_step),
             validation_return=float(returns.max()),
         )
 
     def by_return(baseline: Baseline) -> float:
         return baseline.validation_return
 
-    first = max((best_of(INNER_STEPS[0], n_step) for n_step in N_STEPS), key=by_return)
-    return max(first, *(best_of(inner_steps, first.choice.n_step) for inner_steps in INNER_STEPS[1:]), key=by_return)
+    if choice is not None:
+        return best_of(choice.inner_steps, choice.n_step, [(choice.learning_rate, choice.epsilon)])
+    pairs = list(itertools.product(LEARNING_RATES, EPSILONS))
+    first = max((best_of(INNER_STEPS[0], n_step, pairs) for n_step in N_STEPS), key=by_return)
+    others = (best_of(inner_steps, first.choice.n_step, pairs) for inner_steps in INNER_STEPS[1:])
+    return max(first, *others, key=by_return)
 
 
 def _with_hypers(meta: PyTree, learning_rate, epsilon) -> PyTree:
     hypers = meta.hypers.replace(
-        learning_rate=jnp.asarray(learning_rate, jnp.float32),
-        epsilon=jnp.asarray(epsilon, jnp.float32),
-        temperature=jnp.zeros(()),
+        learning_rate=jnp.asarray(learning_rate, jnp.float32), epsilon=jnp.asarray(epsilon, jnp.float32)
     )
     return meta.replace(hypers=hypers)

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
-    """There are checkpoints, and none of them can be trusted."""
+    """A checkpoint could not be written, or there are some and none of them can be trusted."""
 
 
 def state_digest(state: Any) -> str:

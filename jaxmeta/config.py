@@ -1,7 +1,7 @@
 """The static choices: whatever sets a shape, a loop's length or picks code. What multiplies is in `base.Hypers`.
 
-Each group is a frozen dataclass that checks itself. Field names are unique across groups, so that a user sets any of them by
-its bare name (`--set rounds=3`, `make_recipe(..., rounds=3)`).
+Each group is a frozen dataclass that checks itself. Field names are unique across groups, so that a user sets any of
+them by its bare name (`--set rounds=3`, `make_recipe(..., rounds=3)`).
 """
 
 from dataclasses import dataclass
@@ -84,8 +84,8 @@ class OuterConfig:
     """Meta-steps of a whole run."""
     tasks_per_batch: int = 20
     lives_per_task: int = 1
-    """Independent lifetimes of each task. With 2 or more, `policy_gradient` also credits how a lifetime explored with what
-    adaptation made of it."""
+    """Independent lifetimes of each task. With 2 or more, how a lifetime explored is credited too, by the returns that
+    adaptation then led to."""
     tasks_per_group: int = 0
     """Tasks that are vmapped together, group after group; 0 puts the whole batch into one group."""
     outer_loss: str = "policy_gradient"
@@ -95,7 +95,7 @@ class OuterConfig:
     query_envs: int = 16
     """Fresh environments that each score is estimated in."""
     outer_discount: float = 1.0
-    """Discount of the returns that `policy_gradient` maximises; below 1 it lowers their variance and weighs late rewards less."""
+    """Discount of the returns that `policy_gradient` maximises; below 1, less variance, less weight on late rewards."""
     entropy: float = 0.01
     """Weight of the adapted policy's entropy in `policy_gradient`."""
     outer_learning_rate: float = 1e-3
@@ -138,5 +138,6 @@ class HyperConfig:
         for name, value in vars(self).items():
             require_finite(name, value)
             require(value >= 0, name, "be at least 0", value)
-        for name in ("discount", "epsilon", "epsilon_decay", "stickiness", "target_step_size"):
+        require(self.stickiness < 1, "stickiness", "be below 1", self.stickiness)
+        for name in ("discount", "epsilon", "epsilon_decay", "target_step_size"):
             require(getattr(self, name) <= 1, name, "be at most 1", getattr(self, name))

@@ -1,17 +1,19 @@
 """What a computation costs, read off its jaxpr: XLA's own count takes a loop's body once, however often it runs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.core import ShapedArray
 from jax.extend import core
 
 
 def flops(function: Callable[..., Any], *arguments: Any) -> float:
     """Floating-point operations of one call: 2 m n k of every matrix product, times the length of the loops around it.
 
-    Element-wise work is not counted; a `while` loop, whose length is not known, counts once.
+    Element-wise work and convolutions are not counted; a `while` loop, whose length is not known, counts once, and a
+    conditional with all its branches.
 
     >>> import jax.numpy as jnp
     >>> flops(lambda a, b: a @ b, jnp.ones((2, 3)), jnp.ones((3, 4)))
@@ -33,11 +35,13 @@ def _count(jaxpr: core.Jaxpr) -> float:
 
 def _product(equation: core.JaxprEqn) -> float:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left = equation.invars[0].aval.shape
-    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    left, product = equation.invars[0].aval, equation.outvars[0].aval
+    assert isinstance(left, ShapedArray)
+    assert isinstance(product, ShapedArray)
+    return 2.0 * math.prod(product.shape) * math.prod(left.shape[axis] for axis in contracted)
 
 
-def _inner_jaxprs(params: dict[str, Any]):
+def _inner_jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, core.ClosedJaxpr):

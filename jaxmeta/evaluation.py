@@ -1,6 +1,8 @@
 """Evaluation: a learner beside honest baselines, on one scale where random is 0 and the oracle is 1."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +10,7 @@ import numpy as np
 
 from jaxmeta import baselines, statistics
 from jaxmeta.adapters import random_policy
-from jaxmeta.base import Key, MetaLearner, MetaState, PyTree, TaskDistribution
+from jaxmeta.base import Key, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.errors import require, require_known
 from jaxmeta.measurement import Measured, adaptation_cost, measure
 from jaxmeta.recipes import spec_of
@@ -28,11 +30,11 @@ class Scale(NamedTuple):
     def scores(self, measured: Measured) -> np.ndarray | None:
         """(R - random) / (oracle - random) after the last round, [tasks].
 
-        None where no oracle is known, or where it does no better than chance, so that there is no scale.
+        None where no oracle is known, or where in any task it does no better than chance, so that there is no scale.
         """
         if self.oracle is None or np.any(np.isclose(self.oracle, self.random)):
             return None
-        return (measured.returns[:, -1] - self.random) / (self.oracle - self.random)
+        return (np.asarray(measured.returns)[:, -1] - self.random) / (self.oracle - self.random)
 
 
 def evaluate(
@@ -45,6 +47,7 @@ def evaluate(
     num_tasks: int = 128,
     seed: int = 0,
     with_baselines: bool = True,
+    choices: Mapping[str, baselines.Choice] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Adapts to tasks of a split and reports how well, how fast and at what cost, beside the baselines.
 
@@ -57,6 +60,7 @@ def evaluate(
       num_tasks: how many, at least 2.
       seed: of the tasks and of all randomness; at least 0.
       with_baselines: whether to tune and measure `scratch` and `finetune`, which takes longer than all else.
+      choices: how `scratch` and `finetune` adapt, where that was tuned before.
 
     Returns:
       What `evaluation.json` holds; docs/architecture.md says what its fields mean.
@@ -67,7 +71,8 @@ def evaluate(
     require_known("split", split, tasks.splits)
     require(num_tasks >= 2, "num_tasks", "be at least 2", num_tasks)
     require(0 <= seed < 2**31, "seed", "be from 0 to 2147483647", seed)
-    task_key, life_key, gap_key, cost_key, scratch_key, finetune_key = jax.random.split(jax.random.key(seed), 6)
+    keys = jax.random.split(jax.random.key(seed), 7)
+    task_key, life_key, gap_key, cost_key, scratch_key, finetune_key, baseline_key = keys
     meta = learner.meta(state)
     meta_env_steps = int(state.step) * learner.tasks_per_batch * learner.env_steps_per_task
 
@@ -76,19 +81,22 @@ def evaluate(
     tuned = {}
     if with_baselines:
         settings = config["settings"]
-        tuned["scratch"] = baselines.scratch(scratch_key, tasks, settings)
-        tuned["finetune"] = baselines.finetune(finetune_key, tasks, settings, meta_env_steps)
+        tuned["scratch"] = baselines.scratch(scratch_key, tasks, settings, choices.get("scratch"))
+        tuned["finetune"] = baselines.finetune(finetune_key, tasks, settings, meta_env_steps, choices.get("finetune"))
         for name, baseline in tuned.items():
-            measured[name] = _measure(life_key, baseline.learner, baseline.meta, tasks, env_params)
+            measured[name] = _measure(baseline_key, baseline.learner, baseline.meta, tasks, env_params)
 
     threshold = _threshold(scale, measured.get("scratch"))
     reports = {name: _summarise(entry, scale, learner, threshold) for name, entry in measured.items()}
     for name, baseline in tuned.items():
         reports[name]["tuned"] = baseline.report()
+    if config["recipe"] in reports:  # a baseline was meta-evaluated as it stands, beside itself
+        reports[f"{config['recipe']} (tuned)"] = reports.pop(config["recipe"])
     return {
         "recipe": config["recipe"],
         "agent": config["settings"]["agent"],
         "tasks": tasks.name,
+        "settings": config["settings"],
         "train_seed": config["seed"],
         "meta_steps": int(state.step),
         "meta_env_steps": meta_env_steps,
@@ -104,31 +112,32 @@ def evaluate(
 
 
 def compare(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Puts evaluations side by side, a row for each recipe, agent, task family, split and budget; seeds are pooled.
+    """Puts evaluations side by side, a row for each configuration; what differs by seed alone is pooled.
 
     Args:
       evaluations: what `evaluate` returned.
 
     Returns:
-      Rows with the pooled `score` (interquartile mean over seeds and tasks), `score_mean`, `ci95` (bootstrap over seeds, then
-      tasks), `returns` (mean over seeds, by round) and the number of `seeds`; best first. Baselines have rows of their own.
+      Rows with the pooled `score` (interquartile mean over seeds and tasks), `score_mean`, `ci95` (bootstrap over
+      seeds, then tasks), `returns` (mean over seeds, by round) and the number of `seeds`; best first. Baselines have
+      rows of their own, pooled over runs that gave them the same data.
     """
-    groups: dict[tuple, list[dict[str, Any]]] = {}
+    groups: dict[tuple, dict[tuple, dict[str, Any]]] = {}
+    shared = ("tasks", "split", "agent", "meta_env_steps", "num_tasks", "env_steps")
     for evaluation in evaluations:
-        shared = (evaluation["tasks"], evaluation["split"], evaluation["agent"], evaluation["meta_env_steps"])
-        for name, report in {evaluation["recipe"]: evaluation, **evaluation["baselines"]}.items():
-            groups.setdefault((*shared, name), []).append(report)
+        setting = tuple(evaluation[name] for name in shared)
+        seeds = (evaluation["train_seed"], evaluation["seed"])
+        own = json.dumps(evaluation["settings"], sort_keys=True)
+        groups.setdefault((*setting, evaluation["recipe"], own), {}).setdefault(seeds, evaluation)
+        for name, report in evaluation["baselines"].items():
+            groups.setdefault((*setting, name, None), {}).setdefault(seeds, report)
     rows = []
-    for (tasks, split, agent, meta_env_steps, name), reports in groups.items():
-        row = {"tasks": tasks, "split": split, "agent": agent, "meta_env_steps": meta_env_steps, "name": name}
-        row |= {"seeds": len(reports), "returns": np.mean([report["returns"] for report in reports], axis=0).tolist()}
+    for (*setting, name, _), by_seed in groups.items():
+        reports = list(by_seed.values())
+        row = dict(zip(shared, setting, strict=True)) | {"name": name, "seeds": len(reports)}
+        row["returns"] = np.mean([report["returns"] for report in reports], axis=0).tolist()
         rows.append(row | _score_fields([report["task_scores"] for report in reports]))
-    return sorted(rows, key=lambda row: (row["tasks"], row["split"], -(row["score"] or 0.0)))
-
-
-def sample_tasks(key: Key, tasks: TaskDistribution, split: str, num_tasks: int) -> PyTree:
-    """Draws tasks of a split; leaves [num_tasks, ...]."""
-    return jax.vmap(lambda key: tasks.sample(key, split))(jax.random.split(key, num_tasks))
+    return sorted(rows, key=lambda row: (row["tasks"], row["split"], row["score"] is None, -(row["score"] or 0.0)))
 
 
 def _measure(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree) -> Measured:
@@ -141,14 +150,17 @@ def _measure(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistributi
 def _measure_with_ends(
     key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree
 ) -> tuple[Scale, dict[str, Measured]]:
-    """Measures the learner and the two ends of its scale, `random` and, where known, `oracle`."""
+    """Measures the learner and the two ends of its scale, `random` and, where known, `oracle`.
+
+    An oracle's trial is taken to consist of episodes as long as the horizon.
+    """
     learner_key, random_key = jax.random.split(key)
     dice = learner._replace(adapter=random_policy(spec_of(tasks)))
     measured = {
         "learner": _measure(learner_key, learner, meta, tasks, env_params),
         "random": _measure(random_key, dice, None, tasks, env_params),
     }
-    random = measured["random"].returns
+    random = np.asarray(measured["random"].returns)
     scale = Scale(random=random.mean(axis=1), oracle=None)
     if tasks.oracle is not None:
         best = np.asarray(jax.jit(jax.vmap(tasks.oracle))(env_params))
@@ -162,7 +174,9 @@ def _threshold(scale: Scale, scratch: Measured | None) -> float | None:
     """The mean return that counts as learned."""
     if scale.oracle is not None:
         return float(np.mean(scale.random + LEARNED * (scale.oracle - scale.random)))
-    return None if scratch is None else LEARNED * float(np.mean(scratch.returns[:, -1]))
+    if scratch is None:
+        return None
+    return float(np.mean(scale.random + LEARNED * (scratch.returns[:, -1] - scale.random)))
 
 
 def _summarise(measured: Measured, scale: Scale, learner: MetaLearner, threshold: float | None) -> dict[str, Any]:
@@ -184,7 +198,7 @@ def _summarise(measured: Measured, scale: Scale, learner: MetaLearner, threshold
     }
 
 
-def _score_fields(scores: Sequence[Sequence[float]] | None) -> dict[str, Any]:
+def _score_fields(scores: Sequence[Sequence[float] | None] | None) -> dict[str, Any]:
     """Point estimates and interval of scores [seeds][tasks]; null where no oracle is known."""
     if scores is None or any(row is None for row in scores):
         return {"score": None, "score_mean": None, "ci95": None}
@@ -206,5 +220,6 @@ def _gap(
     env_params = sample_tasks(task_key, tasks, "train", len(scores))
     scale, measured = _measure_with_ends(life_key, learner, meta, tasks, env_params)
     train_scores = scale.scores(measured["learner"])
-    assert train_scores is not None
+    if train_scores is None:
+        return None
     return statistics.interquartile_mean(train_scores) - statistics.interquartile_mean(scores)

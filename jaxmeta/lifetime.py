@@ -35,6 +35,7 @@ class Round(NamedTuple):
 
 
 Observe = Callable[[Key, Round], PyTree]
+"""`observe(key, round)`: what is to be kept of a round, with a key for whatever is random in finding out."""
 
 
 def reset(key: Key, env: Environment, env_params: PyTree, envs: int) -> tuple[PyTree, Percept]:
@@ -55,7 +56,8 @@ def rollout(
 ) -> tuple[Life, Rollout]:
     """Takes `steps` steps in every environment of a life, with `fast` as it is.
 
-    Environments reset themselves at an episode's end; the task and the memory stay. Nothing that is returned carries a gradient.
+    Environments reset themselves at an episode's end; the task and the memory stay. Nothing that is returned carries a
+    gradient.
 
     Args:
       key: one key, used here alone.
@@ -104,7 +106,10 @@ def begin(key: Key, env: Environment, adapter: Adapter, meta: PyTree, task: Task
 def play(
     key: Key, env: Environment, adapter: Adapter, meta: PyTree, task: Task, life: Life, envs: int, steps: int
 ) -> Rollout:
-    """Plays `envs` fresh environments of the same task by what the life has learned so far, and learns nothing from them."""
+    """Plays `envs` fresh environments of the same task by what a life has learned so far, and learns nothing from them.
+
+    Each starts with the memory of the life's first environment.
+    """
     reset_key, rollout_key = jax.random.split(key)
     env_state, percept = reset(reset_key, env, task.env_params, envs)
     memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], (envs, *leaf.shape[1:])), life.memory)
@@ -132,7 +137,7 @@ def live(
       task: leaves without a batch axis.
       life: where the lifetime stands.
       lifetime: its static shape.
-      observe: called after every round.
+      observe: called as `observe(key, round)` after every round, with a key of its own.
 
     Returns:
       The life after the last round, and what `observe` returned, stacked: leaves [rounds, ...].

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 def td_error(q_tm1, a_tm1, r_t, discount_t, q_t_selector, q_t_value):
     """Double Q-learning's error, r_t + discount_t * q_t_value[argmax q_t_selector] - q_tm1[a_tm1].
 
-    Nothing is gradient-stopped: the caller keeps the target out of the update by computing `q_t_value` from slow parameters, so
-    that a meta-gradient still sees how the target depends on them. With `q_t_selector` equal to `q_t_value` this is plain
-    Q-learning.
+    Nothing is gradient-stopped: the caller keeps the target out of the update by computing `q_t_value` from slow
+    parameters, so that a meta-gradient still sees how the target depends on them. With `q_t_selector` equal to
+    `q_t_value` this is plain Q-learning.
 
     Args:
       q_tm1: action values before the step, [A] float32.

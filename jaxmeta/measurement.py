@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmeta import costs
 from jaxmeta import lifetime as living
@@ -16,11 +17,11 @@ EPISODES = 16
 
 
 class Measured(NamedTuple):
-    """Returns of a batch of tasks."""
+    """Returns of a batch of tasks, as they were computed or brought to the host."""
 
-    returns: jax.Array
+    returns: jax.Array | np.ndarray
     """[tasks, rounds + 1] float32, mean return of an episode after each round of adaptation; first, before any."""
-    trial: jax.Array
+    trial: jax.Array | np.ndarray
     """[tasks] float32, total reward of the lifetime itself, a mean over its environments."""
 
 

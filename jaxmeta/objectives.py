@@ -1,8 +1,8 @@
 """What meta-parameters are judged by: how well the parameters do that a lifetime arrives at.
 
-The scores of a Q-network's adapted parameters (`OUTER_LOSSES`) differ in what they reward. `policy_gradient` is the return of
-the softmax policy over the adapted action values, which is what evaluation measures; `td` and `monte_carlo` are regression
-errors on fresh experience, which a network can lower without acting better.
+The scores of a Q-network's adapted parameters (`OUTER_LOSSES`) differ in what they reward. `policy_gradient` is the
+return of the softmax policy over the adapted action values, which is what evaluation measures; `td` and `monte_carlo`
+are regression errors on fresh experience, which a network can lower without acting better.
 """
 
 from collections.abc import Callable
@@ -48,6 +48,8 @@ def policy_gradient(adapter: Adapter, config: OuterConfig) -> OuterLoss:
 
     Its derivative is that of the policy's expected return with respect to the adapted parameters, on average.
 
+    Where a query rollout holds several episodes, all of them count, the last as far as it goes.
+
     Reference: Williams (1992); Finn, Abbeel and Levine (2017), algorithm 3.
     """
 
@@ -88,10 +90,11 @@ def post_adaptation(
 ) -> Objective:
     """Scores the parameters that every round (or the last one) of a lifetime arrives at, on fresh episodes.
 
-    The derivative of an outer loss takes the experience that was adapted to as given, though the parameters before adaptation
-    chose it. Where a task is lived several times over, that choice is credited too: the log-probability of what a round did, times
-    how much better the rounds from there on scored than in the task's other lives. Together they are the whole derivative of the
-    expected return after adaptation.
+    The derivative of an outer loss takes the experience that was adapted to as given, though the parameters before
+    adaptation chose it. Where a task is lived several times over, that choice is credited too: the log-probability of
+    what a round did, times how much better the rounds from there on scored than in the task's other lives. Together
+    with `policy_gradient`, undiscounted and without entropy, that is the whole derivative of the expected return after
+    adaptation. Under the other outer losses the credit is the same, in returns.
 
     Reference: Finn, Abbeel and Levine (2017); Stadie et al. (2018) for the credit of exploration.
 
@@ -104,8 +107,8 @@ def post_adaptation(
       steps: length of a query rollout.
 
     Returns:
-      An `Objective`. It returns the first of the task's lives; its metrics hold `return`, the mean return of a query episode after
-      the last round.
+      An `Objective`. It returns the first of the task's lives; its metrics hold `return`, the mean return of a query
+      episode after the last round.
     """
     weights = jnp.ones(lifetime.rounds) / lifetime.rounds
     if config.scored_rounds == "last":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from jaxmeta.adapters import gradient_steps, in_head
 from jaxmeta.agents import AGENTS
 from jaxmeta.base import Adapter, Agent, Hypers, MetaLearner, MetaState, Objective, PyTree, Spec, Task, TaskDistribution
 from jaxmeta.config import AgentConfig, HyperConfig, InnerConfig, LifetimeConfig, OuterConfig
-from jaxmeta.errors import UsageError, require_known
+from jaxmeta.errors import UsageError, require, require_known
 from jaxmeta.objectives import OUTER_LOSSES, post_adaptation
 from jaxmeta.outer import meta_gradient, pretraining, reptile
 from jaxmeta.tasks import read_value
@@ -68,7 +69,7 @@ class Recipe(NamedTuple):
 
     summary: str
     build: Callable[[Parts], MetaLearner]
-    settings: dict[str, dict[str, Any]] = {}
+    settings: Mapping[str, dict[str, Any]] = MappingProxyType({})
     """By task family, settings that differ from `FAMILY_SETTINGS`."""
 
 
@@ -88,7 +89,8 @@ def make_recipe(name: str, tasks: TaskDistribution, **settings: Any) -> MetaLear
     Raises:
       UsageError: an unknown name or setting, or a value that is out of range or does not suit the tasks.
     """
-    return RECIPES[name].build(make_parts(tasks, resolve_settings(name, tasks, **settings)))
+    parts = make_parts(tasks, resolve_settings(name, tasks, **settings))
+    return RECIPES[name].build(parts)
 
 
 def resolve_settings(name: str, tasks: TaskDistribution, **settings: Any) -> dict[str, Any]:
@@ -160,6 +162,9 @@ def gradient_based(parts: Parts, **adapter_options: Any) -> tuple[Adapter, Objec
     adapter = gradient_steps(
         parts.agent, parts.spec, settings.lifetime, settings.inner, parts.hypers, **adapter_options
     )
+    if settings.outer.outer_loss == "policy_gradient":
+        rule = "be above 0 under outer_loss 'policy_gradient', which scores a softmax policy"
+        require(settings.hypers.temperature > 0, "temperature", rule, settings.hypers.temperature)
     outer_loss = OUTER_LOSSES[settings.outer.outer_loss](adapter, parts.agent, settings.outer)
     env, horizon = parts.tasks.env, parts.tasks.horizon
     return adapter, post_adaptation(env, adapter, settings.lifetime, outer_loss, settings.outer, horizon)
@@ -186,6 +191,13 @@ def _trained_by(rule: Callable, **adapter_options: Any) -> Callable[[Parts], Met
         )
 
     return build
+
+
+def _reptile(parts: Parts) -> MetaLearner:
+    """Reptile has no gradient that a second life could be the baseline of."""
+    lives = parts.settings.outer.lives_per_task
+    require(lives == 1, "lives_per_task", "be 1 for reptile, which does not learn to explore", lives)
+    return _trained_by(reptile)(parts)
 
 
 def _scratch(parts: Parts) -> MetaLearner:
@@ -244,7 +256,11 @@ RECIPES = {
     "meta_sgd": Recipe(
         "Meta-SGD: MAML with one learned step size per parameter.", _trained_by(meta_gradient, learned_step_sizes=True)
     ),
-    "reptile": Recipe("Reptile: moves the start towards where lifetimes end; no meta-gradient.", _trained_by(reptile)),
+    "reptile": Recipe(
+        "Reptile: moves the start towards where lifetimes end; no meta-gradient.",
+        _reptile,
+        {"grid_navi": {"lives_per_task": 1, "tasks_per_batch": 20}},
+    ),
     "scratch": Recipe("Baseline: the same agent from a random start.", _scratch),
     "finetune": Recipe("Baseline: one agent trained on all tasks, then adapted.", _finetune),
 }
@@ -252,19 +268,36 @@ RECIPES = {
 FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     "grid_navi": {
         "envs": 4,
-        "rounds": 4,
-        "replay_rounds": 4,
+        "rounds": 3,
+        "replay_rounds": 3,
         "inner_steps": 3,
         "learning_rate": 1.0,
         "max_inner_norm": 1.0,
         "temperature": 0.2,
-        "epsilon_decay": 0.7,
+        "epsilon": 0.8,
+        "epsilon_decay": 0.6,
         "stickiness": 0.5,
         "tasks_per_batch": 10,
         "lives_per_task": 2,
         "entropy": 0.03,
-        "outer_learning_rate": 3e-3,
+        "outer_learning_rate": 5e-3,
         "meta_steps": 1000,
+    },
+    "cartpole": {
+        "envs": 4,
+        "rounds": 2,
+        "replay_rounds": 2,
+        "batch_size": 256,
+        "inner_steps": 3,
+        "learning_rate": 0.1,
+        "max_inner_norm": 10.0,
+        "temperature": 1.0,
+        "epsilon_decay": 0.3,
+        "tasks_per_batch": 10,
+        "query_envs": 8,
+        "outer_discount": 0.97,
+        "outer_learning_rate": 3e-3,
+        "meta_steps": 400,
     },
 }
 """Settings found on validation tasks, by task family; docs/results.md tells how."""

@@ -1,7 +1,7 @@
 """A ring buffer of whole rounds, and the n-step transitions that are read from it.
 
-Whole rounds are stored rather than single steps, so that no window of rewards crosses the ring's seam and the discount of
-today applies to the data of yesterday. What is stored is gradient-stopped.
+Whole rounds are stored rather than single steps, so that no window of rewards crosses the ring's seam and the discount
+of today applies to the data of yesterday. What is stored is gradient-stopped.
 """
 
 from typing import NamedTuple
@@ -24,8 +24,7 @@ class Transitions(NamedTuple):
     next_observation: PyTree
 
 
-@struct.dataclass
-class Replay:
+class Replay(struct.PyTreeNode):
     """The latest rounds of one task."""
 
     rounds: Transitions
@@ -75,7 +74,10 @@ def add(replay: Replay, rollout: Rollout) -> Replay:
 
 
 def draw(key: Key, replay: Replay, batches: int, batch_size: int) -> jax.Array:
-    """Indices of `batches` batches, [batches, batch_size] int32: uniform over what is written, or everything where batch_size is 0."""
+    """Indices of `batches` batches, [batches, batch_size] int32, uniform over what is written.
+
+    Where `batch_size` is 0, every batch holds every slot once, those not written yet too: `read` gives them no weight.
+    """
     capacity, steps, envs = replay.rounds.reward.shape
     if batch_size == 0:
         return jnp.tile(jnp.arange(capacity * steps * envs), (batches, 1))
@@ -86,8 +88,8 @@ def draw(key: Key, replay: Replay, batches: int, batch_size: int) -> jax.Array:
 def read(replay: Replay, index: jax.Array, discount: jax.Array, n_step: int) -> Experience:
     """Reads n-step transitions.
 
-    A window of rewards ends after `n_step` steps, at the end of its episode, or at the end of its round, whichever comes first;
-    the value at its far end is bootstrapped unless the episode terminated there.
+    A window of rewards ends after `n_step` steps, at the end of its episode, or at the end of its round, whichever
+    comes first; the value at its far end is bootstrapped unless the episode terminated there.
 
     Args:
       replay: the buffer.

@@ -20,8 +20,8 @@ def make(spec: str) -> TaskDistribution:
     """Builds the task distribution that a specification names.
 
     Args:
-      spec: `NAME` or `NAME:key=value,...`, where NAME is an entry point of the group `jaxmeta.tasks`: a function of keyword
-        arguments that returns a `TaskDistribution`. A value is read as the type of the argument's default.
+      spec: `NAME` or `NAME:key=value,...`, where NAME is an entry point of the group `jaxmeta.tasks`: a function of
+        keyword arguments that returns a `TaskDistribution`. A value is read as the type of the argument's default.
 
     Raises:
       UsageError: an unknown name or option, or a value that cannot be read or is out of range.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta import checkpoints, interrupts
-from jaxmeta.base import Key, MetaLearner, MetaState, Metrics, TaskDistribution
+from jaxmeta.base import Key, MetaLearner, MetaState, Metrics, TaskDistribution, sample_tasks
 from jaxmeta.errors import NonFiniteError
 from jaxmeta.jobs import Job, prepare
 from jaxmeta.journal import Journal
@@ -95,10 +95,9 @@ def make_chunk(learner: MetaLearner, tasks: TaskDistribution, log_every: int) ->
 
     def meta_step(state: MetaState, step_key: Key) -> tuple[MetaState, Logs]:
         task_key, update_key = jax.random.split(jax.random.fold_in(step_key, state.step))
-        task_keys = jax.random.split(task_key, learner.tasks_per_batch)
-        env_params = jax.vmap(lambda key: tasks.sample(key, "train"))(task_keys)
+        env_params = sample_tasks(task_key, tasks, "train", learner.tasks_per_batch)
         state, metrics = learner.update(update_key, state, env_params)
-        return strongly_typed(state), (metrics, _all_finite((state.meta, state.optimizer)))
+        return strongly_typed(state), (metrics, _all_finite(state))
 
     meta_step = jax.jit(meta_step, inline=True)  # traced once, for the shapes below and for the loop
 
@@ -127,7 +126,7 @@ def average_metrics(logs: Logs, step: int, length: int) -> dict[str, float]:
             if not np.isfinite(values[index]):
                 raise NonFiniteError(f"{name} became {values[index]} at meta-step {step + index + 1}.")
         if not state_is_finite[index]:
-            raise NonFiniteError(f"The meta-parameters stopped being finite at meta-step {step + index + 1}.")
+            raise NonFiniteError(f"The state stopped being finite at meta-step {step + index + 1}.")
     return {name: float(np.mean(values[:length], dtype=np.float64)) for name, values in metrics.items()}
 
 

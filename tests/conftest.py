@@ -11,10 +11,16 @@ TINY = {
     "rounds": 2,
     "hidden": (8,),
     "inner_steps": 2,
+    "replay_rounds": 2,
     "tasks_per_batch": 4,
+    "lives_per_task": 1,
     "query_envs": 3,
     "learning_rate": 0.5,
     "temperature": 0.5,
+    "epsilon": 1.0,
+    "epsilon_decay": 1.0,
+    "stickiness": 0.3,
+    "max_inner_norm": 0.0,
 }
 
 

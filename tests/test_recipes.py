@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxmeta import recipes, tasks
+from jaxmeta.base import sample_tasks
 from jaxmeta.errors import UsageError
-from jaxmeta.evaluation import sample_tasks
 from tests.conftest import TINY
 
 

@@ -1,7 +1,7 @@
 """Adaptation by gradient steps: MAML, FOMAML, ANIL, Meta-SGD, Reptile, and plain learning from any start.
 
-A lifetime starts at learned (or fresh) parameters; after each round the rollout goes into a replay buffer and K steps are taken
-on the agent's loss,
+A lifetime starts at learned (or fresh) parameters; after each round the rollout goes into a replay buffer and K steps
+are taken on the agent's loss,
 
     params <- params - step_size * direction(d loss(params, slow) / d params),    slow <- slow + tau * (params - slow).
 
@@ -21,19 +21,17 @@ from jaxmeta.config import InnerConfig
 from jaxmeta.trees import scale_down
 
 
-@struct.dataclass
-class Start:
+class Start(struct.PyTreeNode):
     """The `meta` of gradient-based adaptation: where every task's learner starts from."""
 
     params: Params
     log_step_sizes: Params | None
-    """Logarithm of a step size per parameter, shapes as `params`; None where the step size is `hypers.learning_rate`."""
+    """Logarithm of a step size per parameter, shapes as `params`; None: the step size is `hypers.learning_rate`."""
     hypers: Hypers
     """Not learned: its gradient is stopped."""
 
 
-@struct.dataclass
-class Learner:
+class Learner(struct.PyTreeNode):
     """The `fast` of gradient-based adaptation."""
 
     params: Params

@@ -4,15 +4,23 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.base import Adapter, Spec
+from jaxmeta.errors import UsageError
 
 
 def random_policy(spec: Spec) -> Adapter:
-    """Draws actions uniformly from a discrete space; meta, fast and memory are None."""
+    """Draws actions uniformly from a discrete space; meta, fast and memory are None.
+
+    Raises:
+      UsageError: actions are continuous.
+    """
+    num_actions = spec.num_actions
+    if num_actions is None:
+        raise UsageError("random_policy must be given discrete actions, got continuous ones.")
 
     def act(key, meta, fast, memory, percept):
         del meta, fast, percept
-        action = jax.random.randint(key, spec.action.shape, 0, spec.num_actions, spec.action.dtype)
-        return action, memory, {"logits": jnp.zeros(spec.num_actions)}
+        action = jax.random.randint(key, spec.action.shape, 0, num_actions, spec.action.dtype)
+        return action, memory, {"logits": jnp.zeros(num_actions)}
 
     return Adapter(
         init=lambda key: None,

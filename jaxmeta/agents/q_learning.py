@@ -20,8 +20,8 @@ def dqn(spec: Spec, config: AgentConfig) -> Agent:
 def tabular_q(spec: Spec, config: AgentConfig) -> Agent:
     """Tabular Q-learning over discrete or one-hot observations (Watkins and Dayan, 1992).
 
-    One inner SGD step of rate a on one transition is the rule Q(s, a) += rate * td_error. On observations that are not one-hot
-    this is Q-learning with linear features.
+    One inner SGD step of size `rate` on one transition is the rule Q(s, a) += rate * td_error. On observations that are
+    not one-hot this is Q-learning with linear features.
     """
     return q_learner(spec, QTable(_num_actions(spec, "tabular_q")), config)
 
@@ -35,8 +35,9 @@ def _num_actions(spec: Spec, agent: str) -> int:
 def q_learner(spec: Spec, network: nn.Module, config: AgentConfig) -> Agent:
     """Q-learning with any network from a flat observation [D] to action values [A].
 
-    Its parameters are the network's, and the logits of the distribution that exploring actions are drawn from, [A]. They start
-    uniform; no value loss depends on them, so that learning within a task leaves them alone, and meta-learning may shape them.
+    Its parameters are the network's, and the logits of the distribution that exploring actions are drawn from, [A].
+    They start uniform; no value loss depends on them, so that learning within a task leaves them alone, and
+    meta-learning may shape them.
     """
     num_actions = spec.num_actions
 
@@ -62,7 +63,7 @@ def q_learner(spec: Spec, network: nn.Module, config: AgentConfig) -> Agent:
         extras = exploit(exploit_key, params, percept, hypers)[1]
         stickiness = hypers.stickiness * ~percept.first
         exploring = losses.log_sticky_softmax(params["exploration"], percept.previous_action, stickiness)
-        # What exploration is credited with goes to its own logits: through the values it drowned everything else in noise.
+        # What exploration is credited with goes to its own logits: through the values it drowned all else in noise.
         exploiting = jax.lax.stop_gradient(extras["logits"])
         logits = jnp.logaddexp(jnp.log1p(-hypers.epsilon) + exploiting, jnp.log(hypers.epsilon) + exploring)
         action = jax.random.categorical(act_key, logits)

@@ -13,8 +13,8 @@ def mean_over_tasks(per_task: Callable[..., PyTree], tasks_per_group: int) -> Ca
 
     Args:
       per_task: function of arguments without a batch axis, returning a pytree of floats.
-      tasks_per_group: tasks that are vmapped together, static; 0 means all. Groups run one after another, so that memory is
-        bounded by one group; only the running sum is kept between them.
+      tasks_per_group: tasks that are vmapped together, static; 0 means all. Groups run one after another, so that
+        memory is bounded by one group; only the running sum is kept between them.
 
     Returns:
       A function of arguments with leaves [tasks, ...]; the number of tasks must be a multiple of the group size.

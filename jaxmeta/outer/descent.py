@@ -51,8 +51,8 @@ def reptile(
 ) -> tuple[Init, Update]:
     """Moves the starting parameters towards where the tasks' lifetimes end.
 
-    The displacement start - end takes the place of a gradient. The adapter's `meta` and `fast` must have a field `params`; no
-    other part of `meta` is learned. The objective's value is reported, not differentiated.
+    The displacement start - end takes the place of a gradient. The adapter's `meta` and `fast` must have a field
+    `params`; no other part of `meta` is learned. The objective's value is reported, not differentiated.
 
     Reference: Nichol, Achiam and Schulman (2018).
     """

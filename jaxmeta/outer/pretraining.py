@@ -12,9 +12,9 @@ from jaxmeta.outer.descent import Init, Pose, Update
 def pretraining(env: Environment, adapter: Adapter, pose: Pose, lifetime: Lifetime) -> tuple[Init, Update]:
     """One long lifetime of one learner, whose environments belong to different tasks.
 
-    Each update plays one round from a reset in every task of the batch with the same `fast`, lays the tasks' environments side
-    by side, and adapts once. `adapter` must have been built for `tasks * lifetime.envs` environments, and its `meta` and `fast`
-    must have a field `params`.
+    Each update plays one round from a reset in every task of the batch with the same `fast`, lays the tasks'
+    environments side by side, and adapts once. `adapter` must have been built for `tasks * lifetime.envs` environments,
+    and its `meta` and `fast` must have a field `params`.
     """
 
     def init(key: Key) -> MetaState:

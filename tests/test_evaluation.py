@@ -1,0 +1,134 @@
+"""Evaluation: scales, intervals, costs and comparison."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxmeta import baselines, costs, evaluation, recipes, statistics
+from jaxmeta.errors import UsageError
+from jaxmeta.measurement import Measured, measure
+from tests.conftest import TINY
+
+
+def config_of(grid, **settings):
+    resolved = recipes.resolve_settings("maml", grid, **TINY | settings)
+    return {"recipe": "maml", "seed": 0, "settings": resolved}
+
+
+@pytest.fixture(scope="module")
+def report(grid):
+    config = config_of(grid)
+    learner = recipes.make_recipe("maml", grid, **config["settings"])
+    state = learner.init(jax.random.key(0))
+    return evaluation.evaluate(learner, state, grid, config, num_tasks=6, with_baselines=False)
+
+
+def test_report_has_the_fields_of_the_contract(report):
+    fields = {"split", "tasks_seen", "num_tasks", "returns", "returns_ci95", "trial_return", "trial_return_se", "score"}
+    fields |= {"score_mean", "ci95", "baselines", "env_steps", "steps_to_threshold", "generalisation_gap", "flops"}
+    assert fields | {"seconds"} <= set(report)
+    assert len(report["returns"]) == TINY["rounds"] + 1
+    assert report["env_steps"] == TINY["rounds"] * TINY["envs"] * TINY["steps"]
+    shared = {"returns", "returns_ci95", "trial_return", "score", "score_mean", "ci95", "env_steps"}
+    assert all(shared <= set(entry) for entry in report["baselines"].values())
+
+
+def test_random_scores_zero_and_the_oracle_one(report):
+    assert report["baselines"]["random"]["score"] == pytest.approx(0.0, abs=0.1)
+    assert report["baselines"]["oracle"]["score"] == pytest.approx(1.0)
+    assert report["baselines"]["oracle"]["steps_to_threshold"] == 0
+
+
+def test_score_is_the_position_between_random_and_oracle():
+    scale = evaluation.Scale(random=np.array([0.0, 1.0]), oracle=np.array([10.0, 3.0]))
+    measured = Measured(np.array([[0.0, 5.0], [0.0, 2.0]]), np.zeros(2))
+    np.testing.assert_allclose(scale.scores(measured), [0.5, 0.5])
+    assert evaluation.Scale(np.zeros(2), None).scores(measured) is None
+    assert evaluation.Scale(np.ones(2), np.ones(2)).scores(measured) is None
+
+
+def test_interquartile_mean_drops_the_outer_quarters():
+    scores = np.array([[-100.0, 1.0], [2.0, 100.0]])
+    assert statistics.interquartile_mean(scores) == 1.5
+
+
+def test_bootstrap_interval_agrees_with_scipy_and_covers_seeds():
+    scores = np.random.default_rng(0).normal(size=(1, 60))
+    ours = statistics.bootstrap_interval(scores, statistics.mean)
+    theirs = stats.bootstrap((scores[0],), np.mean, method="percentile", rng=np.random.default_rng(1))
+    np.testing.assert_allclose(ours, theirs.confidence_interval, atol=0.05)
+    apart = np.repeat([[0.0], [1.0], [2.0]], 50, axis=1)
+    low, high = statistics.bootstrap_interval(apart, statistics.mean)
+    assert low < 0.4
+    assert high > 1.6
+
+
+def test_flops_count_loops_and_gradients():
+    matrix = jnp.ones((8, 8))
+
+    def loop(x):
+        return jax.lax.scan(lambda carry, _: (jnp.tanh(matrix @ carry), None), x, None, length=5)[0]
+
+    assert costs.flops(loop, matrix) == 5 * 2 * 8**3
+    assert costs.flops(jax.jit(loop), matrix) == 5 * 2 * 8**3
+    assert costs.flops(jax.grad(lambda x: loop(x).sum()), matrix) >= 2 * 5 * 2 * 8**3
+
+
+def test_the_same_seed_gives_the_same_returns_and_another_seed_others(grid):
+    learner = recipes.make_recipe("maml", grid, **TINY)
+    meta = learner.init(jax.random.key(0)).meta
+    env_params = evaluation.sample_tasks(jax.random.key(1), grid, "test", 6)
+    run = jax.jit(lambda key: measure(key, learner, meta, grid, env_params).trial)
+    np.testing.assert_array_equal(run(jax.random.key(2)), run(jax.random.key(2)))
+    assert np.any(run(jax.random.key(2)) != run(jax.random.key(3)))
+
+
+def test_baselines_adapt_as_they_are_told(grid):
+    settings = config_of(grid)["settings"]
+    choice = baselines.Choice(learning_rate=3e-3, epsilon=0.3, inner_steps=5, n_step=1)
+    baseline = baselines.scratch(jax.random.key(0), grid, settings, choice)
+    assert baseline.choice == choice
+    assert float(baseline.meta.hypers.epsilon) == pytest.approx(0.3)
+    assert np.isfinite(baseline.validation_return)
+
+
+def test_the_edge_of_a_grid_is_reported():
+    middle = baselines.Choice(learning_rate=3e-3, epsilon=1.0, inner_steps=100, n_step=1)
+    assert not middle.on_edge()
+    assert baselines.Choice(learning_rate=3e-4, epsilon=1.0, inner_steps=100, n_step=1).on_edge()
+    assert baselines.Choice(learning_rate=3e-3, epsilon=1.0, inner_steps=300, n_step=1).on_edge()
+
+
+@pytest.mark.slow
+def test_tuning_keeps_the_best_of_its_grid(grid, monkeypatch):
+    monkeypatch.setattr(baselines, "INNER_STEPS", (5, 20))
+    monkeypatch.setattr(baselines, "LEARNING_RATES", (1e-8, 1e-2))
+    monkeypatch.setattr(baselines, "EPSILONS", (1.0,))
+    baseline = baselines.scratch(jax.random.key(0), grid, config_of(grid)["settings"])
+    assert baseline.choice.learning_rate == 1e-2
+
+
+def test_compare_pools_seeds_and_ranks(report):
+    better = {**report, "train_seed": 1, "task_scores": [0.9] * 6}
+    rows = evaluation.compare([report, better])
+    names = [row["name"] for row in rows]
+    row = rows[names.index("maml")]
+    assert row["seeds"] == 2
+    assert row["score_mean"] == pytest.approx(np.mean([*report["task_scores"], *better["task_scores"]]))
+    assert names[0] == "oracle"
+
+
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [
+        ({"num_tasks": 1}, "num_tasks must be at least 2, got 1"),
+        ({"split": "tset"}, "Did you mean 'test'"),
+        ({"seed": -1}, "seed must be from 0"),
+    ],
+)
+def test_bad_requests_are_refused(grid, how, named):
+    learner = recipes.make_recipe("maml", grid, **TINY)
+    with pytest.raises(UsageError, match=named.replace("(", r"\(")):
+        evaluation.evaluate(learner, learner.init(jax.random.key(0)), grid, config_of(grid), **how)

@@ -1,0 +1,89 @@
+"""Objectives: what exploration is credited with, against an exact derivative."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmeta import objectives, recipes
+from jaxmeta.base import Adapter, Task
+from jaxmeta.config import LifetimeConfig, OuterConfig
+from tests import toy
+from tests.conftest import TINY
+
+REWARDS = jnp.array([0.2, 1.0, 0.5])
+
+
+class Pull:
+    """One step, three actions, each with its reward."""
+
+    def reset(self, key, params):
+        """The only state."""
+        return jnp.zeros(1), jnp.zeros((), jnp.int32)
+
+    def step(self, key, state, action, params):
+        """Pays and ends."""
+        done = jnp.ones((), bool)
+        return jnp.zeros(1), state, params[action], done, jnp.zeros((), bool), {"final_observation": jnp.zeros(1)}
+
+    def action_space(self, params):
+        """Three arms, of which the sampler needs the dtype alone."""
+        return toy.TwoActions()
+
+
+def copycat() -> Adapter:
+    """Explores by learned logits, and afterwards does again what it did: adaptation is as good as exploration was."""
+
+    def act(key, meta, fast, memory, percept):
+        return jax.random.categorical(key, meta).astype(jnp.int32), memory, {"logits": jax.nn.log_softmax(meta)}
+
+    def exploit(key, meta, fast, memory, percept):
+        return fast, memory, {"logits": jnp.zeros(3)}
+
+    return Adapter(
+        init=lambda key: jnp.zeros(3),
+        begin=lambda key, meta, context: (jnp.zeros((), jnp.int32), None),
+        act=act,
+        exploit=exploit,
+        adapt=lambda key, meta, fast, rollout: (rollout.action[0, 0], {}),
+    )
+
+
+@pytest.mark.parametrize("lives", [2, 3])
+def test_credit_of_exploration_is_the_derivative_of_the_return_after_adaptation(lives):
+    """E[gradient] = -d/d logits sum_a p_a r_a, known exactly."""
+    config = OuterConfig(lives_per_task=lives, query_envs=1)
+    lifetime = LifetimeConfig(envs=1, steps=1, rounds=1)
+
+    def no_score(meta, life, query):
+        return jnp.zeros(()), {}
+
+    objective = objectives.post_adaptation(Pull(), copycat(), lifetime, no_score, config, steps=1)
+    logits, task = jnp.array([0.3, -0.4, 0.1]), Task(REWARDS, None)
+    gradient = jax.vmap(jax.grad(lambda meta, key: objective(key, meta, task, None)[0]), (None, 0))
+    samples = np.asarray(jax.jit(gradient)(logits, jax.random.split(jax.random.key(0), 20_000)))
+    probabilities = np.asarray(jax.nn.softmax(logits))
+    exact = -probabilities * (REWARDS - probabilities @ REWARDS)
+    standard_error = samples.std(axis=0) / np.sqrt(len(samples))
+    assert np.all(np.abs(samples.mean(axis=0) - exact) < 4 * standard_error)
+    assert np.all(standard_error < 0.1 * np.linalg.norm(exact))
+
+
+@pytest.mark.parametrize(("lives", "moves"), [(1, False), (2, True)])
+def test_exploration_is_learned_where_a_task_is_lived_more_than_once(grid, lives, moves):
+    learner = recipes.make_recipe("maml", grid, **TINY | {"lives_per_task": lives})
+    state = learner.init(jax.random.key(0))
+    env_params = jax.vmap(lambda key: grid.sample(key, "train"))(jax.random.split(jax.random.key(1), 4))
+    after = jax.jit(learner.update)(jax.random.key(2), state, env_params)[0]
+    assert bool(np.any(after.meta.params["exploration"])) == moves
+
+
+def test_rounds_are_weighted_as_configured(grid):
+    losses = {}
+    for scored in ("every", "last"):
+        parts = recipes.make_parts(grid, recipes.resolve_settings("maml", grid, **TINY | {"scored_rounds": scored}))
+        adapter, objective = recipes.gradient_based(parts)
+        meta = adapter.init(jax.random.key(0))
+        task = Task(grid.sample(jax.random.key(1), "train"), None)
+        losses[scored] = float(jax.jit(objective)(jax.random.key(2), meta, task, None)[0])
+    assert losses["every"] != losses["last"]
