@@ -35,3 +35,14 @@ def float64():
     """Double precision for the length of a test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(request):
+    """Compiles without most optimisations, which halves the time of tests that run a program once."""
+    if request.node.get_closest_marker("slow"):
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
