@@ -214,7 +214,7 @@ def test_numbers_that_are_not_finite_end_a_run(tmp_path):
 
 def test_a_state_that_is_not_finite_is_named_by_its_meta_step():
     logs = ({"loss": np.zeros(4, np.float32)}, np.array([True, True, False, False]))
-    with pytest.raises(jaxmeta.NonFiniteError, match="meta-parameters stopped being finite at meta-step 13"):
+    with pytest.raises(jaxmeta.NonFiniteError, match="The state stopped being finite at meta-step 13"):
         training.average_metrics(logs, step=10, length=4)
     assert training.average_metrics(logs, step=10, length=2) == {"loss": 0.0}
 
