@@ -87,8 +87,8 @@ class Hypers(struct.PyTreeNode):
 class Spec(NamedTuple):
     """What a learner must know of an environment before it is built."""
 
-    observation: jax.ShapeDtypeStruct
-    """Shape and dtype of one observation."""
+    observation: PyTree
+    """Shapes and dtypes of one observation, `jax.ShapeDtypeStruct` leaves."""
     action: jax.ShapeDtypeStruct
     """Shape and dtype of one action."""
     num_observations: int | None

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,28 @@ def require(condition: bool, name: str, rule: str, value: Any) -> None:
     """Raises `UsageError("{name} must {rule}, got {value}.")` unless the condition holds."""
     if not condition:
         raise UsageError(f"{name} must {rule}, got {value!r}.")
+
+
+def as_kind(name: str, value: Any, kind: type) -> Any:
+    """The value as a plain bool, int, float, str or tuple of ints, where it is one in all but its class.
+
+    NumPy's numbers are, an integer stands for a number, and a list for a tuple; whatever else is refused.
+
+    >>> as_kind("rounds", 3, int), as_kind("discount", 1, float), as_kind("hidden", [8, 8], tuple)
+    (3, 1.0, (8, 8))
+    """
+    if kind is tuple:
+        require(isinstance(value, list | tuple), name, "be a tuple of integers", value)
+        return tuple(as_kind(name, entry, int) for entry in value)
+    stands_for, rule = {
+        bool: (bool, "be True or False"),
+        int: (numbers.Integral, "be an integer"),
+        float: (numbers.Real, "be a number"),
+        str: (str, "be a string"),
+    }[kind]
+    is_one = isinstance(value, stands_for) and (kind is bool or not isinstance(value, bool))
+    require(is_one, name, rule, value)
+    return kind(value)
 
 
 def require_finite(name: str, value: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxmeta import baselines, statistics
 from jaxmeta.adapters import random_policy
 from jaxmeta.base import Key, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
-from jaxmeta.errors import require, require_known
+from jaxmeta.errors import as_kind, require, require_known
 from jaxmeta.measurement import Measured, adaptation_cost, measure
 from jaxmeta.recipes import spec_of
 
@@ -69,6 +69,7 @@ def evaluate(
       UsageError: an unknown split, or a number out of range.
     """
     require_known("split", split, tasks.splits)
+    num_tasks, seed = as_kind("num_tasks", num_tasks, int), as_kind("seed", seed, int)
     require(num_tasks >= 2, "num_tasks", "be at least 2", num_tasks)
     require(0 <= seed < 2**31, "seed", "be from 0 to 2147483647", seed)
     keys = jax.random.split(jax.random.key(seed), 7)

@@ -11,7 +11,7 @@ import jax
 from jaxmeta import checkpoints, recipes
 from jaxmeta import tasks as task_specs
 from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
-from jaxmeta.errors import UsageError, require
+from jaxmeta.errors import UsageError, as_kind, require
 from jaxmeta.runs import RunDirectory
 
 RECIPE = "maml"
@@ -57,7 +57,8 @@ def prepare(
     """
     options = {"recipe": recipe, "tasks": getattr(tasks, "name", tasks), "seed": seed}
     options |= {"log_every": log_every, "checkpoint_every": checkpoint_every}
-    given = {name: value for name, value in options.items() if value is not None}
+    kinds = {"recipe": str, "tasks": str}
+    given = {name: as_kind(name, value, kinds.get(name, int)) for name, value in options.items() if value is not None}
     run = None if run_dir is None else RunDirectory(Path(run_dir))
     stored: dict[str, Any] = {}
     if resume:

@@ -13,7 +13,7 @@ from jaxmeta.adapters import gradient_steps, in_head
 from jaxmeta.agents import AGENTS
 from jaxmeta.base import Adapter, Agent, Hypers, MetaLearner, MetaState, Objective, PyTree, Spec, Task, TaskDistribution
 from jaxmeta.config import AgentConfig, HyperConfig, InnerConfig, LifetimeConfig, OuterConfig
-from jaxmeta.errors import UsageError, require, require_known
+from jaxmeta.errors import UsageError, as_kind, require, require_known
 from jaxmeta.objectives import OUTER_LOSSES, post_adaptation
 from jaxmeta.outer import meta_gradient, pretraining, reptile
 from jaxmeta.tasks import read_value
@@ -28,6 +28,11 @@ GROUPS = {
 FIELD_GROUP = {field.name: group for group, kind in GROUPS.items() for field in fields(kind)}
 
 
+def default_of(name: str) -> Any:
+    """The value of a setting that nobody sets."""
+    return getattr(GROUPS[FIELD_GROUP[name]], name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All static choices and starting hyper-parameters of a recipe, in groups."""
@@ -40,11 +45,11 @@ class Settings:
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any]) -> "Settings":
-        """Sorts settings into their groups, by field name; a name nobody has is refused."""
+        """Sorts settings into their groups; a name nobody has and a value of another type are refused."""
         grouped: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
         for name, value in flat.items():
             require_known("setting", name, FIELD_GROUP)
-            grouped[FIELD_GROUP[name]][name] = tuple(value) if isinstance(value, list) else value
+            grouped[FIELD_GROUP[name]][name] = as_kind(name, value, type(default_of(name)))
         return cls(**{group: kind(**grouped[group]) for group, kind in GROUPS.items()})
 
     def flat(self) -> dict[str, Any]:
@@ -112,8 +117,7 @@ def parse_settings(texts: Mapping[str, str]) -> dict[str, Any]:
     parsed = {}
     for name, text in texts.items():
         require_known("--set", name, FIELD_GROUP)
-        default = getattr(GROUPS[FIELD_GROUP[name]](), name)
-        parsed[name] = read_value(name, text, type(default))
+        parsed[name] = read_value(name, text, type(default_of(name)))
     return parsed
 
 

@@ -55,12 +55,12 @@ def empty(spec: Spec, capacity: int, steps: int, envs: int) -> Replay:
 
     return Replay(
         rounds=Transitions(
-            observation=zeros(spec.observation),
+            observation=jax.tree.map(zeros, spec.observation),
             action=zeros(spec.action),
             reward=jnp.zeros(shape, jnp.float32),
             terminated=jnp.zeros(shape, bool),
             truncated=jnp.zeros(shape, bool),
-            next_observation=zeros(spec.observation),
+            next_observation=jax.tree.map(zeros, spec.observation),
         ),
         written=jnp.zeros((), jnp.int32),
     )

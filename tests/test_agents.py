@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxmeta import lifetime as living
-from jaxmeta import recipes, tasks
-from jaxmeta.base import Experience, Percept, Task
+from jaxmeta import recipes, replay, tasks
+from jaxmeta.base import Experience, Percept, Rollout, Spec, Task
 from jaxmeta_envs.probes import probe_values
 from tests import toy
 
@@ -195,3 +195,29 @@ def test_dqn_learns_the_values_of_the_probes(number):
 def test_monte_carlo_targets_learn_the_same_values():
     learned, expected = learned_values("dqn", 3, n_step=0)
     np.testing.assert_allclose(learned, expected, atol=0.1)
+
+
+def test_observations_may_be_trees():
+    parts = {"position": jax.ShapeDtypeStruct((2,), jnp.float32), "carrying": jax.ShapeDtypeStruct((), jnp.int32)}
+    spec = Spec(parts, jax.ShapeDtypeStruct((), jnp.int32), None, 3)
+    agent = agent_for("dqn", spec, hidden=(4,))
+    params = agent.init(jax.random.key(0))
+    steps, envs = 5, 2
+    keys = jax.random.split(jax.random.key(1))
+    observation = {
+        "position": jax.random.normal(keys[0], (steps, envs, 2)),
+        "carrying": jax.random.randint(keys[1], (steps, envs), 0, 2),
+    }
+    action, reward, never = jnp.ones((steps, envs), jnp.int32), jnp.ones((steps, envs)), jnp.zeros((steps, envs), bool)
+    percept = Percept(observation, action, reward, never)
+    rollout = Rollout(percept, action, reward, never, never, observation, {})
+
+    buffer = replay.add(replay.empty(spec, 2, steps, envs), rollout)
+    batch = replay.read(buffer, replay.draw(jax.random.key(2), buffer, 1, 7)[0], jnp.float32(0.9), 1)
+    assert jax.tree.map(jnp.shape, batch.observation) == {"position": (7, 2), "carrying": (7,)}
+    loss, _ = agent.loss(params, params, batch, GREEDY)
+    assert np.isfinite(loss)
+    first = jax.tree.map(lambda leaf: leaf[0, 0], percept)
+    other = first._replace(observation=first.observation | {"carrying": 1 - first.observation["carrying"]})
+    values = [agent.act(jax.random.key(3), params, seen, GREEDY)[1]["q"] for seen in (first, other)]
+    assert not np.allclose(*values)

@@ -35,7 +35,7 @@ def test_recipe_protocol(name, grid):
         state, metrics = update(jax.random.key(step), state, batch_of(grid, step))
     assert len(traces) == 1
     assert jax.tree.structure(state) == jax.tree.structure(start)
-    assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, start)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, start))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.float32)
     assert {"loss", "return"} <= set(metrics)
     assert all(metric.shape == () for metric in metrics.values())
@@ -102,6 +102,13 @@ def test_settings_take_precedence_in_order(grid, monkeypatch):
     ("settings", "named"),
     [
         ({"rounds": 0}, "rounds must be at least 1, got 0"),
+        ({"rounds": "3"}, "rounds must be an integer, got '3'"),
+        ({"rounds": 2.5}, "rounds must be an integer, got 2.5"),
+        ({"rounds": True}, "rounds must be an integer, got True"),
+        ({"discount": "high"}, "discount must be a number, got 'high'"),
+        ({"double": 1}, "double must be True or False, got 1"),
+        ({"hidden": 64}, "hidden must be a tuple of integers, got 64"),
+        ({"agent": None}, "agent must be a string, got None"),
         ({"discount": 1.5}, "discount must be at most 1, got 1.5"),
         ({"learning_rate": float("nan")}, "learning_rate must be finite, got nan"),
         ({"learning_rate": -1.0}, "learning_rate must be at least 0, got -1.0"),
@@ -118,6 +125,12 @@ def test_a_bad_setting_is_refused_with_a_sentence(grid, settings, named):
         recipes.make_recipe("maml", grid, **TINY | settings)
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_numbers_of_numpy_become_plain_ones(grid):
+    resolved = recipes.resolve_settings("maml", grid, rounds=np.int64(2), discount=np.float32(0.5), hidden=[8])
+    assert [type(resolved[name]) for name in ("rounds", "discount", "hidden")] == [int, float, list]
+    assert (resolved["rounds"], resolved["discount"], resolved["hidden"]) == (2, 0.5, [8])
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest(grid):

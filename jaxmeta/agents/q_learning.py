@@ -33,7 +33,7 @@ def _num_actions(spec: Spec, agent: str) -> int:
 
 
 def q_learner(spec: Spec, network: nn.Module, config: AgentConfig) -> Agent:
-    """Q-learning with any network from a flat observation [D] to action values [A].
+    """Q-learning with any network from a flat observation [D], its leaves side by side, to action values [A].
 
     Its parameters are the network's, and the logits of the distribution that exploring actions are drawn from, [A].
     They start uniform; no value loss depends on them, so that learning within a task leaves them alone, and
@@ -44,13 +44,13 @@ def q_learner(spec: Spec, network: nn.Module, config: AgentConfig) -> Agent:
     def features(observation):
         if spec.num_observations is not None:
             return jax.nn.one_hot(observation, spec.num_observations)
-        return jnp.ravel(observation)
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(observation)])
 
     def action_values(params: Params, observation):
         return network.apply(params["network"], features(observation))
 
     def init(key: Key) -> Params:
-        nothing_seen = features(jnp.zeros(spec.observation.shape, spec.observation.dtype))
+        nothing_seen = features(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), spec.observation))
         return {"network": network.init(key, nothing_seen), "exploration": jnp.zeros(num_actions)}
 
     def exploit(key: Key, params: Params, percept: Percept, hypers: Hypers):
