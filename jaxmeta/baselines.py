@@ -1,28 +1,30 @@
-"""What every evaluation is held against: `scratch` and `finetune`, their adaptation tuned on validation tasks.
+"""What every evaluation is held against: DQN from a fresh start (`scratch`) and from a trained one (`finetune`).
 
 Both get the environment steps that the evaluated learner gets, in the same rounds, and all data of a lifetime to learn
-from. Neither is differentiated through, so both may use Adam, a replay buffer and many gradient steps, which is how DQN
-is used.
+from. Neither is differentiated through, so both may use Adam, a replay buffer and many gradient steps. How they adapt
+is tuned on validation tasks. They are one learner from two starts, so one program measures both.
 """
 
-import itertools
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta.base import Key, MetaLearner, Params, PyTree, TaskDistribution, sample_tasks
-from jaxmeta.measurement import measure
+from jaxmeta.base import Key, Params, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.measurement import COMPILER_OPTIONS, Measured, measure_task
 from jaxmeta.recipes import make_recipe
 
-LEARNING_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-EPSILONS = (0.3, 1.0)
-INNER_STEPS = (100, 30, 300)
-"""The first is tried with every choice of `N_STEPS`, the others with the better one."""
+LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+"""Tried together, with everything else that is tried."""
 N_STEPS = (1, 0)
+EPSILONS = (1.0, 0.3)
+INNER_STEPS = (10, 30, 100, 300, 1000)
+"""A ladder, climbed from its middle for as long as it gets better."""
+TUNING_TASKS = 32
 PRETRAINING = {
     "tasks_per_batch": 32,
     "envs": 16,
@@ -34,7 +36,6 @@ PRETRAINING = {
     "batch_size": 256,
 }
 """How `finetune` learns all training tasks at once: many environments, so that its steps are taken in parallel."""
-TUNING_TASKS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,41 +50,151 @@ class Choice:
 
     def on_edge(self) -> bool:
         """Whether the step size or the number of steps lies at an end of its grid: a wider one might find better."""
-        ends = (LEARNING_RATES[0], LEARNING_RATES[-1])
-        return self.learning_rate in ends or self.inner_steps in (min(INNER_STEPS), max(INNER_STEPS))
+        return self.learning_rate in _ends(LEARNING_RATES) or self.inner_steps in _ends(INNER_STEPS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """A baseline ready to be measured."""
+class Tried(NamedTuple):
+    """A choice, and what it gave on validation tasks."""
 
-    learner: MetaLearner
-    meta: PyTree
     choice: Choice
-    validation_return: float
-    """Mean return of an episode after the last round, over the validation tasks that the choice was made on."""
+    validation_return: float | None
+    """Mean return of an episode after the last round; None where the choice was made elsewhere."""
 
     def report(self) -> dict[str, Any]:
-        """What evaluation writes down about the tuning."""
-        return {**asdict(self.choice), "on_edge": self.choice.on_edge(), "validation_return": self.validation_return}
+        """What an evaluation writes down about the tuning."""
+        return asdict(self.choice) | {"on_edge": self.choice.on_edge(), "validation_return": self.validation_return}
 
 
-def scratch(key: Key, tasks: TaskDistribution, settings: dict[str, Any], choice: Choice | None = None) -> Baseline:
-    """The same agent from a random start, a fresh one in every lifetime; tuned, unless it is told how to adapt."""
-    return _tune(key, "scratch", tasks, settings, None, choice)
+Starts = Callable[[Key, int], Params]
+"""`starts(key, tasks)`: the parameters that learning starts from in each task, leaves [tasks, ...]."""
+Program = Callable[[Key, Params, np.ndarray, np.ndarray, PyTree], Measured]
+"""`program(key, params, learning_rates, epsilon, env_params)` measures lives from `params`, leaves [tasks, ...], with
+each of [R] step sizes and one exploration rate, []; the result's leaves are [R, tasks, ...]."""
+Programs = Callable[[int, int], Program]
+"""`programs(inner_steps, n_step)`: the compiled program for what cannot be traced."""
 
 
-def finetune(
-    key: Key, tasks: TaskDistribution, settings: dict[str, Any], env_steps: int, choice: Choice | None = None
-) -> Baseline:
-    """One agent trained on the training tasks for `env_steps` environment steps, then adapted from where that led."""
-    train_key, tune_key = jax.random.split(key)
-    params = pretrain(train_key, tasks, settings, env_steps)
-    return _tune(tune_key, "finetune", tasks, settings, params, choice)
+def measure_baselines(
+    key: Key,
+    tasks: TaskDistribution,
+    settings: dict[str, Any],
+    env_params: PyTree,
+    *,
+    pretraining_steps: int,
+    choices: Mapping[str, Choice],
+    on_stage: Callable[[str], None],
+) -> dict[str, tuple[Measured, Tried]]:
+    """Tunes the baselines on validation tasks and lets them live in other tasks.
+
+    Args:
+      key: one key.
+      tasks: the task distribution.
+      settings: of the learner that is evaluated; its lifetime, agent and exploration are the baselines' own.
+      env_params: where the baselines are measured, leaves [tasks, ...].
+      pretraining_steps: environment steps on training tasks that `finetune` starts from.
+      choices: by baseline, how it adapts, where that is known already.
+      on_stage: told in a few words what happens next.
+
+    Returns:
+      By name, what was measured, leaves [tasks, ...], and how the baseline adapted.
+    """
+    train_key, *keys = jax.random.split(key, 3)
+    programs = make_programs(tasks, settings)
+    on_stage("training the start of finetune")
+    trained = pretrain(train_key, tasks, settings, pretraining_steps)
+    starts: dict[str, Starts] = {
+        "scratch": fresh_starts(tasks, settings),
+        "finetune": lambda key, count: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), trained),
+    }
+    measured = {}
+    for (name, starts_of), baseline_key in zip(starts.items(), keys, strict=True):
+        tune_key, start_key, life_key = jax.random.split(baseline_key, 3)
+        if name in choices:
+            tried = Tried(choices[name], None)
+        else:
+            on_stage(f"tuning {name} on validation tasks")
+            tried = tune(tune_key, tasks, programs, starts_of)
+        on_stage(f"measuring {name}")
+        choice, count = tried.choice, jax.tree.leaves(env_params)[0].shape[0]
+        lives = programs(choice.inner_steps, choice.n_step)(
+            life_key,
+            starts_of(start_key, count),
+            np.array([choice.learning_rate], np.float32),
+            np.array(choice.epsilon, np.float32),
+            env_params,
+        )
+        measured[name] = (jax.tree.map(lambda leaf: np.asarray(leaf[0]), lives), tried)
+    return measured
+
+
+def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts) -> Tried:
+    """Finds what returns most after the last round on validation tasks, one coordinate after another.
+
+    Every step size is tried with each kind of target, then with each exploration rate, then with more or fewer gradient
+    steps for as long as that helps. All are tried in the same tasks with the same keys.
+    """
+    task_key, start_key, life_key = jax.random.split(key, 3)
+    env_params = sample_tasks(task_key, tasks, "validation", TUNING_TASKS)
+    params = starts(start_key, TUNING_TASKS)
+
+    def over_step_sizes(inner_steps: int, n_step: int, epsilon: float) -> Tried:
+        program = programs(inner_steps, n_step)
+        lives = program(
+            life_key, params, np.array(LEARNING_RATES, np.float32), np.array(epsilon, np.float32), env_params
+        )
+        returns = np.asarray(lives.returns)[..., -1].mean(axis=1)
+        best = int(returns.argmax())
+        choice = Choice(learning_rate=LEARNING_RATES[best], epsilon=epsilon, inner_steps=inner_steps, n_step=n_step)
+        return Tried(choice, float(returns[best]))
+
+    middle = len(INNER_STEPS) // 2
+    best = max((over_step_sizes(INNER_STEPS[middle], n_step, EPSILONS[0]) for n_step in N_STEPS), key=_by_return)
+    n_step = best.choice.n_step
+    others = (over_step_sizes(INNER_STEPS[middle], n_step, epsilon) for epsilon in EPSILONS[1:])
+    best = max(best, *others, key=_by_return)
+    start = best
+    for direction in (INNER_STEPS[middle + 1 :], INNER_STEPS[:middle][::-1]):
+        for inner_steps in direction:
+            tried = over_step_sizes(inner_steps, n_step, best.choice.epsilon)
+            if _by_return(tried) <= _by_return(best):
+                break
+            best = tried
+        if best is not start:
+            break
+    return best
+
+
+def make_programs(tasks: TaskDistribution, settings: dict[str, Any]) -> Programs:
+    """Compiles each program when it is first asked for, and keeps it."""
+
+    @functools.cache
+    def program(inner_steps: int, n_step: int) -> Program:
+        changes = {"inner_steps": inner_steps, "n_step": n_step}
+        learner = make_recipe("finetune", tasks, **_adaptation_settings(settings) | changes)
+        meta = learner.adapter.init(jax.random.key(0))
+
+        def live(key, params, learning_rate, epsilon, env_params):
+            hypers = meta.hypers.replace(learning_rate=learning_rate, epsilon=epsilon)
+            return measure_task(key, learner, meta.replace(params=params, hypers=hypers), tasks, env_params)
+
+        def live_in_each(key, params, learning_rate, epsilon, env_params):
+            keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
+            return jax.vmap(live, (0, 0, None, None, 0))(keys, params, learning_rate, epsilon, env_params)
+
+        over_step_sizes = jax.vmap(live_in_each, (None, None, 0, None, None))
+        return jax.jit(over_step_sizes, compiler_options=COMPILER_OPTIONS)
+
+    return program
+
+
+def fresh_starts(tasks: TaskDistribution, settings: dict[str, Any]) -> Starts:
+    """Parameters drawn anew for every task."""
+    adapter = make_recipe("scratch", tasks, **_adaptation_settings(settings)).adapter
+    return lambda key, count: jax.vmap(lambda key: adapter.init(key).params)(jax.random.split(key, count))
 
 
 def pretrain(key: Key, tasks: TaskDistribution, settings: dict[str, Any], env_steps: int) -> Params:
-    """Trains the parameters that `finetune` starts from."""
+    """Trains the parameters that `finetune` starts from, for `env_steps` environment steps on training tasks."""
     learner = make_recipe("finetune", tasks, **_adaptation_settings(settings) | PRETRAINING)
     updates = max(1, env_steps // (learner.tasks_per_batch * learner.env_steps_per_task))
     init_key, update_key = jax.random.split(key)
@@ -102,57 +213,16 @@ def _adaptation_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {
         "inner_optimizer": "adam",
         "replay_rounds": settings["rounds"],
-        "batch_size": 64,
+        "batch_size": 32,
         "tasks_per_group": 0,
         "temperature": 0.0,
         "target_step_size": 0.1,
     }
 
 
-def _tune(
-    key: Key,
-    name: str,
-    tasks: TaskDistribution,
-    settings: dict[str, Any],
-    params: Params | None,
-    choice: Choice | None,
-) -> Baseline:
-    """Tries the grid, or the choice given, on validation tasks; keeps what returns most after the last round."""
-    task_key, life_key, init_key = jax.random.split(key, 3)
-    env_params = sample_tasks(task_key, tasks, "validation", TUNING_TASKS)
-
-    def best_of(inner_steps: int, n_step: int, pairs: Sequence[tuple[float, float]]) -> Baseline:
-        changes = {"inner_steps": inner_steps, "n_step": n_step}
-        learner = make_recipe(name, tasks, **_adaptation_settings(settings) | changes)
-        meta = learner.adapter.init(init_key)
-        meta = meta if params is None else meta.replace(params=params)
-
-        def last_return(learning_rate, epsilon):
-            start = _with_hypers(meta, learning_rate, epsilon)
-            return jnp.mean(measure(life_key, learner, start, tasks, env_params).returns[:, -1])
-
-        returns = np.asarray(jax.jit(jax.vmap(last_return))(*np.array(pairs, np.float32).T))
-        rate, epsilon = pairs[int(returns.argmax())]
-        return Baseline(
-            learner=learner,
-            meta=_with_hypers(meta, rate, epsilon),
-            choice=Choice(learning_rate=rate, epsilon=epsilon, inner_steps=inner_steps, n_step=n_step),
-            validation_return=float(returns.max()),
-        )
-
-    def by_return(baseline: Baseline) -> float:
-        return baseline.validation_return
-
-    if choice is not None:
-        return best_of(choice.inner_steps, choice.n_step, [(choice.learning_rate, choice.epsilon)])
-    pairs = list(itertools.product(LEARNING_RATES, EPSILONS))
-    first = max((best_of(INNER_STEPS[0], n_step, pairs) for n_step in N_STEPS), key=by_return)
-    others = (best_of(inner_steps, first.choice.n_step, pairs) for inner_steps in INNER_STEPS[1:])
-    return max(first, *others, key=by_return)
+def _by_return(tried: Tried) -> float:
+    return -np.inf if tried.validation_return is None else tried.validation_return
 
 
-def _with_hypers(meta: PyTree, learning_rate, epsilon) -> PyTree:
-    hypers = meta.hypers.replace(
-        learning_rate=jnp.asarray(learning_rate, jnp.float32), epsilon=jnp.asarray(epsilon, jnp.float32)
-    )
-    return meta.replace(hypers=hypers)
+def _ends(grid: tuple) -> tuple:
+    return min(grid), max(grid)

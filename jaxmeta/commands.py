@@ -130,8 +130,7 @@ def _plain_warnings() -> Iterator[None]:
 
 def _evaluate(console: Console, run: RunDirectory, restored: tuple, **how: Any) -> dict[str, Any]:
     """Evaluates, and leaves numbers and a picture in the run's folder."""
-    _tell(console, "Evaluating, beside baselines that are tuned on validation tasks first")
-    content = evaluation.evaluate(*restored, **how)
+    content = evaluation.evaluate(*restored, **how, on_stage=lambda stage: _tell(console, f"Evaluating: {stage}"))
     write_json(run.evaluation, content)
     plots.plot_adaptation(content, run.picture("adaptation"))
     tables.show_evaluation(_results(), content)

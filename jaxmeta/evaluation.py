@@ -1,7 +1,7 @@
 """Evaluation: a learner beside honest baselines, on one scale where random is 0 and the oracle is 1."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from jaxmeta import baselines, statistics
 from jaxmeta.adapters import random_policy
 from jaxmeta.base import Key, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.errors import as_kind, require, require_known
-from jaxmeta.measurement import Measured, adaptation_cost, measure
+from jaxmeta.measurement import COMPILER_OPTIONS, Measured, adaptation_cost, measure
 from jaxmeta.recipes import spec_of
 
 LEARNED = 0.9
@@ -48,6 +48,7 @@ def evaluate(
     seed: int = 0,
     with_baselines: bool = True,
     choices: Mapping[str, baselines.Choice] = MappingProxyType({}),
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
     """Adapts to tasks of a split and reports how well, how fast and at what cost, beside the baselines.
 
@@ -61,6 +62,7 @@ def evaluate(
       seed: of the tasks and of all randomness; at least 0.
       with_baselines: whether to tune and measure `scratch` and `finetune`, which takes longer than all else.
       choices: how `scratch` and `finetune` adapt, where that was tuned before.
+      on_stage: told in a few words what happens next, for an evaluation takes a minute or more.
 
     Returns:
       What `evaluation.json` holds; docs/architecture.md says what its fields mean.
@@ -72,27 +74,37 @@ def evaluate(
     num_tasks, seed = as_kind("num_tasks", num_tasks, int), as_kind("seed", seed, int)
     require(num_tasks >= 2, "num_tasks", "be at least 2", num_tasks)
     require(0 <= seed < 2**31, "seed", "be from 0 to 2147483647", seed)
-    keys = jax.random.split(jax.random.key(seed), 7)
-    task_key, life_key, gap_key, cost_key, scratch_key, finetune_key, baseline_key = keys
+    task_key, life_key, gap_key, cost_key, baseline_key = jax.random.split(jax.random.key(seed), 5)
     meta = learner.meta(state)
     meta_env_steps = int(state.step) * learner.tasks_per_batch * learner.env_steps_per_task
 
+    on_stage(f"adapting to {num_tasks} tasks of the split {split}")
+    measure_with_ends = make_measurement(learner, tasks)
     env_params = sample_tasks(task_key, tasks, split, num_tasks)
-    scale, measured = _measure_with_ends(life_key, learner, meta, tasks, env_params)
+    scale, measured = measure_with_ends(life_key, meta, env_params)
     tuned = {}
     if with_baselines:
-        settings = config["settings"]
-        tuned["scratch"] = baselines.scratch(scratch_key, tasks, settings, choices.get("scratch"))
-        tuned["finetune"] = baselines.finetune(finetune_key, tasks, settings, meta_env_steps, choices.get("finetune"))
-        for name, baseline in tuned.items():
-            measured[name] = _measure(baseline_key, baseline.learner, baseline.meta, tasks, env_params)
+        by_name = baselines.measure_baselines(
+            baseline_key,
+            tasks,
+            config["settings"],
+            env_params,
+            pretraining_steps=meta_env_steps,
+            choices=choices,
+            on_stage=on_stage,
+        )
+        for name, (entry, tried) in by_name.items():
+            measured[name], tuned[name] = entry, tried
 
     threshold = _threshold(scale, measured.get("scratch"))
     reports = {name: _summarise(entry, scale, learner, threshold) for name, entry in measured.items()}
-    for name, baseline in tuned.items():
-        reports[name]["tuned"] = baseline.report()
+    for name, tried in tuned.items():
+        reports[name]["tuned"] = tried.report()
     if config["recipe"] in reports:  # a baseline was meta-evaluated as it stands, beside itself
         reports[f"{config['recipe']} (tuned)"] = reports.pop(config["recipe"])
+    on_stage("measuring the gap to training tasks and the cost of adapting")
+    train_params = sample_tasks(gap_key, tasks, "train", num_tasks)
+    gap = _gap(measure_with_ends(life_key, meta, train_params), scale.scores(measured["learner"]))
     return {
         "recipe": config["recipe"],
         "agent": config["settings"]["agent"],
@@ -106,7 +118,7 @@ def evaluate(
         "num_tasks": num_tasks,
         "seed": seed,
         **reports.pop("learner"),
-        "generalisation_gap": _gap(gap_key, learner, meta, tasks, scale.scores(measured["learner"])),
+        "generalisation_gap": gap,
         **adaptation_cost(cost_key, learner, meta, tasks),
         "baselines": reports,
     }
@@ -141,34 +153,46 @@ def compare(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["tasks"], row["split"], row["score"] is None, -(row["score"] or 0.0)))
 
 
-def _measure(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree) -> Measured:
-    measured = jax.jit(lambda key, meta, env_params: measure(key, learner, meta, tasks, env_params))(
-        key, meta, env_params
-    )
-    return jax.tree.map(np.asarray, measured)
+def make_measurement(
+    learner: MetaLearner, tasks: TaskDistribution
+) -> Callable[[Key, PyTree, PyTree], tuple[Scale, dict[str, Measured]]]:
+    """Compiles, once for all tasks, what measures a learner and the two ends of its scale.
 
-
-def _measure_with_ends(
-    key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree
-) -> tuple[Scale, dict[str, Measured]]:
-    """Measures the learner and the two ends of its scale, `random` and, where known, `oracle`.
-
-    An oracle's trial is taken to consist of episodes as long as the horizon.
+    Returns:
+      A function of key, meta and `EnvParams` with leaves [tasks, ...]. It returns the scale, and what was measured of
+      `learner`, `random` and, where it is known, `oracle`, whose trial is taken to consist of episodes as long as the
+      horizon.
     """
-    learner_key, random_key = jax.random.split(key)
-    dice = learner._replace(adapter=random_policy(spec_of(tasks)))
-    measured = {
-        "learner": _measure(learner_key, learner, meta, tasks, env_params),
-        "random": _measure(random_key, dice, None, tasks, env_params),
+
+    def measurer(learner):
+        return jax.jit(
+            lambda key, meta, env_params: measure(key, learner, meta, tasks, env_params),
+            compiler_options=COMPILER_OPTIONS,
+        )
+
+    measurers = {
+        "learner": measurer(learner),
+        "random": measurer(learner._replace(adapter=random_policy(spec_of(tasks)))),
     }
-    random = np.asarray(measured["random"].returns)
-    scale = Scale(random=random.mean(axis=1), oracle=None)
-    if tasks.oracle is not None:
-        best = np.asarray(jax.jit(jax.vmap(tasks.oracle))(env_params))
-        episodes = learner.lifetime.rounds * learner.lifetime.steps / tasks.horizon
-        measured["oracle"] = Measured(np.broadcast_to(best[:, None], random.shape), best * episodes)
-        scale = scale._replace(oracle=best)
-    return scale, measured
+    oracle = None if tasks.oracle is None else jax.jit(jax.vmap(tasks.oracle))
+
+    def measure_with_ends(key: Key, meta: PyTree, env_params: PyTree):
+        learner_key, random_key = jax.random.split(key)
+        measured = {
+            "learner": measurers["learner"](learner_key, meta, env_params),
+            "random": measurers["random"](random_key, None, env_params),
+        }
+        measured = jax.tree.map(np.asarray, measured)
+        random = measured["random"].returns
+        scale = Scale(random=random.mean(axis=1), oracle=None)
+        if oracle is not None:
+            best = np.asarray(oracle(env_params))
+            episodes = learner.lifetime.rounds * learner.lifetime.steps / tasks.horizon
+            measured["oracle"] = Measured(np.broadcast_to(best[:, None], random.shape), best * episodes)
+            scale = scale._replace(oracle=best)
+        return scale, measured
+
+    return measure_with_ends
 
 
 def _threshold(scale: Scale, scratch: Measured | None) -> float | None:
@@ -211,16 +235,10 @@ def _score_fields(scores: Sequence[Sequence[float] | None] | None) -> dict[str, 
     }
 
 
-def _gap(
-    key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, scores: np.ndarray | None
-) -> float | None:
-    """Score on as many training tasks minus the score reached here."""
-    if scores is None:
-        return None
-    task_key, life_key = jax.random.split(key)
-    env_params = sample_tasks(task_key, tasks, "train", len(scores))
-    scale, measured = _measure_with_ends(life_key, learner, meta, tasks, env_params)
+def _gap(on_train: tuple[Scale, dict[str, Measured]], scores: np.ndarray | None) -> float | None:
+    """Score on training tasks minus the score reached here."""
+    scale, measured = on_train
     train_scores = scale.scores(measured["learner"])
-    if train_scores is None:
+    if scores is None or train_scores is None:
         return None
     return statistics.interquartile_mean(train_scores) - statistics.interquartile_mean(scores)

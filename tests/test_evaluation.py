@@ -85,29 +85,75 @@ def test_the_same_seed_gives_the_same_returns_and_another_seed_others(grid):
     assert np.any(run(jax.random.key(2)) != run(jax.random.key(3)))
 
 
+def told(**changes):
+    return baselines.Choice(**{"learning_rate": 3e-3, "epsilon": 0.3, "inner_steps": 5, "n_step": 1} | changes)
+
+
 def test_baselines_adapt_as_they_are_told(grid):
     settings = config_of(grid)["settings"]
-    choice = baselines.Choice(learning_rate=3e-3, epsilon=0.3, inner_steps=5, n_step=1)
-    baseline = baselines.scratch(jax.random.key(0), grid, settings, choice)
-    assert baseline.choice == choice
-    assert float(baseline.meta.hypers.epsilon) == pytest.approx(0.3)
-    assert np.isfinite(baseline.validation_return)
+    env_params = evaluation.sample_tasks(jax.random.key(1), grid, "test", 3)
+
+    def measured(choices):
+        return baselines.measure_baselines(
+            jax.random.key(0),
+            grid,
+            settings,
+            env_params,
+            pretraining_steps=1,
+            choices=choices,
+            on_stage=stages.append,
+        )
+
+    stages = []
+    still = measured({"scratch": told(learning_rate=0.0), "finetune": told(learning_rate=0.0)})
+    assert not any("tuning" in stage for stage in stages)
+    busy = measured({"scratch": told(learning_rate=0.1), "finetune": told(learning_rate=0.0)})
+    assert np.any(busy["scratch"][0].returns[:, -1] != still["scratch"][0].returns[:, -1])
+    np.testing.assert_array_equal(busy["finetune"][0].returns, still["finetune"][0].returns)
+    assert still["scratch"][0].returns.shape == (3, settings["rounds"] + 1)
+    assert still["finetune"][1] == baselines.Tried(told(learning_rate=0.0), None)
+
+
+def test_scratch_starts_anew_in_every_task(grid):
+    starts = baselines.fresh_starts(grid, config_of(grid)["settings"])(jax.random.key(0), 3)
+    kernel = starts["network"]["params"]["torso_0"]["kernel"]
+    assert not np.allclose(kernel[0], kernel[1])
 
 
 def test_the_edge_of_a_grid_is_reported():
-    middle = baselines.Choice(learning_rate=3e-3, epsilon=1.0, inner_steps=100, n_step=1)
+    middle = told(inner_steps=100)
     assert not middle.on_edge()
-    assert baselines.Choice(learning_rate=3e-4, epsilon=1.0, inner_steps=100, n_step=1).on_edge()
-    assert baselines.Choice(learning_rate=3e-3, epsilon=1.0, inner_steps=300, n_step=1).on_edge()
+    assert told(learning_rate=1e-4, inner_steps=100).on_edge()
+    assert told(inner_steps=max(baselines.INNER_STEPS)).on_edge()
 
 
-@pytest.mark.slow
-def test_tuning_keeps_the_best_of_its_grid(grid, monkeypatch):
-    monkeypatch.setattr(baselines, "INNER_STEPS", (5, 20))
-    monkeypatch.setattr(baselines, "LEARNING_RATES", (1e-8, 1e-2))
-    monkeypatch.setattr(baselines, "EPSILONS", (1.0,))
-    baseline = baselines.scratch(jax.random.key(0), grid, config_of(grid)["settings"])
-    assert baseline.choice.learning_rate == 1e-2
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (told(learning_rate=1e-2, epsilon=1.0, inner_steps=30, n_step=0), {100, 300, 30, 10}),
+        (told(learning_rate=3e-4, epsilon=0.3, inner_steps=1000, n_step=1), {100, 300, 1000}),
+        (told(learning_rate=3e-3, epsilon=1.0, inner_steps=100, n_step=1), {100, 300, 30}),
+    ],
+)
+def test_tuning_finds_the_best_of_a_hill(grid, best, tried):
+    """On returns that fall off on every side of a known choice."""
+    asked = set()
+
+    def programs(inner_steps, n_step):
+        asked.add(inner_steps)
+
+        def program(key, params, learning_rates, epsilon, env_params):
+            distance = np.abs(np.log(learning_rates) - np.log(best.learning_rate)) + abs(epsilon - best.epsilon)
+            distance += abs(np.log(inner_steps) - np.log(best.inner_steps)) + abs(n_step - best.n_step)
+            returns = np.broadcast_to(-distance[:, None, None], (len(learning_rates), 32, 2))
+            return Measured(returns, returns[..., 0])
+
+        return program
+
+    found = baselines.tune(jax.random.key(0), grid, programs, lambda key, count: None)
+    assert found.choice == best
+    assert found.validation_return == pytest.approx(0.0, abs=1e-5)
+    assert asked == tried
 
 
 def test_compare_pools_seeds_and_ranks(report):
