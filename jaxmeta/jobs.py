@@ -17,8 +17,8 @@ from jaxmeta.runs import RunDirectory
 RECIPE = "maml"
 TASKS = "grid_navi"
 LOG_POINTS = 100
-"""Log points of a run, unless it is so long that more than `MOST_STEPS` meta-steps would lie between them."""
-MOST_STEPS = 100
+"""Log points of a run, unless it is so long that more than `MOST_STEPS_BETWEEN` meta-steps would lie between them."""
+MOST_STEPS_BETWEEN = 100
 LOG_POINTS_PER_CHECKPOINT = 5
 PACKAGES = ("jaxmeta", "jax", "flax", "optax", "gymnax", "orbax-checkpoint")
 
@@ -83,7 +83,7 @@ def prepare(
     learner = recipes.make_recipe(config["recipe"], distribution, **resolved)
 
     config |= {"meta_steps": resolved["meta_steps"], "settings": resolved, **_surroundings()}
-    config.setdefault("log_every", min(max(1, resolved["meta_steps"] // LOG_POINTS), MOST_STEPS))
+    config.setdefault("log_every", min(max(1, resolved["meta_steps"] // LOG_POINTS), MOST_STEPS_BETWEEN))
     config.setdefault("checkpoint_every", LOG_POINTS_PER_CHECKPOINT * config["log_every"])
     for name in ("log_every", "checkpoint_every"):
         require(config[name] >= 1, name, "be at least 1", config[name])

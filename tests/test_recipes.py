@@ -138,12 +138,15 @@ def test_an_unknown_recipe_is_refused_with_the_nearest(grid):
         recipes.make_recipe("reptil", grid)
 
 
-def test_q_learning_refuses_continuous_actions(grid):
-    spec = recipes.spec_of(grid)._replace(num_actions=None)
-    for agent in ("dqn", "tabular_q"):
-        settings = recipes.Settings.from_flat({"agent": agent})
-        with pytest.raises(UsageError, match="needs discrete actions"):
-            recipes.AGENTS[agent](spec, settings.agent)
+@pytest.mark.parametrize("recipe", ["maml", "reptile", "scratch", "finetune"])
+@pytest.mark.parametrize("agent", ["dqn", "tabular_q"])
+def test_q_learning_refuses_continuous_actions(grid, recipe, agent):
+    from gymnax.environments.classic_control.pendulum import Pendulum
+
+    pendulum = grid._replace(env=Pendulum(), sample=lambda key, split: Pendulum().default_params)
+    sentence = f"agent must suit the action space: '{agent}' needs discrete actions, got continuous ones."
+    with pytest.raises(UsageError, match=sentence):
+        recipes.make_recipe(recipe, pendulum, agent=agent)
 
 
 def test_the_same_key_gives_the_same_tasks_and_another_key_others():

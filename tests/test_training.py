@@ -1,6 +1,7 @@
 """The training loop, on a learner whose meta-step is one step of SGD towards the centre of a random quadratic."""
 
 import logging
+import re
 import signal
 
 import jax
@@ -12,6 +13,7 @@ import jaxmeta
 from jaxmeta import checkpoints, recipes, training
 from jaxmeta.base import MetaLearner, MetaState
 from jaxmeta.runs import RunDirectory
+from tests.conftest import TINY
 
 TIMING = ("seconds", "env_steps_per_second")
 DIVERGED_AT = 0.25
@@ -210,6 +212,33 @@ def test_numbers_that_are_not_finite_end_a_run(tmp_path):
         train(run_dir=tmp_path, meta_steps=20, log_every=3, checkpoint_every=3, learning_rate=DIVERGED_AT)
     assert checkpoints.finished_steps(tmp_path / "checkpoints") == [3, 6]
     assert RunDirectory(tmp_path).read_metrics()[-1]["meta_step"] == 6
+
+
+class Faulty:
+    """An environment whose reward is NaN once in a while."""
+
+    def __init__(self, env):
+        self.env = env
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+    def step(self, key, state, action, params):
+        """Takes a step."""
+        observation, state, reward, *rest = self.env.step(key, state, action, params)
+        return observation, state, jnp.where(jax.random.uniform(key) < 3e-4, jnp.nan, reward), *rest
+
+
+@pytest.mark.parametrize("recipe", ["maml", "reptile"])
+def test_an_environment_that_returns_nan_ends_a_run_at_its_last_good_checkpoint(grid, tmp_path, recipe):
+    tasks = grid._replace(env=Faulty(grid.env))
+    with pytest.raises(jaxmeta.NonFiniteError, match="became nan at meta-step") as ended:
+        jaxmeta.train(recipe, tasks, run_dir=tmp_path, log_every=1, checkpoint_every=1, meta_steps=200, **TINY)
+    step = int(re.search(r"meta-step (\d+)", str(ended.value)).group(1))
+    assert step > 1, "the fault must come after something was saved"
+    assert checkpoints.finished_steps(tmp_path / "checkpoints")[-1] == step - 1
+    _, restored, _, _ = jaxmeta.restore(tmp_path, tasks)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(restored) if leaf.dtype == jnp.float32)
 
 
 def test_a_state_that_is_not_finite_is_named_by_its_meta_step():
