@@ -4,10 +4,12 @@ Everything is written for one task. `E` is the number of environments of that ta
 of a rollout, `A` the number of actions; a batch of tasks is made by `jax.vmap` outside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 Key = jax.Array
@@ -289,23 +291,23 @@ class Environment(Protocol):
 class TaskDistribution(NamedTuple):
     """A family of tasks: one environment, and a distribution over its parameters."""
 
-    name: str
-    """The specification that makes it again, such as `grid_navi:goals=split`."""
     env: Environment
     """Built once and reused: gymnax compiles anew for every instance."""
     sample: Callable[[Key, str], PyTree]
     """`sample(key, split)` draws one task's `EnvParams`; the split is static."""
-    splits: tuple[str, ...]
-    """`train`, `validation` (all tuning uses it), `test` and, where it means something, `shifted`."""
-    tasks_seen: Callable[[str], bool]
-    """Whether tasks of a split also occur in training."""
     horizon: int
     """Steps of the longest episode."""
-    describe: Callable[[PyTree], jax.Array]
+    name: str = "unnamed"
+    """The specification that makes it again, such as `grid_navi:goals=split`."""
+    splits: tuple[str, ...] = ("train", "validation", "test")
+    """These three (all tuning uses `validation`) and, where it means something, `shifted`."""
+    tasks_seen: Callable[[str], bool] = lambda split: True
+    """Whether tasks of a split also occur in training. Say so unless you know better."""
+    describe: Callable[[PyTree], jax.Array] = lambda params: jnp.zeros(0)
     """`describe(params)` is [D] float32, which only learners declared privileged may see."""
-    oracle: Callable[[PyTree], jax.Array] | None
+    oracle: Callable[[PyTree], jax.Array] | None = None
     """`oracle(params)` is the best expected return of an episode, [] float32, or None where it cannot be computed."""
-    suggested: dict[str, Any]
+    suggested: Mapping[str, Any] = MappingProxyType({})
     """Settings that suit the family, such as its discount; a user's own take precedence."""
 
 

@@ -1,5 +1,6 @@
 """Methods, each composed in a few lines from an agent, an adapter, an objective and an outer rule."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta import contracts, plugins
 from jaxmeta.adapters import gradient_steps, in_head
 from jaxmeta.agents import AGENTS
 from jaxmeta.base import Adapter, Agent, Hypers, MetaLearner, MetaState, Objective, PyTree, Spec, Task, TaskDistribution
@@ -18,6 +20,7 @@ from jaxmeta.objectives import OUTER_LOSSES, post_adaptation
 from jaxmeta.outer import meta_gradient, pretraining, reptile
 from jaxmeta.tasks import read_value
 
+ENTRY_POINTS = "jaxmeta.recipes"
 GROUPS = {
     "lifetime": LifetimeConfig,
     "agent": AgentConfig,
@@ -79,30 +82,54 @@ class Recipe(NamedTuple):
 
 
 def available() -> dict[str, str]:
-    """Names of the recipes, each with one line about it."""
-    return {name: recipe.summary for name, recipe in RECIPES.items()}
+    """Names of the recipes, installed packages' own among them, each with one line about it."""
+    return {name: find(name).summary for name in [*RECIPES, *plugins.entry_points(ENTRY_POINTS)]}
+
+
+def find(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Args:
+      name: ours, or an entry point of the group `jaxmeta.recipes`, or `package.module:function`. Whose object is not
+        ours is a `Recipe` or its `build`, a function of `Parts` that returns a `MetaLearner`.
+
+    Raises:
+      UsageError: there is none.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if ":" in name:
+        found = plugins.import_function("recipe", name)
+    else:
+        points = plugins.entry_points(ENTRY_POINTS)
+        require_known("recipe", name, [*RECIPES, *points])
+        found = points[name].load()
+    if isinstance(found, Recipe):
+        return found
+    return Recipe((inspect.getdoc(found) or "").split("\n")[0], found)
 
 
 def make_recipe(name: str, tasks: TaskDistribution, **settings: Any) -> MetaLearner:
     """Composes a method for a task distribution.
 
     Args:
-      name: one of `available()`.
+      name: one of `available()`, or `package.module:function`; see `find`.
       tasks: what it is trained on.
       **settings: fields of the dataclasses in `jaxmeta.config`, by name.
 
     Raises:
-      UsageError: an unknown name or setting, or a value that is out of range or does not suit the tasks.
+      UsageError: an unknown name or setting, a value that is out of range or does not suit the tasks, or a function
+        that builds something else.
     """
     parts = make_parts(tasks, resolve_settings(name, tasks, **settings))
-    return RECIPES[name].build(parts)
+    learner = find(name).build(parts)
+    return learner if name in RECIPES else contracts.require_learner(name, learner, tasks)
 
 
 def resolve_settings(name: str, tasks: TaskDistribution, **settings: Any) -> dict[str, Any]:
     """The complete settings of a recipe: a user's own, over what suits the recipe and the family, over the defaults."""
-    require_known("recipe", name, RECIPES)
     family = tasks.name.partition(":")[0]
-    layers = tasks.suggested | FAMILY_SETTINGS.get(family, {}) | RECIPES[name].settings.get(family, {}) | settings
+    layers = {**tasks.suggested, **FAMILY_SETTINGS.get(family, {}), **find(name).settings.get(family, {}), **settings}
     resolved = Settings.from_flat(layers).flat()
     resolved["steps"] = resolved["steps"] or tasks.horizon
     return resolved
@@ -155,44 +182,63 @@ def _meta(state: MetaState) -> PyTree:
     return state.meta
 
 
-def gradient_based(parts: Parts, **adapter_options: Any) -> tuple[Adapter, Objective]:
-    """What MAML and its kin share: adaptation by gradient steps, scored after every round on fresh episodes."""
+def learner_by_gradient(parts: Parts, **options: Any) -> Adapter:
+    """The adapter of MAML and its kin; the options are those of `adapters.gradient_steps`."""
     settings = parts.settings
     if settings.inner.inner_optimizer != "sgd":
         raise UsageError(
             "inner_optimizer must be 'sgd' where parameters are meta-learned by gradient, "
             f"got {settings.inner.inner_optimizer!r}."
         )
-    adapter = gradient_steps(
-        parts.agent, parts.spec, settings.lifetime, settings.inner, parts.hypers, **adapter_options
-    )
+    return gradient_steps(parts.agent, parts.spec, settings.lifetime, settings.inner, parts.hypers, **options)
+
+
+def scored(parts: Parts, adapter: Adapter) -> Objective:
+    """The objective that the settings ask for: what each round arrives at, scored on fresh episodes.
+
+    Raises:
+      UsageError: the settings do not suit the outer loss.
+    """
+    tasks, settings = parts.tasks, parts.settings
     if settings.outer.outer_loss == "policy_gradient":
         rule = "be above 0 under outer_loss 'policy_gradient', which scores a softmax policy"
         require(settings.hypers.temperature > 0, "temperature", rule, settings.hypers.temperature)
     outer_loss = OUTER_LOSSES[settings.outer.outer_loss](adapter, parts.agent, settings.outer)
-    env, horizon = parts.tasks.env, parts.tasks.horizon
-    return adapter, post_adaptation(env, adapter, settings.lifetime, outer_loss, settings.outer, horizon)
+    return post_adaptation(tasks.env, adapter, settings.lifetime, outer_loss, settings.outer, tasks.horizon)
 
 
-def _trained_by(rule: Callable, **adapter_options: Any) -> Callable[[Parts], MetaLearner]:
+def compose(parts: Parts, adapter: Adapter, rule: Callable = meta_gradient) -> MetaLearner:
+    """Joins an adapter, the objective that the settings ask for, and an outer rule.
+
+    Args:
+      parts: what the recipe was given.
+      adapter: how the learner lives.
+      rule: one of `outer`, such as `meta_gradient` or `reptile`.
+
+    Raises:
+      UsageError: the settings do not suit the outer loss.
+    """
+    lifetime, outer = parts.settings.lifetime, parts.settings.outer
+    objective = scored(parts, adapter)
+    init, update = rule(adapter, objective, _no_context, parts.optimizer, outer.tasks_per_group)
+    steps_of_round = lifetime.envs * lifetime.steps + outer.query_envs * parts.tasks.horizon
+    return MetaLearner(
+        init=init,
+        update=update,
+        task=_no_context,
+        adapter=adapter,
+        meta=_meta,
+        lifetime=lifetime,
+        tasks_per_batch=outer.tasks_per_batch,
+        env_steps_per_task=outer.lives_per_task * lifetime.rounds * steps_of_round,
+    )
+
+
+def _trained_by(rule: Callable, **options: Any) -> Callable[[Parts], MetaLearner]:
     """A gradient-based method: an outer rule, and what sets its adapter apart."""
 
     def build(parts: Parts) -> MetaLearner:
-        lifetime, outer = parts.settings.lifetime, parts.settings.outer
-        adapter, objective = gradient_based(parts, **adapter_options)
-        init, update = rule(adapter, objective, _no_context, parts.optimizer, outer.tasks_per_group)
-        return MetaLearner(
-            init=init,
-            update=update,
-            task=_no_context,
-            adapter=adapter,
-            meta=_meta,
-            lifetime=lifetime,
-            tasks_per_batch=outer.tasks_per_batch,
-            env_steps_per_task=outer.lives_per_task
-            * lifetime.rounds
-            * (lifetime.envs * lifetime.steps + outer.query_envs * parts.tasks.horizon),
-        )
+        return compose(parts, learner_by_gradient(parts, **options), rule)
 
     return build
 

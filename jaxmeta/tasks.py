@@ -1,9 +1,9 @@
-"""Finds task distributions by their specification, `NAME` or `NAME:key=value,key=value`."""
+"""Finds task distributions by their specification: `NAME` or `package.module:function`, and `:key=value,key=value`."""
 
 import inspect
-from importlib import metadata
 from typing import Any
 
+from jaxmeta import contracts, plugins
 from jaxmeta.base import TaskDistribution
 from jaxmeta.errors import UsageError, require_known
 
@@ -12,32 +12,52 @@ ENTRY_POINTS = "jaxmeta.tasks"
 
 def available() -> dict[str, str]:
     """Names of the installed task distributions, each with the first line of its documentation."""
-    points = metadata.entry_points(group=ENTRY_POINTS)
-    return {point.name: (inspect.getdoc(point.load()) or "").split("\n")[0] for point in sorted(points)}
+    points = plugins.entry_points(ENTRY_POINTS)
+    return {name: (inspect.getdoc(point.load()) or "").split("\n")[0] for name, point in points.items()}
 
 
 def make(spec: str) -> TaskDistribution:
     """Builds the task distribution that a specification names.
 
     Args:
-      spec: `NAME` or `NAME:key=value,...`, where NAME is an entry point of the group `jaxmeta.tasks`: a function of
-        keyword arguments that returns a `TaskDistribution`. A value is read as the type of the argument's default.
+      spec: `NAME` or `NAME:key=value,...`. NAME is an entry point of the group `jaxmeta.tasks`, or
+        `package.module:function`: a function of keyword arguments that returns a `TaskDistribution`. A value is read as
+        the type of the argument's default.
 
     Raises:
-      UsageError: an unknown name or option, or a value that cannot be read or is out of range.
+      UsageError: an unknown name or option, a value that cannot be read or is out of range, or a function that returns
+        something else.
 
     >>> make("grid_navi:size=4").horizon
     15
     """
-    name, _, options = spec.partition(":")
-    points = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
+    name, options = _parts(spec)
+    if ":" in name:
+        factory = plugins.import_function("--tasks", name)
+        return contracts.require_tasks(name, factory(**_read_options(name, options, factory)))._replace(name=spec)
+    points = plugins.entry_points(ENTRY_POINTS)
     require_known("--tasks", name, points)
     factory = points[name].load()
     return factory(**_read_options(name, options, factory))._replace(name=spec)
 
 
+def _parts(spec: str) -> tuple[str, str]:
+    """Name and options.
+
+    >>> _parts("grid_navi:size=4"), _parts("my.module:tasks"), _parts("my.module:tasks:size=4")
+    (('grid_navi', 'size=4'), ('my.module:tasks', ''), ('my.module:tasks', 'size=4'))
+    """
+    name, _, rest = spec.partition(":")
+    function, _, options = rest.partition(":")
+    is_path = function.isidentifier() and name not in plugins.entry_points(ENTRY_POINTS)
+    return (f"{name}:{function}", options) if is_path else (name, rest)
+
+
 def _read_options(name: str, options: str, factory: Any) -> dict[str, Any]:
     parameters = inspect.signature(factory).parameters
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty:
+            raise UsageError(f"{name} must have a default for each of its arguments, got none for {key!r}.")
     read = {}
     for option in filter(None, options.split(",")):
         key, equals, text = option.partition("=")

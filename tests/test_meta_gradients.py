@@ -64,7 +64,8 @@ def to_float64(tree):
 def grid_objective(grid, method="maml", **settings):
     """A method's objective on a small GridNavi as a function of a flat float64 vector, at fixed sampled data."""
     parts = recipes.make_parts(grid, recipes.resolve_settings("maml", grid, **TINY | settings))
-    adapter, objective = recipes.gradient_based(parts, **METHODS[method])
+    adapter = recipes.learner_by_gradient(parts, **METHODS[method])
+    objective = recipes.scored(parts, adapter)
     task = Task(grid.sample(jax.random.key(3), "train"), None)
     meta = adapter.init(jax.random.key(4))
     flat, unravel = ravel_pytree(to_float64(meta))
@@ -111,7 +112,8 @@ def test_meta_gradient_matches_finite_differences(grid, method, settings):
 @pytest.mark.usefixtures("float64")
 def test_hypers_are_not_learned(grid):
     parts = recipes.make_parts(grid, recipes.resolve_settings("maml", grid, **TINY))
-    adapter, objective = recipes.gradient_based(parts)
+    adapter = recipes.learner_by_gradient(parts)
+    objective = recipes.scored(parts, adapter)
     meta = adapter.init(jax.random.key(0))
     task = Task(grid.sample(jax.random.key(3), "train"), None)
     gradient = jax.jit(jax.grad(lambda meta: objective(jax.random.key(1), meta, task, None)[0]))(meta)
@@ -121,7 +123,8 @@ def test_hypers_are_not_learned(grid):
 def test_fomaml_is_the_gradient_at_the_adapted_parameters(grid):
     settings = recipes.resolve_settings("fomaml", grid, **TINY | {"rounds": 1})
     parts = recipes.make_parts(grid, settings)
-    adapter, objective = recipes.gradient_based(parts, first_order=True)
+    adapter = recipes.learner_by_gradient(parts, first_order=True)
+    objective = recipes.scored(parts, adapter)
     task = Task(grid.sample(jax.random.key(3), "train"), None)
     meta, key = adapter.init(jax.random.key(4)), jax.random.key(5)
     first_order = jax.jit(jax.grad(lambda meta: objective(key, meta, task, None)[0]))(meta).params
@@ -159,7 +162,8 @@ def test_inner_step_size_zero_is_plain_training(grid):
     gradients = {}
     for options in ({}, {"first_order": True}):
         parts = recipes.make_parts(grid, recipes.resolve_settings("maml", grid, **TINY | {"learning_rate": 0.0}))
-        adapter, objective = recipes.gradient_based(parts, **options)
+        adapter = recipes.learner_by_gradient(parts, **options)
+        objective = recipes.scored(parts, adapter)
         meta = adapter.init(jax.random.key(4))
         task = Task(grid.sample(jax.random.key(3), "train"), None)
 
@@ -176,7 +180,8 @@ def test_inner_step_size_zero_is_plain_training(grid):
 def test_zero_inner_gradient_gives_a_finite_meta_gradient(grid):
     """A value network of zeros without rewards to explain has nowhere to go; its meta-gradient must still be finite."""
     parts = recipes.make_parts(grid, recipes.resolve_settings("meta_sgd", grid, **TINY | {"discount": 0.0}))
-    adapter, objective = recipes.gradient_based(parts, learned_step_sizes=True)
+    adapter = recipes.learner_by_gradient(parts, learned_step_sizes=True)
+    objective = recipes.scored(parts, adapter)
     meta = adapter.init(jax.random.key(4))
     meta = meta.replace(params=jax.tree.map(jnp.zeros_like, meta.params))
     task = Task(grid.sample(jax.random.key(3), "train"), None)
@@ -186,7 +191,8 @@ def test_zero_inner_gradient_gives_a_finite_meta_gradient(grid):
 
 def test_anil_changes_the_head_alone(grid):
     parts = recipes.make_parts(grid, recipes.resolve_settings("anil", grid, **TINY))
-    adapter, objective = recipes.gradient_based(parts, adapts=in_head)
+    adapter = recipes.learner_by_gradient(parts, adapts=in_head)
+    objective = recipes.scored(parts, adapter)
     meta = adapter.init(jax.random.key(4))
     task = Task(grid.sample(jax.random.key(3), "train"), None)
     after = jax.jit(objective)(jax.random.key(5), meta, task, None)[1].fast.params

@@ -82,7 +82,8 @@ def test_rounds_are_weighted_as_configured(grid):
     losses = {}
     for scored in ("every", "last"):
         parts = recipes.make_parts(grid, recipes.resolve_settings("maml", grid, **TINY | {"scored_rounds": scored}))
-        adapter, objective = recipes.gradient_based(parts)
+        adapter = recipes.learner_by_gradient(parts)
+        objective = recipes.scored(parts, adapter)
         meta = adapter.init(jax.random.key(0))
         task = Task(grid.sample(jax.random.key(1), "train"), None)
         losses[scored] = float(jax.jit(objective)(jax.random.key(2), meta, task, None)[0])

@@ -14,6 +14,7 @@ from jaxmeta.recipes import GROUPS
 SOURCES = Path(jaxmeta.__file__).parent
 LAYERS = [
     {"errors", "base"},
+    {"plugins", "contracts"},
     {"trees", "config", "tasks", "statistics", "costs", "interrupts", "compilation_cache"},
     {"losses", "networks", "replay"},
     {"agents", "adapters", "lifetime"},

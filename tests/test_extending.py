@@ -1,0 +1,203 @@
+"""A user's own tasks and methods: the guide's files run as they stand, and what does not fit is refused."""
+
+import re
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxmeta
+from jaxmeta import plugins, recipes, tasks
+from jaxmeta.base import MetaState, TaskDistribution
+from jaxmeta.cli import USAGE_STATUS, main
+from jaxmeta.errors import UsageError
+from tests.conftest import TINY
+
+GUIDE = Path(__file__).parent.parent / "docs" / "extending.md"
+FILES = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The guide's files in a folder that commands are given in."""
+    for name, text in FILES:
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    for name, _ in FILES:
+        sys.modules.pop(name.removesuffix(".py"), None)
+
+
+def test_the_guide_has_its_files():
+    assert [name for name, _ in FILES] == ["heavy_cartpole.py", "doors.py", "noisy.py"]
+
+
+def test_tasks_in_ten_lines_take_options(folder):
+    body = dict(FILES)["heavy_cartpole.py"].split("def heavy_cartpole")[1]
+    assert len([line for line in body.splitlines() if line.strip()]) <= 10
+    made = tasks.make("heavy_cartpole:heavy_cartpole:heaviest=40")
+    assert made.name == "heavy_cartpole:heavy_cartpole:heaviest=40"
+    gravity = jax.vmap(lambda key: made.sample(key, "train").gravity)(jax.random.split(jax.random.key(0), 64))
+    assert 30 < gravity.max() < 40
+    assert made.tasks_seen("test")
+
+
+def test_a_users_own_tasks_and_method_train_and_come_back(folder):
+    settings = TINY | {"steps": 0, "meta_steps": 2}
+    learner, state = jaxmeta.train("noisy:noisy_maml", "doors:doors", run_dir="run", **settings)
+    assert int(state.step) == 2
+    _, restored, distribution, config = jaxmeta.restore("run")
+    assert (config["recipe"], distribution.name) == ("noisy:noisy_maml", "doors:doors")
+    assert jax.tree.all(jax.tree.map(lambda one, other: bool(jnp.all(one == other)), state, restored))
+    starts = [learner.adapter.begin(jax.random.key(seed), state.meta, None)[0].params for seed in (0, 1)]
+    assert not jnp.allclose(starts[0]["exploration"], starts[1]["exploration"])
+
+
+def test_entry_points_of_recipes_are_found(folder, monkeypatch):
+    class Point:
+        @staticmethod
+        def load():
+            return plugins.import_function("recipe", "noisy:noisy_maml")
+
+    monkeypatch.setattr(plugins, "entry_points", lambda group: {"noisy": Point} if "recipes" in group else {})
+    assert recipes.available()["noisy"] == "MAML from a start with noise on its parameters."
+    assert recipes.find("noisy").summary == recipes.available()["noisy"]
+    with pytest.raises(UsageError, match="Did you mean 'noisy'"):
+        recipes.find("nosy")
+
+
+def fitting(**changes) -> TaskDistribution:
+    return tasks.make("grid_navi:size=3,horizon=4")._replace(**changes)
+
+
+class Changed:
+    """A GridNavi some of whose methods are others."""
+
+    def __init__(self, **methods):
+        self.env = fitting().env
+        vars(self).update(methods)
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+
+def five_values(key, state, action, params):
+    return fitting().env.step(key, state, action, params)[:5]
+
+
+def python_branch(key, params):
+    return fitting().env.reset(key, params) if params.goal[0] > 1 else None
+
+
+def no_final_observation(key, state, action, params):
+    *most, info = fitting().env.step(key, state, action, params)
+    return (*most, {name: value for name, value in info.items() if name != "final_observation"})
+
+
+def two_rewards(key, state, action, params):
+    observation, state, reward, *rest = fitting().env.step(key, state, action, params)
+    return observation, state, jnp.stack([reward, reward]), *rest
+
+
+TASKS = {
+    "nothing": (lambda: None, "mine:tasks must return a TaskDistribution, got None."),
+    "horizon": (lambda: fitting(horizon=0), "mine:tasks horizon must be an integer of at least 1, got 0."),
+    "splits": (
+        lambda: fitting(splits=("train",)),
+        "mine:tasks splits must hold train, validation, test, got ('train',).",
+    ),
+    "sample": (lambda: fitting(sample=lambda key: key), "mine:tasks sample must be traceable by JAX, got TypeError: "),
+    "other_split": (
+        lambda: fitting(sample=lambda key, split: jnp.zeros(2 if split == "test" else 3)),
+        "mine:tasks sample of the split 'test' must give what the split 'train' gives, float32[3], got float32[2].",
+    ),
+    "reset": (lambda: fitting(env=Changed(reset=python_branch)), "mine:tasks env.reset must be traceable by JAX, got "),
+    "five": (
+        lambda: fitting(env=Changed(step=five_values)),
+        "mine:tasks env.step must return observation, state, reward, terminated, truncated and info, got '5 values'.",
+    ),
+    "final": (
+        lambda: fitting(env=Changed(step=no_final_observation)),
+        "mine:tasks env.step info must hold 'final_observation', the successor before a reset, got ",
+    ),
+    "reward": (lambda: fitting(env=Changed(step=two_rewards)), "mine:tasks env.step reward must be a scalar, got "),
+    "argument": (lambda size: None, "mine:tasks must have a default for each of its arguments, got none for 'size'."),
+}
+
+
+@pytest.mark.parametrize("case", TASKS)
+def test_tasks_that_do_not_fit_are_refused(case, monkeypatch):
+    function, sentence = TASKS[case]
+    monkeypatch.setattr(plugins, "import_function", lambda argument, path: function)
+    with pytest.raises(UsageError) as refused:
+        tasks.make("mine:tasks")
+    assert str(refused.value).startswith(sentence)
+    assert "\n" not in str(refused.value)
+
+
+def maml(parts):
+    return recipes.compose(parts, recipes.learner_by_gradient(parts))
+
+
+def growing(parts):
+    learner = maml(parts)
+
+    def update(key, state, env_params):
+        state, metrics = learner.update(key, state, env_params)
+        return state.replace(carried=jnp.zeros(3)), metrics
+
+    return learner._replace(update=update)
+
+
+LEARNERS = {
+    "nothing": (lambda parts: None, "mine:method must return a MetaLearner, got None."),
+    "state": (
+        lambda parts: maml(parts)._replace(init=lambda key: {"meta": key}),
+        "mine:method init must return a MetaState, got ",
+    ),
+    "untraceable": (
+        lambda parts: maml(parts)._replace(update=lambda key, state, env_params: float(state.step)),
+        "mine:method update must be traceable by JAX, got ConcretizationTypeError: ",
+    ),
+    "state_alone": (
+        lambda parts: maml(parts)._replace(update=lambda key, state, env_params: state),
+        "mine:method update must return a state and a dictionary of metrics, got ",
+    ),
+    "growing": (growing, "mine:method update must return a state like the one it takes, "),
+    "metrics": (
+        lambda parts: maml(parts)._replace(update=lambda key, state, env_params: (state, {"loss": jnp.zeros(())})),
+        "mine:method update must report loss and return, got ['loss'].",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LEARNERS)
+def test_methods_that_do_not_fit_are_refused(case, grid, monkeypatch):
+    function, sentence = LEARNERS[case]
+    monkeypatch.setattr(plugins, "import_function", lambda argument, path: function)
+    with pytest.raises(UsageError) as refused:
+        recipes.make_recipe("mine:method", grid, **TINY)
+    assert str(refused.value).startswith(sentence)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_mistyped_path_is_one_sentence(folder, capsys):
+    for argv, sentence in (
+        (["--tasks", "dors:doors"], "--tasks must name a module that can be imported, got 'dors:doors' "),
+        (["--tasks", "doors:dors"], "--tasks doors: must be one of "),
+        (["--recipe", "noisy:noisy_mam"], "recipe noisy: must be one of "),
+    ):
+        assert main(["train", *argv]) == USAGE_STATUS
+        told = capsys.readouterr().err.splitlines()
+        assert len(told) == 1
+        assert told[0].startswith(sentence)
+    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {name for name, _ in FILES}
+
+
+def test_a_learner_that_fits_is_kept(grid, monkeypatch):
+    monkeypatch.setattr(plugins, "import_function", lambda argument, path: maml)
+    learner = recipes.make_recipe("mine:method", grid, **TINY)
+    assert isinstance(jax.eval_shape(learner.init, jax.random.key(0)), MetaState)
