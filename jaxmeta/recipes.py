@@ -298,7 +298,9 @@ def _finetune(parts: Parts) -> MetaLearner:
 RECIPES = {
     "maml": Recipe("MAML: learns where gradient steps start from.", _trained_by(meta_gradient)),
     "fomaml": Recipe(
-        "First-order MAML: MAML with the inner gradients held constant.", _trained_by(meta_gradient, first_order=True)
+        "First-order MAML: MAML with the inner gradients held constant.",
+        _trained_by(meta_gradient, first_order=True),
+        {"grid_navi": {"inner_steps": 10, "learning_rate": 0.3, "outer_learning_rate": 1e-3}},
     ),
     "anil": Recipe(
         "ANIL: MAML whose inner loop changes the last layer alone.", _trained_by(meta_gradient, adapts=in_head)
