@@ -131,7 +131,8 @@ def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts) 
     """Finds what returns most after the last round on validation tasks, one coordinate after another.
 
     Every step size is tried with each kind of target, then with each exploration rate, then with more or fewer gradient
-    steps for as long as that helps. All are tried in the same tasks with the same keys.
+    steps for as long as that helps, and with each kind of target again. All are tried in the same tasks with the same
+    keys.
     """
     task_key, start_key, life_key = jax.random.split(key, 3)
     env_params = sample_tasks(task_key, tasks, "validation", TUNING_TASKS)
@@ -149,18 +150,18 @@ def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts) 
 
     middle = len(INNER_STEPS) // 2
     best = max((over_step_sizes(INNER_STEPS[middle], n_step, EPSILONS[0]) for n_step in N_STEPS), key=_by_return)
-    n_step = best.choice.n_step
-    others = (over_step_sizes(INNER_STEPS[middle], n_step, epsilon) for epsilon in EPSILONS[1:])
-    best = max(best, *others, key=_by_return)
-    start = best
+    others = (over_step_sizes(INNER_STEPS[middle], best.choice.n_step, epsilon) for epsilon in EPSILONS[1:])
+    start = best = max(best, *others, key=_by_return)
     for direction in (INNER_STEPS[middle + 1 :], INNER_STEPS[:middle][::-1]):
-        for inner_steps in direction:
-            tried = over_step_sizes(inner_steps, n_step, best.choice.epsilon)
+        for inner_steps in direction if best is start else ():
+            tried = over_step_sizes(inner_steps, best.choice.n_step, best.choice.epsilon)
             if _by_return(tried) <= _by_return(best):
                 break
             best = tried
-        if best is not start:
-            break
+    if best is not start:  # what the targets are worth depends on how long is learned from them
+        n_steps = (n_step for n_step in N_STEPS if n_step != best.choice.n_step)
+        again = (over_step_sizes(best.choice.inner_steps, n_step, best.choice.epsilon) for n_step in n_steps)
+        best = max(best, *again, key=_by_return)
     return best
 
 

@@ -156,6 +156,21 @@ def test_tuning_finds_the_best_of_a_hill(grid, best, tried):
     assert asked == tried
 
 
+def test_tuning_tries_the_other_targets_again(grid):
+    """Where one-step targets win under few gradient steps, and Monte-Carlo targets under many."""
+
+    def programs(inner_steps, n_step):
+        def program(key, params, learning_rates, epsilon, env_params):
+            worth = (1.0 if n_step == 1 else 0.5) if inner_steps <= 100 else (2.0 if n_step == 1 else 3.0)
+            returns = np.full((len(learning_rates), 32, 2), worth + (inner_steps == 300))
+            return Measured(returns, returns[..., 0])
+
+        return program
+
+    found = baselines.tune(jax.random.key(0), grid, programs, lambda key, count: None)
+    assert (found.choice.inner_steps, found.choice.n_step, found.validation_return) == (300, 0, 4.0)
+
+
 def test_compare_pools_seeds_and_ranks(report):
     better = {**report, "train_seed": 1, "task_scores": [0.9] * 6}
     rows = evaluation.compare([report, better])
