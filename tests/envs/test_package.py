@@ -24,4 +24,4 @@ def test_another_name_is_refused():
 
 def test_the_command_line_can_list_every_distribution():
     summaries = jaxmeta.tasks.available()
-    assert all(20 < len(summaries[name]) <= 120 for name in ("grid_navi", "cartpole", "probe"))
+    assert all(20 < len(summaries[name]) <= 120 for name in ("grid_navi", "cartpole", "maze", "probe"))

@@ -13,7 +13,12 @@ from gymnax.wrappers import FlattenObservationWrapper, LogWrapper
 import jaxmeta_envs
 from jaxmeta.errors import UsageError
 
-SPECS = ["grid_navi:size=3,horizon=4,goals=split,holdout=2", "cartpole:horizon=20", "probe:number=3"]
+SPECS = [
+    "grid_navi:size=3,horizon=4,goals=split,holdout=2",
+    "cartpole:horizon=20",
+    "maze:size=5,horizon=12",
+    "probe:number=3",
+]
 TASKS = 8
 STEPS = 50
 
@@ -157,7 +162,7 @@ class TestDistribution:
             _, state = env.reset(jax.random.key(1), params)
             _, _, reward, *_ = env.step(jax.random.key(2), state, jnp.array(1), params)
             dtypes = {leaf.dtype for leaf in jax.tree.leaves((params, made(spec).describe(params), reward))}
-        assert dtypes <= {jnp.dtype("float32"), jnp.dtype("int32")}
+        assert dtypes <= {jnp.dtype("float32"), jnp.dtype("int32"), jnp.dtype("bool")}
 
     def test_sample_is_a_function_of_its_key(self, spec):
         single = made(spec).sample(jax.random.split(jax.random.key(0), TASKS)[1], "train")
@@ -211,6 +216,8 @@ class TestDistribution:
         ("cartpole:horizon=0", "cartpole:horizon must be from 1 to 1000, got 0."),
         ("cartpole:horizon=1001", "cartpole:horizon must be from 1 to 1000, got 1001."),
         ("cartpole:signs=plane", "cartpole:signs must be one of both, plain, got 'plane'."),
+        ("maze:size=6", "maze:size must be odd and at least 5, got 6."),
+        ("maze:size=5,horizon=7", "maze:horizon must be at least 8, the moves to the farthest goal, got 7."),
         ("probe:number=0", "probe:number must be from 1 to 6, got 0."),
         ("probe:number=7", "probe:number must be from 1 to 6, got 7."),
     ],
