@@ -5,6 +5,7 @@ import pytest
 
 import jaxmeta.tasks
 import jaxmeta_envs
+from jaxmeta.errors import UsageError
 
 
 def test_importing_the_package_loads_neither_jax_nor_gymnax():
@@ -24,4 +25,17 @@ def test_another_name_is_refused():
 
 def test_the_command_line_can_list_every_distribution():
     summaries = jaxmeta.tasks.available()
-    assert all(20 < len(summaries[name]) <= 120 for name in ("grid_navi", "cartpole", "maze", "probe"))
+    assert all(20 < len(summaries[name]) <= 120 for name in ("grid_navi", "cartpole", "maze", "probe", "xland"))
+
+
+def test_the_list_does_without_optional_packages():
+    program = "import sys; sys.modules['xminigrid'] = None; import jaxmeta.tasks; print(*jaxmeta.tasks.available())"
+    listed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert "xland" in listed.split()
+
+
+def test_a_missing_optional_package_is_told_in_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "xminigrid", None)
+    with pytest.raises(UsageError) as caught:
+        jaxmeta_envs.make("xland")
+    assert str(caught.value) == "xland needs the package xminigrid: pip install 'jaxmeta[xland]'."

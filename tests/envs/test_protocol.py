@@ -1,6 +1,7 @@
 """What every task distribution and its environment must do."""
 
 import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,14 @@ from gymnax.wrappers import FlattenObservationWrapper, LogWrapper
 import jaxmeta_envs
 from jaxmeta.errors import UsageError
 
-SPECS = [
+WITH_ORACLE = [
     "grid_navi:size=3,horizon=4,goals=split,holdout=2",
     "cartpole:horizon=20",
     "maze:size=5,horizon=12",
     "probe:number=3",
 ]
+no_xminigrid = pytest.mark.skipif(importlib.util.find_spec("xminigrid") is None, reason="xminigrid is not installed")
+SPECS = [*WITH_ORACLE, pytest.param("xland:size=5,horizon=20,distractors=0", marks=no_xminigrid)]
 TASKS = 8
 STEPS = 50
 
@@ -162,7 +165,7 @@ class TestDistribution:
             _, state = env.reset(jax.random.key(1), params)
             _, _, reward, *_ = env.step(jax.random.key(2), state, jnp.array(1), params)
             dtypes = {leaf.dtype for leaf in jax.tree.leaves((params, made(spec).describe(params), reward))}
-        assert dtypes <= {jnp.dtype("float32"), jnp.dtype("int32"), jnp.dtype("bool")}
+        assert dtypes <= {jnp.dtype(name) for name in ("float32", "int32", "uint8", "bool")}
 
     def test_sample_is_a_function_of_its_key(self, spec):
         single = made(spec).sample(jax.random.split(jax.random.key(0), TASKS)[1], "train")
@@ -170,18 +173,10 @@ class TestDistribution:
         descriptions = np.unique(jax.vmap(made(spec).describe)(drawn(spec)), axis=0)
         assert (len(descriptions) > 1) != spec.startswith("probe")
 
-    def test_describe_and_oracle_are_float32_and_vmap(self, spec):
-        descriptions = jax.jit(jax.vmap(made(spec).describe))(drawn(spec))
-        returns = jax.jit(jax.vmap(made(spec).oracle))(drawn(spec))
-        assert (descriptions.ndim, descriptions.dtype) == (2, jnp.float32)
-        assert (returns.shape, returns.dtype) == ((TASKS,), jnp.float32)
-
-    def test_oracle_bounds_what_random_lives_earn(self, spec):
-        lives = jax.tree.map(np.asarray, {name: lived(spec)[name] for name in ("reward", "terminated", "truncated")})
-        for index, best in enumerate(jax.vmap(made(spec).oracle)(drawn(spec)).tolist()):
-            ends = np.flatnonzero(lives["terminated"][index] | lives["truncated"][index]) + 1
-            for episode in np.split(lives["reward"][index], ends)[:-1]:
-                assert episode.sum() <= best + 1e-5
+    def test_describe_is_float32_of_one_length_and_vmaps(self, spec):
+        descriptions = [jax.jit(jax.vmap(made(spec).describe))(drawn(spec, split)) for split in made(spec).splits]
+        assert {(described.ndim, described.dtype) for described in descriptions} == {(2, jnp.dtype("float32"))}
+        assert len({described.shape for described in descriptions}) == 1
 
     def test_train_tasks_are_seen(self, spec):
         assert made(spec).tasks_seen("train") is True
@@ -196,6 +191,20 @@ class TestDistribution:
 
     def test_suggested_discount(self, spec):
         assert 0 < made(spec).suggested["discount"] < 1
+
+
+@pytest.mark.parametrize("spec", WITH_ORACLE)
+class TestOracle:
+    def test_is_float32_and_vmaps(self, spec):
+        returns = jax.jit(jax.vmap(made(spec).oracle))(drawn(spec))
+        assert (returns.shape, returns.dtype) == ((TASKS,), jnp.float32)
+
+    def test_bounds_what_random_lives_earn(self, spec):
+        lives = jax.tree.map(np.asarray, {name: lived(spec)[name] for name in ("reward", "terminated", "truncated")})
+        for index, best in enumerate(jax.vmap(made(spec).oracle)(drawn(spec)).tolist()):
+            ends = np.flatnonzero(lives["terminated"][index] | lives["truncated"][index]) + 1
+            for episode in np.split(lives["reward"][index], ends)[:-1]:
+                assert episode.sum() <= best + 1e-5
 
 
 @pytest.mark.parametrize(
@@ -218,6 +227,16 @@ class TestDistribution:
         ("cartpole:signs=plane", "cartpole:signs must be one of both, plain, got 'plane'."),
         ("maze:size=6", "maze:size must be odd and at least 5, got 6."),
         ("maze:size=5,horizon=7", "maze:horizon must be at least 8, the moves to the farthest goal, got 7."),
+        ("xland:size=4", "xland:size must be at least 5, got 4."),
+        ("xland:horizon=0", "xland:horizon must be at least 1, got 0."),
+        ("xland:depth=0", "xland:depth must be from 1 to 4, got 0."),
+        ("xland:depth=5", "xland:depth must be from 1 to 4, got 5."),
+        ("xland:distractors=-1", "xland:distractors must be from 0 to 8, got -1."),
+        ("xland:distractors=9", "xland:distractors must be from 0 to 8, got 9."),
+        (
+            "xland:size=5",
+            "xland:size must leave half of its 9 cells free of the up to 6 objects of a shifted task, got 5.",
+        ),
         ("probe:number=0", "probe:number must be from 1 to 6, got 0."),
         ("probe:number=7", "probe:number must be from 1 to 6, got 7."),
     ],
