@@ -7,6 +7,8 @@ import jaxmeta.tasks
 import jaxmeta_envs
 from jaxmeta.errors import UsageError
 
+FAMILIES = ("grid_navi", "cartpole", "acrobot", "mountain_car", "pendulum", "maze", "gymnax", "xland", "probe")
+
 
 def test_importing_the_package_loads_neither_jax_nor_gymnax():
     program = "import sys, jaxmeta_envs; sys.exit(bool({'jax', 'gymnax', 'numpy'} & set(sys.modules)))"
@@ -25,7 +27,7 @@ def test_another_name_is_refused():
 
 def test_the_command_line_can_list_every_distribution():
     summaries = jaxmeta.tasks.available()
-    assert all(20 < len(summaries[name]) <= 120 for name in ("grid_navi", "cartpole", "maze", "probe", "xland"))
+    assert all(20 < len(summaries[name]) <= 120 for name in FAMILIES)
 
 
 def test_the_list_does_without_optional_packages():

@@ -21,7 +21,14 @@ WITH_ORACLE = [
     "probe:number=3",
 ]
 no_xminigrid = pytest.mark.skipif(importlib.util.find_spec("xminigrid") is None, reason="xminigrid is not installed")
-SPECS = [*WITH_ORACLE, pytest.param("xland:size=5,horizon=20,distractors=0", marks=no_xminigrid)]
+SPECS = [
+    *WITH_ORACLE,
+    "acrobot:horizon=20",
+    "mountain_car:horizon=20",
+    "pendulum:horizon=20",
+    "gymnax:id=MountainCar-v0,vary=force@0.001@0.002+gravity@0.002@0.003,horizon=20",
+    pytest.param("xland:size=5,horizon=20,distractors=0", marks=no_xminigrid),
+]
 TASKS = 8
 STEPS = 50
 
@@ -237,6 +244,12 @@ class TestOracle:
             "xland:size=5",
             "xland:size must leave half of its 9 cells free of the up to 6 objects of a shifted task, got 5.",
         ),
+        ("acrobot:horizon=0", "acrobot:horizon must be from 1 to 1000, got 0."),
+        ("mountain_car:signs=plane", "mountain_car:signs must be one of both, plain, got 'plane'."),
+        ("pendulum:torques=1", "pendulum:torques must be from 2 to 101, or 0 for any torque, got 1."),
+        ("pendulum:torques=102", "pendulum:torques must be from 2 to 101, or 0 for any torque, got 102."),
+        ("gymnax:id=Acrobot-v2", "gymnax:id must be one of Acrobot-v1, "),
+        ("gymnax:id=Acrobot-v1,vary=link_mass_1", "gymnax:vary must be written FIELD@LOW@HIGH+FIELD@LOW@HIGH, got"),
         ("probe:number=0", "probe:number must be from 1 to 6, got 0."),
         ("probe:number=7", "probe:number must be from 1 to 6, got 7."),
     ],
