@@ -4,6 +4,7 @@ Whole rounds are stored rather than single steps, so that no window of rewards c
 of today applies to the data of yesterday. What is stored is gradient-stopped.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -73,16 +74,32 @@ def add(replay: Replay, rollout: Rollout) -> Replay:
     return Replay(rounds=rounds, written=replay.written + 1)
 
 
-def draw(key: Key, replay: Replay, batches: int, batch_size: int) -> jax.Array:
-    """Indices of `batches` batches, [batches, batch_size] int32, uniform over what is written.
+def batches(
+    key: Key, replay: Replay, steps: int, batch_size: int, discount: jax.Array, n_step: int
+) -> tuple[Callable[[jax.Array | None], Experience], jax.Array | None]:
+    """Prepares the batches of so many gradient steps, for a scan that closes over the buffer.
 
-    Where `batch_size` is 0, every batch holds every slot once, those not written yet too: `read` gives them no weight.
+    Args:
+      key: one key.
+      replay: the buffer.
+      steps: gradient steps.
+      batch_size: transitions of a batch; 0 means every slot, those not written yet too, which carry no weight. Then all
+        batches are the same one, which is read once.
+      discount: [] float32.
+      n_step: as in `read`.
+
+    Returns:
+      What reads a batch, given an entry of the second result, which is what to scan over: [steps, batch_size] int32
+      indices, uniform over what is written; or None.
     """
-    capacity, steps, envs = replay.rounds.reward.shape
+    capacity, rollout_steps, envs = replay.rounds.reward.shape
+    slots = capacity * rollout_steps * envs
     if batch_size == 0:
-        return jnp.tile(jnp.arange(capacity * steps * envs), (batches, 1))
-    filled = jnp.minimum(replay.written, capacity) * steps * envs
-    return jax.random.randint(key, (batches, batch_size), 0, filled)
+        whole = read(replay, jnp.arange(slots), discount, n_step)
+        return lambda nothing: whole, None
+    filled = jnp.minimum(replay.written, capacity) * rollout_steps * envs
+    index = jax.random.randint(key, (steps, batch_size), 0, filled)
+    return lambda index: read(replay, index, discount, n_step), index
 
 
 def read(replay: Replay, index: jax.Array, discount: jax.Array, n_step: int) -> Experience:

@@ -62,16 +62,19 @@ def test_ring_keeps_the_newest_rounds():
 
 def test_slots_that_hold_nothing_weigh_nothing():
     buffer = replay.add(replay.empty(SPEC, 3, STEPS, ENVS), make_rollout(0))
-    index = replay.draw(jax.random.key(0), buffer, 1, 0)[0]
-    batch = replay.read(buffer, index, jnp.float32(0.9), 1)
-    assert index.shape == (3 * STEPS * ENVS,)
+    read_batch, nothing = replay.batches(jax.random.key(0), buffer, 2, 0, jnp.float32(0.9), 1)
+    batch = read_batch(nothing)
+    assert nothing is None
+    assert batch.weight.shape == (3 * STEPS * ENVS,)
     assert float(batch.weight.sum()) == STEPS * ENVS
 
 
-def test_draw_covers_what_is_written_and_nothing_else():
+def test_batches_cover_what_is_written_and_nothing_else():
     buffer = replay.add(replay.empty(SPEC, 3, STEPS, ENVS), make_rollout(0))
-    drawn = replay.draw(jax.random.key(0), buffer, 8, 64)
-    assert set(np.unique(drawn)) == set(range(STEPS * ENVS))
+    read_batch, index = replay.batches(jax.random.key(0), buffer, 8, 64, jnp.float32(0.9), 1)
+    assert index.shape == (8, 64)
+    assert set(np.unique(index)) == set(range(STEPS * ENVS))
+    assert float(read_batch(index[0]).weight.sum()) == 64
 
 
 def test_what_is_stored_carries_no_gradient():

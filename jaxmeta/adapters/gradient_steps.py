@@ -119,13 +119,15 @@ def gradient_steps(
 
     def adapt(key: Key, meta: Start, fast: Learner, rollout: Rollout):
         buffer = replay.add(fast.replay, rollout)
-        index = replay.draw(key, buffer, config.inner_steps, config.batch_size)
         sizes = step_sizes(meta, fast.params)
         hypers = fast.hypers
+        read_batch, batches = replay.batches(
+            key, buffer, config.inner_steps, config.batch_size, hypers.discount, config.n_step
+        )
 
         def gradient_step(carry, index):
             params, slow, optimizer = carry
-            batch = replay.read(buffer, index, hypers.discount, config.n_step)
+            batch = read_batch(index)
             (loss, metrics), gradient = jax.value_and_grad(agent.loss, has_aux=True)(params, slow, batch, hypers)
             gradient = scale_down(adapted_part(gradient), config.max_inner_norm)
             if first_order:
@@ -138,7 +140,7 @@ def gradient_steps(
         if config.remat:
             gradient_step = jax.checkpoint(gradient_step)
         carry = (fast.params, fast.slow, fast.optimizer)
-        (params, slow, optimizer), metrics = jax.lax.scan(gradient_step, carry, index)
+        (params, slow, optimizer), metrics = jax.lax.scan(gradient_step, carry, batches, config.inner_steps)
         hypers = hypers.replace(epsilon=hypers.epsilon * hypers.epsilon_decay)
         fast = fast.replace(params=params, slow=slow, optimizer=optimizer, hypers=hypers, replay=buffer)
         return fast, jax.tree.map(lambda leaf: leaf[-1], metrics)
