@@ -213,7 +213,7 @@ def test_observations_may_be_trees():
     rollout = Rollout(percept, action, reward, never, never, observation, {})
 
     buffer = replay.add(replay.empty(spec, 2, steps, envs), rollout)
-    batch = replay.read(buffer, jnp.arange(7), jnp.float32(0.9), 1)
+    batch = replay.read(buffer, replay.look_ahead(buffer.rounds, jnp.float32(0.9), 1), jnp.arange(7))
     assert jax.tree.map(jnp.shape, batch.observation) == {"position": (7, 2), "carrying": (7,)}
     loss, _ = agent.loss(params, params, batch, GREEDY)
     assert np.isfinite(loss)
