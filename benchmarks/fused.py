@@ -1,0 +1,186 @@
+"""A meta-step of MAML over DQN written by hand as one function: what `throughput.py` holds the engine against.
+
+The same work at the same settings with the same random numbers, without agents, adapters, objectives or outer rules:
+the network is three matrix products, the loops are spelled out, and whatever the settings leave unused is left out. It
+serves DQN with double targets and squared loss, plain SGD in the inner loop on the whole replay, Monte-Carlo targets,
+two or more lives a task and the policy-gradient outer loss after every round; `require_same_work` checks that.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmeta.base import TaskDistribution
+
+SAME_WORK = {
+    "agent": "dqn",
+    "dueling": False,
+    "double": True,
+    "huber": 0.0,
+    "inner_optimizer": "sgd",
+    "batch_size": 0,
+    "n_step": 0,
+    "remat": False,
+    "tasks_per_group": 0,
+    "outer_loss": "policy_gradient",
+    "scored_rounds": "every",
+    "target_step_size": 1.0,
+}
+
+
+def require_same_work(settings: dict[str, Any]) -> None:
+    """Refuses settings that the function below does not serve."""
+    for name, value in SAME_WORK.items():
+        if settings[name] != value:
+            raise SystemExit(f"{name} must be {value!r} for the hand-fused form, got {settings[name]!r}.")
+    if settings["replay_rounds"] != settings["rounds"] or len(settings["hidden"]) != 2:
+        raise SystemExit("The hand-fused form must have a replay of all rounds and two hidden layers.")
+    if settings["lives_per_task"] < 2:
+        lives = settings["lives_per_task"]
+        raise SystemExit(f"lives_per_task must be at least 2 for the hand-fused form, got {lives}.")
+
+
+def make_fused(tasks: TaskDistribution, settings: dict[str, Any]):
+    """The function (key, params, optimizer state, env_params) -> (params, optimizer state), and the optimizer."""
+    require_same_work(settings)
+    env, horizon, s = tasks.env, tasks.horizon, settings
+    envs, steps, rounds, lives, queries = s["envs"], s["steps"], s["rounds"], s["lives_per_task"], s["query_envs"]
+    discount, temperature, stickiness = s["discount"], s["temperature"], s["stickiness"]
+    optimizer = optax.chain(optax.clip_by_global_norm(s["max_gradient_norm"]), optax.adam(s["outer_learning_rate"]))
+
+    def action_values(net, observation):
+        layers = net["params"]
+        for name in ("torso_0", "torso_1"):
+            observation = jax.nn.relu(observation @ layers[name]["kernel"] + layers[name]["bias"])
+        return observation @ layers["head"]["kernel"] + layers["head"]["bias"]
+
+    def exploring_logits(net, exploration, observation, previous_action, first, epsilon):
+        repeated = jnp.arange(exploration.size) == previous_action[..., None]
+        sticky = (stickiness * ~first)[..., None]
+        drawn = jnp.log(sticky * repeated + (1 - sticky) * jax.nn.softmax(exploration))
+        greedy = jax.lax.stop_gradient(jax.nn.log_softmax(action_values(net, observation) / temperature))
+        return jnp.logaddexp(jnp.log1p(-epsilon) + greedy, jnp.log(epsilon) + drawn)
+
+    def begin(key, env_params, count):
+        observation, state = jax.vmap(env.reset, (0, None))(jax.random.split(key, count), env_params)
+        nothing = jnp.zeros(count, jnp.int32)
+        return state, observation, nothing, jnp.ones(count, bool)
+
+    def play(key, env_params, start, count, length, logits_of, draw_key):
+        def step(carry, keys):
+            state, observation, previous_action, first = carry
+            act_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+            logits = logits_of(observation, previous_action, first)
+            action = jax.vmap(jax.random.categorical)(jax.vmap(draw_key)(act_keys), logits)
+            following, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
+                step_keys, state, action, env_params
+            )
+            seen = (observation, previous_action, first, action, reward, terminated, truncated)
+            return (state, following, action, terminated | truncated), (*seen, info["final_observation"])
+
+        return jax.lax.scan(step, start, jax.random.split(key, (length, count)))
+
+    def targets(ring):
+        """Discounted reward to the episode's end, weight of the value there, and the observation there."""
+        reward, terminated, truncated, following = ring[4], ring[5], ring[6], ring[7]
+        ends = (terminated | truncated).at[:, -1].set(True)
+
+        def backwards(later, now):
+            reward, end, terminated, following = now
+            total = reward + jnp.where(end, 0.0, discount * later[0])
+            weight = discount * jnp.where(end, ~terminated, later[1])
+            last = jnp.where(end[..., None], following, later[2])
+            return (total, weight, last), (total, weight, last)
+
+        by_time = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (reward, ends, terminated, following))
+        start = (jnp.zeros_like(by_time[0][0]), jnp.zeros_like(by_time[0][0]), jnp.zeros_like(by_time[3][0]))
+        found = jax.lax.scan(backwards, start, by_time, reverse=True)[1]
+        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), found)
+
+    def inner_loss(net, slow, ring, total, weight, last, written):
+        chosen = jnp.argmax(action_values(net, last), axis=-1)
+        value = jnp.take_along_axis(action_values(slow, last), chosen[..., None], -1)[..., 0]
+        q = jnp.take_along_axis(action_values(net, ring[0]), ring[3][..., None], -1)[..., 0]
+        errors = (total + weight * value - q) * written[:, None, None]
+        return 0.5 * jnp.sum(errors**2) / (jnp.sum(written) * steps * envs)
+
+    def one_life(key, params, env_params):
+        begin_key, live_key = jax.random.split(key)
+        start = begin(jax.random.split(begin_key)[1], env_params, envs)
+        exploration = params["exploration"]
+        uniform = lambda *_: jnp.zeros((envs, exploration.size))  # noqa: E731
+        shapes = jax.eval_shape(lambda key: play(key, env_params, start, envs, steps, uniform, _second)[1], key)
+        ring = jax.tree.map(lambda leaf: jnp.zeros((rounds, *leaf.shape), leaf.dtype), shapes)
+
+        def one_round(carry, now):
+            net, epsilon, ring, where = carry
+            index, key = now
+            rollout_key, _, score_key = jax.random.split(key, 3)
+            fixed, logits = jax.lax.stop_gradient((net, exploration))
+            act = lambda x, previous, first: exploring_logits(fixed, logits, x, previous, first, epsilon)  # noqa: E731
+            where, taken = play(rollout_key, env_params, where, envs, steps, act, _second)
+            explored = jax.nn.log_softmax(exploring_logits(net, exploration, taken[0], taken[1], taken[2], epsilon))
+            explored = jnp.sum(jnp.take_along_axis(explored, taken[3][..., None], -1))
+            ring = jax.tree.map(lambda ring, new: ring.at[index].set(new), ring, taken)
+            total, weight, last = targets(ring)
+            written = (jnp.arange(rounds) <= index).astype(jnp.float32)
+
+            def gradient_step(net, _):
+                # With a target step size of 1 the slow parameters are the same ones, and derived through all the same.
+                gradient = jax.grad(inner_loss)(net, net, ring, total, weight, last, written)
+                norm = jnp.sqrt(jnp.maximum(_squared_norm(gradient), s["max_inner_norm"] ** 2))
+                scale = s["learning_rate"] * (s["max_inner_norm"] / norm if s["max_inner_norm"] else 1.0)
+                return jax.tree.map(lambda leaf, change: leaf - scale * change, net, gradient), None
+
+            net, _ = jax.lax.scan(gradient_step, net, None, s["inner_steps"])
+
+            reset_key, query_key = jax.random.split(score_key)
+            adapted = jax.lax.stop_gradient(net)
+            exploit = lambda observation, *_: action_values(adapted, observation) / temperature  # noqa: E731
+            fresh = begin(reset_key, env_params, queries)
+            _, query = play(query_key, env_params, fresh, queries, horizon, exploit, lambda key: key)
+            done = query[5] | query[6]
+            score = policy_gradient(net, query[0], query[3], query[4], done)
+            episode = jnp.sum(query[4] * (jnp.cumsum(done, axis=0) - done == 0), axis=0)
+            return (net, epsilon * s["epsilon_decay"], ring, where), (score, explored, jnp.mean(episode))
+
+        carry = (params["network"], jnp.float32(s["epsilon"]), ring, start)
+        return jax.lax.scan(one_round, carry, (jnp.arange(rounds), jax.random.split(live_key, rounds)))[1]
+
+    def policy_gradient(net, observation, action, reward, done):
+        def backwards(later, now):
+            total = now[0] + s["outer_discount"] * ~now[1] * later
+            return total, total
+
+        returns = jax.lax.scan(backwards, jnp.zeros(queries), (reward, done), reverse=True)[1]
+        advantage = returns - (jnp.sum(returns, axis=1, keepdims=True) - returns) / (queries - 1)
+        log_probs = jax.nn.log_softmax(action_values(net, observation) / temperature)
+        chosen = jnp.take_along_axis(log_probs, action[..., None], -1)[..., 0]
+        entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+        return horizon * (jnp.mean(-chosen * advantage) - s["entropy"] * jnp.mean(entropy))
+
+    def task_loss(params, key, env_params):
+        keys = jax.random.split(jax.random.split(key)[1], lives)
+        scores, explored, episodes = jax.vmap(one_life, (0, None, None))(keys, params, env_params)
+        following = jnp.cumsum((episodes / rounds)[:, ::-1], axis=1)[:, ::-1]
+        advantage = following - (jnp.sum(following, axis=0) - following) / (lives - 1)
+        return jnp.mean(scores) - jnp.mean(jnp.sum(explored * jax.lax.stop_gradient(advantage), axis=1))
+
+    def meta_step(key, params, optimizer_state, env_params):
+        keys = jax.random.split(key, s["tasks_per_batch"])
+        gradients = jax.vmap(jax.grad(task_loss), (None, 0, 0))(params, keys, env_params)
+        gradient = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
+        changes, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        return optax.apply_updates(params, changes), optimizer_state
+
+    return meta_step, optimizer
+
+
+def _second(key):
+    return jax.random.split(key)[1]
+
+
+def _squared_norm(tree):
+    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
