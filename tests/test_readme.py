@@ -1,0 +1,29 @@
+"""What the README shows is what runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_example_in_python_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert int(names["state"].step) == 1
+    assert {"loss", "return"} <= set(names["metrics"])
+
+
+def test_every_recipe_and_family_is_listed():
+    from jaxmeta import recipes, tasks
+
+    for name in [*recipes.available(), *tasks.available()]:
+        assert re.search(rf"`{name}[`:]", README), name
+
+
+def test_linked_files_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (Path(__file__).parent.parent / target).exists(), target
