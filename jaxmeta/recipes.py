@@ -160,17 +160,18 @@ def make_parts(tasks: TaskDistribution, settings: Mapping[str, Any]) -> Parts:
 
 
 def spec_of(tasks: TaskDistribution) -> Spec:
-    """Reads shapes and dtypes off one task of a distribution."""
-    key = jax.random.key(0)
-    env_params = tasks.sample(key, "train")
-    observations, actions = tasks.env.observation_space(env_params), tasks.env.action_space(env_params)
-    observation, _ = jax.eval_shape(tasks.env.reset, key, env_params)
-    return Spec(
-        observation=observation,
-        action=jax.eval_shape(actions.sample, key),
-        num_observations=getattr(observations, "n", None),
-        num_actions=getattr(actions, "n", None),
-    )
+    """Reads shapes and dtypes off one task of a distribution, by tracing alone: nothing is compiled."""
+    sizes = []
+
+    def look(key):
+        env_params = tasks.sample(key, "train")
+        observations, actions = tasks.env.observation_space(env_params), tasks.env.action_space(env_params)
+        sizes.extend([getattr(observations, "n", None), getattr(actions, "n", None)])
+        return tasks.env.reset(key, env_params)[0], actions.sample(key)
+
+    observation, action = jax.eval_shape(look, jax.random.key(0))
+    num_observations, num_actions = sizes
+    return Spec(observation, action, num_observations, num_actions)
 
 
 def _no_context(key: jax.Array, env_params: PyTree) -> Task:

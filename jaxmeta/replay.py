@@ -118,7 +118,7 @@ def _to_the_end(reward: jax.Array, ends: jax.Array, discount: jax.Array):
 
     nothing = jnp.zeros((), jnp.result_type(reward, discount))
     start = (nothing, jnp.ones_like(nothing), jnp.zeros((), jnp.int32))
-    return jax.lax.scan(backwards, start, (reward, ends, jnp.arange(len(reward))), reverse=True)[1]
+    return jax.lax.scan(backwards, start, (reward, ends, jnp.arange(len(reward), dtype=jnp.int32)), reverse=True)[1]
 
 
 def _n_steps(reward: jax.Array, ends: jax.Array, discount: jax.Array, n_step: int):
@@ -129,7 +129,7 @@ def _n_steps(reward: jax.Array, ends: jax.Array, discount: jax.Array, n_step: in
     taken = jnp.sum(alive, axis=1)
     powers = jnp.cumprod(jnp.concatenate([jnp.ones(1, discount.dtype), jnp.broadcast_to(discount, (n_step,))]))
     total = jnp.sum(reward[ahead] * alive * powers[:-1], axis=1)
-    return total, powers[taken], jnp.arange(len(reward)) + taken - 1
+    return total, powers[taken], jnp.arange(len(reward), dtype=jnp.int32) + taken.astype(jnp.int32) - 1
 
 
 def read(replay: Replay, windows: Windows, index: jax.Array) -> Experience:

@@ -85,8 +85,11 @@ class Pendulum(FromGymnax):
         return spaces.Discrete(self.torques) if self.torques else super().action_space(params)
 
 
-pendulum_with = functools.cache(Pendulum)
-"""The pendulum with so many torques: one instance each, since gymnax compiles anew for every instance."""
+@functools.cache
+def pendulum_with(torques: int) -> Pendulum:
+    """The pendulum with so many torques: one instance each, as in `environment_of`."""
+    with jax.ensure_compile_time_eval():
+        return Pendulum(torques)
 
 
 class Physics(NamedTuple):

@@ -147,8 +147,12 @@ def with_task(params_class: type) -> type:
 
 @functools.cache
 def environment_of(env_id: str) -> FromGymnax:
-    """The environment of an id: one instance each, since gymnax compiles anew for every instance."""
-    return FromGymnax(env_id)
+    """The environment of an id: one instance each, since gymnax compiles anew for every instance.
+
+    Its constants are real arrays even where it is first asked for inside a trace, which it outlives.
+    """
+    with jax.ensure_compile_time_eval():
+        return FromGymnax(env_id)
 
 
 @functools.cache
@@ -212,7 +216,7 @@ def from_gymnax(
     env = environment_of(env_id)
     varied = _read_fields(env, bounds)
     kept = env.kept
-    limit = int(getattr(env.standard_params, HORIZON)) if horizon is None else horizon
+    limit = int(getattr(env.inner.default_params, HORIZON)) if horizon is None else horizon
     classes_of_whole = 1 + sum(int(bounds.high - bounds.low) for bounds in varied.whole.values())
     labelled = (kept is not None and kept.label is not None) or classes_of_whole >= CELLS
     has_shift = bool(varied.real) and not PROBABILITIES.keys() & varied.real.keys()

@@ -11,7 +11,7 @@ from gymnax.environments import environment, spaces
 
 from jaxmeta.errors import UsageError
 from jaxmeta_envs import splits
-from jaxmeta_envs.from_gymnax import from_gymnax, gymnax_tasks
+from jaxmeta_envs.from_gymnax import environment_of, from_gymnax, gymnax_tasks
 from jaxmeta_envs.known_environments import KEPT
 
 VARY = {
@@ -452,3 +452,11 @@ def test_a_parameter_that_cannot_be_traced_is_refused(walk):
     with pytest.raises(UsageError) as caught:
         from_gymnax("ForkedWalk-test", {"stride": (2.0, 3.0)})
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("env_id", ["FourRooms-misc", "DeepSea-bsuite", "FrozenLake-misc"])
+def test_an_environment_first_asked_for_inside_a_trace_outlives_it(env_id):
+    environment_of.cache_clear()
+    inside = jax.jit(lambda key: from_gymnax(env_id).sample(key, "train"))(jax.random.key(0))
+    outside = from_gymnax(env_id).sample(jax.random.key(0), "train")
+    jax.tree.map(np.testing.assert_allclose, inside, outside)
