@@ -23,7 +23,7 @@ SCRATCH = ["--recipe", "scratch", *TINY]
 """A run whose meta-steps do nothing, which compiles at once."""
 
 
-def canned_evaluation(learner, state, tasks, config, *, split="test", num_tasks=128, seed=0):
+def canned_evaluation(learner, state, tasks, config, *, split="test", num_tasks=128, seed=0, on_stage):
     """What `evaluate` returns, at once."""
     about = {"recipe": config["recipe"], "tasks": tasks.name, "agent": "dqn", "split": split, "num_tasks": num_tasks}
     about |= {"settings": config["settings"], "train_seed": config["seed"]}
