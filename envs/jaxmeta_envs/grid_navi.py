@@ -5,119 +5,39 @@ not show it.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
-from gymnax.environments import environment, spaces
 
 from jaxmeta.base import Key, TaskDistribution
 from jaxmeta.errors import require, require_known
+from jaxmeta_envs.grid import EnvParams, Grid, best_return
 
-MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
-"""(x, y) displacement of the actions stay, up, right, down, left."""
-GOAL_REWARD = 1.0
-STEP_REWARD = -0.1
 SPLITS = ("train", "validation", "test")
 
 
-@struct.dataclass
-class EnvState(environment.EnvState):
-    """Where the agent is, and how long the episode has lasted."""
-
-    time: Any
-    """[] int32, steps taken in this episode."""
-    position: jax.Array
-    """[2] int32, (x, y) in 0 to size - 1."""
-
-
-@struct.dataclass
-class EnvParams(environment.EnvParams):
-    """One task."""
-
-    max_steps_in_episode: Any = 15
-    """[] int32, steps after which an episode is truncated."""
-    goal: jax.Array = struct.field(default_factory=lambda: jnp.array([4, 4], jnp.int32))
-    """[2] int32, (x, y) of the goal."""
-
-
-class GridNavi(environment.Environment[EnvState, EnvParams]):
+class GridNavi(Grid[EnvParams]):
     """A square grid, entered at (0, 0). A move into a wall leaves the agent where it is.
 
-    The reward of a step is 1 if it ends on the goal and -0.1 if not, so a goal d moves away is worth at most
-    (16 - d) - 0.1 (d - 1) in 15 steps, 11.071 on average over the paper's 21 goals. No state is terminal: an episode is
-    truncated after `max_steps_in_episode` steps.
+    A goal d moves away is worth at most (16 - d) - 0.1 (d - 1) in 15 steps, 11.071 on average over the paper's 21
+    goals.
     """
 
+    moves = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
+    """(x, y) displacement of the actions stay, up, right, down, left."""
+
     def __init__(self, size: int = 5):
-        super().__init__()
-        self.size = size
+        super().__init__(size)
 
     @property
     def default_params(self) -> EnvParams:
         """The episode of the paper, with the goal in the far corner."""
         return EnvParams(goal=jnp.full((2,), self.size - 1, jnp.int32))
 
-    def move(self, position: jax.Array, action: jax.Array | int | float) -> jax.Array:
-        """Where an action leads to, [2] int32, from a position, [2] int32."""
-        return jnp.clip(position + jnp.array(MOVES, jnp.int32)[action], 0, self.size - 1)
-
-    def reward(self, position: jax.Array, params: EnvParams) -> jax.Array:
-        """Reward of a step that ends at a position, [2] int32; [] float32."""
-        on_goal = jnp.all(position == params.goal)
-        return jnp.where(on_goal, GOAL_REWARD, STEP_REWARD).astype(jnp.float32)
-
-    def step_env(
-        self, key: jax.Array, state: EnvState, action: int | float | jax.Array, params: EnvParams
-    ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[Any, Any]]:
-        """Moves the agent; deterministic."""
-        state = EnvState(time=state.time + 1, position=self.move(state.position, action))
-        info = {"discount": self.discount(state, params)}
-        return (
-            self.get_obs(state),
-            state,
-            self.reward(state.position, params),
-            self.is_terminated(state, params),
-            info,
-        )
-
-    def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
-        """Puts the agent on (0, 0); deterministic."""
-        state = EnvState(time=jnp.zeros((), jnp.int32), position=jnp.zeros((2,), jnp.int32))
-        return self.get_obs(state), state
-
-    def get_obs(self, state: EnvState, params: EnvParams | None = None, key: jax.Array | None = None) -> jax.Array:
-        """One-hot of the position, [size * size] float32: neither the goal nor the time."""
-        x, y = state.position
-        return jax.nn.one_hot(y * self.size + x, self.size**2, dtype=jnp.float32)
-
-    def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
-        """Never, [] bool."""
-        return jnp.zeros((), bool)
-
-    @property
-    def num_actions(self) -> int:
-        """Stay, up, right, down, left."""
-        return len(MOVES)
-
-    def action_space(self, params: EnvParams | None = None) -> spaces.Discrete:
-        """Indices of `MOVES`."""
-        return spaces.Discrete(len(MOVES))
-
-    def observation_space(self, params: EnvParams) -> spaces.Box:
-        """One entry a cell."""
-        return spaces.Box(0.0, 1.0, (self.size**2,), jnp.float32)
-
-    def state_space(self, params: EnvParams) -> spaces.Dict:
-        """Time and position."""
-        return spaces.Dict(
-            {
-                "time": spaces.Box(0, params.max_steps_in_episode, (), jnp.int32),
-                "position": spaces.Box(0, self.size - 1, (2,), jnp.int32),
-            }
-        )
+    def start(self, params: EnvParams) -> jax.Array:
+        """The corner (0, 0), [2] int32."""
+        return jnp.zeros((2,), jnp.int32)
 
 
 environment_of = functools.cache(GridNavi)
@@ -145,32 +65,6 @@ def goal_cells(size: int) -> np.ndarray:
     plastic = 1.324717957244746
     order = (0.5 + cells @ np.array([1 / plastic, 1 / plastic**2])) % 1
     return cells[np.argsort(order)]
-
-
-def best_return(env: GridNavi, params: EnvParams) -> jax.Array:
-    """Best return of an episode for an agent that knows the goal, by value iteration over the steps left.
-
-    Args:
-      env: the grid.
-      params: the task.
-
-    Returns:
-      The undiscounted return, [] float32.
-
-    >>> round(float(best_return(GridNavi(), EnvParams(goal=jnp.array([0, 2])))), 3)
-    13.9
-    """
-    index = jnp.arange(env.size**2)
-    cells = jnp.stack([index % env.size, index // env.size], axis=-1)
-    arrivals = jax.vmap(jax.vmap(env.move, (None, 0)), (0, None))(cells, jnp.arange(len(MOVES)))  # [cells, actions, 2]
-    rewards = jax.vmap(jax.vmap(env.reward, (0, None)), (0, None))(arrivals, params)
-    successors = arrivals[..., 1] * env.size + arrivals[..., 0]
-
-    def backup(_: jax.Array, values: jax.Array) -> jax.Array:
-        return jnp.max(rewards + values[successors], axis=-1)
-
-    values = jax.lax.fori_loop(0, params.max_steps_in_episode, backup, jnp.zeros(env.size**2, jnp.float32))
-    return values[0]
 
 
 def grid_navi(size: int = 5, horizon: int = 15, goals: str = "all", holdout: int = 7) -> TaskDistribution:

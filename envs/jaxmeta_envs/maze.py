@@ -25,14 +25,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
 
 from jaxmeta.base import Key, TaskDistribution
 from jaxmeta.errors import require, require_known
-from jaxmeta_envs.grid_navi import GOAL_REWARD, STEP_REWARD, EnvState
+from jaxmeta_envs import grid
 
-MOVES = ((0, 1), (1, 0), (0, -1), (-1, 0))
-"""(x, y) displacement of the actions up, right, down, left."""
 LOOPS = 0.25
 """Probability that a passage outside the spanning tree is open too."""
 CLASSES = {"train": 1, "validation": 0, "test": 2, "shifted": 2}
@@ -41,7 +38,7 @@ SPLITS = tuple(CLASSES)
 
 
 @struct.dataclass
-class EnvParams(environment.EnvParams):
+class EnvParams(grid.EnvParams):
     """One task."""
 
     max_steps_in_episode: Any = 40
@@ -54,17 +51,18 @@ class EnvParams(environment.EnvParams):
     """[2] int32, (x, y) of the goal."""
 
 
-class Maze(environment.Environment[EnvState, EnvParams]):
+class Maze(grid.Grid[EnvParams]):
     """A square of cells. A move into a wall or out of the square leaves the agent where it is.
 
-    The goal holds the agent: once there, it stays until the episode ends. The reward of a step is 1 if it ends on the
-    goal and -0.1 if not, so a goal d moves away is worth at most (horizon + 1 - d) - 0.1 (d - 1), and finding it late
-    still shows in the return. No state is terminal: an episode is truncated after `max_steps_in_episode` steps.
+    The goal holds the agent: once there, it stays until the episode ends. A goal d moves away is worth at most
+    (horizon + 1 - d) - 0.1 (d - 1), and finding it late still shows in the return.
     """
 
+    moves = ((0, 1), (1, 0), (0, -1), (-1, 0))
+    """(x, y) displacement of the actions up, right, down, left."""
+
     def __init__(self, size: int = 7):
-        super().__init__()
-        self.size = size
+        super().__init__(size)
 
     @property
     def default_params(self) -> EnvParams:
@@ -72,56 +70,15 @@ class Maze(environment.Environment[EnvState, EnvParams]):
         corner = jnp.full((2,), self.size - 1, jnp.int32)
         return EnvParams(walls=jnp.zeros((self.size, self.size), bool), goal=corner)
 
+    def start(self, params: EnvParams) -> jax.Array:
+        """The task's own start, [2] int32."""
+        return params.start
+
     def move(self, position: jax.Array, action: jax.Array | int | float, params: EnvParams) -> jax.Array:
         """Where an action leads to, [2] int32, from a position, [2] int32."""
-        ahead = jnp.clip(position + jnp.array(MOVES, jnp.int32)[action], 0, self.size - 1)
+        ahead = super().move(position, action, params)
         stays = params.walls[ahead[1], ahead[0]] | jnp.all(position == params.goal)
         return jnp.where(stays, position, ahead)
-
-    def reward(self, position: jax.Array, params: EnvParams) -> jax.Array:
-        """Reward of a step that ends at a position, [2] int32; [] float32."""
-        on_goal = jnp.all(position == params.goal)
-        return jnp.where(on_goal, GOAL_REWARD, STEP_REWARD).astype(jnp.float32)
-
-    def step_env(
-        self, key: jax.Array, state: EnvState, action: int | float | jax.Array, params: EnvParams
-    ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[Any, Any]]:
-        """Moves the agent; deterministic."""
-        state = EnvState(time=state.time + 1, position=self.move(state.position, action, params))
-        reward, terminated = self.reward(state.position, params), self.is_terminated(state, params)
-        return self.get_obs(state), state, reward, terminated, {"discount": self.discount(state, params)}
-
-    def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
-        """Puts the agent on the start; deterministic."""
-        state = EnvState(time=jnp.zeros((), jnp.int32), position=params.start)
-        return self.get_obs(state), state
-
-    def get_obs(self, state: EnvState, params: EnvParams | None = None, key: jax.Array | None = None) -> jax.Array:
-        """One-hot of the position, [size * size] float32: neither walls, nor goal, nor time."""
-        x, y = state.position
-        return jax.nn.one_hot(y * self.size + x, self.size**2, dtype=jnp.float32)
-
-    def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
-        """Never, [] bool."""
-        return jnp.zeros((), bool)
-
-    @property
-    def num_actions(self) -> int:
-        """Up, right, down, left."""
-        return len(MOVES)
-
-    def action_space(self, params: EnvParams | None = None) -> spaces.Discrete:
-        """Indices of `MOVES`."""
-        return spaces.Discrete(len(MOVES))
-
-    def observation_space(self, params: EnvParams) -> spaces.Box:
-        """One entry a cell."""
-        return spaces.Box(0.0, 1.0, (self.size**2,), jnp.float32)
-
-    def state_space(self, params: EnvParams) -> spaces.Dict:
-        """Time and position."""
-        time = spaces.Box(0, params.max_steps_in_episode, (), jnp.int32)
-        return spaces.Dict({"time": time, "position": spaces.Box(0, self.size - 1, (2,), jnp.int32)})
 
 
 environment_of = functools.cache(Maze)
@@ -194,26 +151,6 @@ def classify(params: EnvParams) -> jax.Array:
     return jnp.where(far, SPLITS.index("shifted"), near[jnp.sum(_odd(size, _walled(params.walls)))])
 
 
-def best_return(env: Maze, params: EnvParams) -> jax.Array:
-    """Best undiscounted return of an episode in a known task, [] float32, by value iteration over the steps left.
-
-    >>> round(float(best_return(Maze(), EnvParams(goal=jnp.array([0, 4])))), 3)
-    36.7
-    """
-    index = jnp.arange(env.size**2)
-    cells = jnp.stack([index % env.size, index // env.size], axis=-1)
-    move = jax.vmap(jax.vmap(env.move, (None, 0, None)), (0, None, None))
-    arrivals = move(cells, jnp.arange(len(MOVES)), params)  # [cells, actions, 2]
-    rewards = jax.vmap(jax.vmap(env.reward, (0, None)), (0, None))(arrivals, params)
-    successors = arrivals[..., 1] * env.size + arrivals[..., 0]
-
-    def backup(_: jax.Array, values: jax.Array) -> jax.Array:
-        return jnp.max(rewards + values[successors], axis=-1)
-
-    values = jax.lax.fori_loop(0, params.max_steps_in_episode, backup, jnp.zeros(env.size**2, jnp.float32))
-    return values[params.start[1] * env.size + params.start[0]]
-
-
 def maze(size: int = 7, horizon: int = 40) -> TaskDistribution:
     """Find a hidden goal in an unknown maze; the walls, the start and the goal are the task.
 
@@ -263,7 +200,7 @@ def maze(size: int = 7, horizon: int = 40) -> TaskDistribution:
         tasks_seen=tasks_seen,
         horizon=horizon,
         describe=describe,
-        oracle=functools.partial(best_return, env),
+        oracle=functools.partial(grid.best_return, env),
         suggested={"discount": 0.9},
     )
 

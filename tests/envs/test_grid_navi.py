@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta_envs.grid_navi import EnvParams, GridNavi, best_return, environment_of, goal_cells, grid_navi
+from jaxmeta_envs.grid import EnvParams, best_return
+from jaxmeta_envs.grid_navi import GridNavi, environment_of, goal_cells, grid_navi
 from tests.reference import grid_navi as reference
 
 

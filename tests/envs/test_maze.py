@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxmeta.errors import UsageError
-from jaxmeta_envs.maze import SPLITS, EnvParams, Maze, best_return, classify, distance_range, environment_of, maze
+from jaxmeta_envs.grid import best_return
+from jaxmeta_envs.maze import SPLITS, EnvParams, Maze, classify, distance_range, environment_of, maze
 from tests.reference import maze as reference
 
 LEVELS = 2000
