@@ -6,6 +6,7 @@ from outside it.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -16,7 +17,7 @@ from gymnax.environments.classic_control import cartpole as standard
 
 from jaxmeta.base import Key, TaskDistribution
 from jaxmeta.errors import require, require_known
-from jaxmeta_envs.splits import CLASSES, draw
+from jaxmeta_envs.splits import CLASSES, draw, only_train_seen
 
 FACTORS = {
     "gravity": (0.7, 1.4),
@@ -121,16 +122,12 @@ def cartpole(horizon: int = 200, signs: str = "both") -> TaskDistribution:
         sign = jax.random.rademacher(key_sign, (), jnp.float32) if signs == "both" else jnp.ones((), jnp.float32)
         return physics(log_factors, sign, horizon)
 
-    def tasks_seen(split: str) -> bool:
-        require_known("split", split, SPLITS)
-        return split == "train"
-
     return TaskDistribution(
         name="cartpole",
         env=ENVIRONMENT,
         sample=sample,
         splits=SPLITS,
-        tasks_seen=tasks_seen,
+        tasks_seen=functools.partial(only_train_seen, SPLITS),
         horizon=horizon,
         describe=describe,
         oracle=best_return,

@@ -25,7 +25,7 @@ from jaxmeta.errors import require, require_known
 from jaxmeta_envs import ranges
 from jaxmeta_envs.from_gymnax import FromGymnax, environment_of
 from jaxmeta_envs.ranges import Range
-from jaxmeta_envs.splits import CLASSES
+from jaxmeta_envs.splits import CLASSES, only_train_seen
 
 SPLITS = (*CLASSES, "shifted")
 MOST_STEPS = 1000
@@ -205,10 +205,6 @@ def _family(name: str, env: FromGymnax, horizon: int, signs: str, discount: floa
         params = env.standard_params.replace(max_steps_in_episode=jnp.array(horizon, jnp.int32))
         return physics.pose(params, constants, sign)
 
-    def tasks_seen(split: str) -> bool:
-        require_known("split", split, SPLITS)
-        return split == "train"
-
     def describe(params: PyTree) -> jax.Array:
         constants, sign = physics.read(params)
         places = [bounds.place(constants[name]) for name, bounds in physics.ranges.items()]
@@ -219,7 +215,7 @@ def _family(name: str, env: FromGymnax, horizon: int, signs: str, discount: floa
         env=env,
         sample=sample,
         splits=SPLITS,
-        tasks_seen=tasks_seen,
+        tasks_seen=functools.partial(only_train_seen, SPLITS),
         horizon=horizon,
         describe=describe,
         oracle=None,

@@ -29,6 +29,7 @@ from flax import struct
 from jaxmeta.base import Key, TaskDistribution
 from jaxmeta.errors import require, require_known
 from jaxmeta_envs import grid
+from jaxmeta_envs.splits import only_train_seen
 
 LOOPS = 0.25
 """Probability that a passage outside the spanning tree is open too."""
@@ -183,10 +184,6 @@ def maze(size: int = 7, horizon: int = 40) -> TaskDistribution:
         start, goal = 2 * jnp.stack([rooms % (size // 2 + 1), rooms // (size // 2 + 1)], axis=-1)
         return EnvParams(max_steps_in_episode=jnp.array(horizon, jnp.int32), walls=walls, start=start, goal=goal)
 
-    def tasks_seen(split: str) -> bool:
-        require_known("split", split, SPLITS)
-        return split == "train"
-
     def describe(params: EnvParams) -> jax.Array:
         ends = jnp.concatenate([params.start, params.goal]).astype(jnp.float32)
         return jnp.concatenate([_walled(params.walls).astype(jnp.float32), 2 * ends / (size - 1) - 1])
@@ -197,7 +194,7 @@ def maze(size: int = 7, horizon: int = 40) -> TaskDistribution:
         env=env,
         sample=sample,
         splits=SPLITS,
-        tasks_seen=tasks_seen,
+        tasks_seen=functools.partial(only_train_seen, SPLITS),
         horizon=horizon,
         describe=describe,
         oracle=functools.partial(grid.best_return, env),

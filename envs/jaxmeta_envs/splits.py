@@ -74,3 +74,16 @@ def split_of(point: jax.Array) -> str:
     """
     found = int(classify(point))
     return next(split for split, classes in CLASSES.items() if found in classes)
+
+
+def only_train_seen(splits: tuple[str, ...], split: str) -> bool:
+    """Whether tasks of a split also occur in training, where no two of the splits share a task.
+
+    Raises:
+      UsageError: an unknown split.
+
+    >>> only_train_seen(("train", "validation", "test"), "test")
+    False
+    """
+    require_known("split", split, splits)
+    return split == "train"

@@ -29,7 +29,7 @@ from gymnax.environments import environment, spaces
 
 from jaxmeta.base import Key, TaskDistribution
 from jaxmeta.errors import UsageError, require, require_known
-from jaxmeta_envs.splits import CELLS, CLASSES
+from jaxmeta_envs.splits import CELLS, CLASSES, only_train_seen
 
 if TYPE_CHECKING:
     from xminigrid.types import AgentState, RuleSet
@@ -332,16 +332,12 @@ def xland(size: int = 7, horizon: int = 100, depth: int = 1, distractors: int = 
             ruleset = _draw_of_split(key, split, depth, distractors)
         return EnvParams(max_steps_in_episode=steps, ruleset=ruleset)
 
-    def tasks_seen(split: str) -> bool:
-        require_known("split", split, SPLITS)
-        return split == "train"
-
     return TaskDistribution(
         name="xland",
         env=environment_of(size),
         sample=sample,
         splits=SPLITS,
-        tasks_seen=tasks_seen,
+        tasks_seen=functools.partial(only_train_seen, SPLITS),
         horizon=horizon,
         describe=functools.partial(describe, depth=depth + 1),
         oracle=None,
