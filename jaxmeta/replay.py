@@ -76,7 +76,7 @@ def add(replay: Replay, rollout: Rollout) -> Replay:
 
 
 class Windows(NamedTuple):
-    """What follows each stored step, as far as a target looks ahead. Leaves [C, T, E]."""
+    """What follows stored steps, as far as a target looks ahead. Leaves [B], or [C, T, E] for every stored step."""
 
     reward: jax.Array
     """float32, discounted sum of the rewards in the window."""
@@ -86,62 +86,74 @@ class Windows(NamedTuple):
     """int32, the window's last step."""
 
 
-def look_ahead(rounds: Transitions, discount: jax.Array, n_step: int) -> Windows:
-    """Looks ahead from every step.
+LookAhead = Callable[[jax.Array, jax.Array, jax.Array], Windows]
+"""`look(slot, step, env)` takes positions in the buffer, [B] int32 each, and gives windows with leaves [B]."""
+
+
+def look_ahead(rounds: Transitions, discount: jax.Array, n_step: int) -> LookAhead:
+    """Prepares to look ahead from stored steps.
 
     A window ends after `n_step` steps, at the end of its episode, or at the end of its round, whichever comes first.
-    The value at its far end is bootstrapped unless the episode terminated there.
+    The value at its far end is bootstrapped unless the episode terminated there. Windows that reach to the end of the
+    round are summed for every stored step at once, shorter ones when they are asked for.
 
     Args:
       rounds: leaves [C, T, E, ...].
       discount: [] float32.
       n_step: rewards of a window at most; 0 means as many as the round has.
     """
-    steps = rounds.reward.shape[1]
+    if 0 < n_step < rounds.reward.shape[1]:
+        return functools.partial(_n_steps, rounds, discount, n_step)
     ends = (rounds.terminated | rounds.truncated).at[:, -1].set(True)
-    of_one = _to_the_end if n_step == 0 or n_step >= steps else functools.partial(_n_steps, n_step=n_step)
-    reward, weight, last = jax.vmap(jax.vmap(of_one, (1, 1, None), 1), (0, 0, None))(rounds.reward, ends, discount)
-    terminated = jnp.take_along_axis(rounds.terminated, last, axis=1)
-    return Windows(reward=reward, discount=weight * ~terminated, last=last)
+    of_round = jax.vmap(_to_the_end, (1, 1, 1, None), 1)
+    windows = jax.vmap(of_round, (0, 0, 0, None))(rounds.reward, rounds.terminated, ends, discount)
+    return lambda *position: jax.tree.map(lambda leaf: leaf[position], windows)
 
 
-def _to_the_end(reward: jax.Array, ends: jax.Array, discount: jax.Array):
-    """Windows of one environment's round up to the episode's end: sum of rewards, weight and last step, [T] each."""
+def _to_the_end(reward: jax.Array, terminated: jax.Array, ends: jax.Array, discount: jax.Array) -> Windows:
+    """Windows of one environment's round up to the episode's end, leaves [T]."""
 
-    def backwards(later, now):
-        reward, end, step = now
-        total, weight, last = later
-        total = reward + jnp.where(end, 0.0, discount * total)
-        weight = discount * jnp.where(end, 1.0, weight)
-        last = jnp.where(end, step, last)
-        return (total, weight, last), (total, weight, last)
+    def backwards(later: Windows, now: tuple[jax.Array, ...]) -> tuple[Windows, Windows]:
+        reward, terminated, end, step = now
+        window = Windows(
+            reward=reward + jnp.where(end, 0.0, discount * later.reward),
+            discount=discount * jnp.where(end, ~terminated, later.discount),
+            last=jnp.where(end, step, later.last),
+        )
+        return window, window
 
     nothing = jnp.zeros((), jnp.result_type(reward, discount))
-    start = (nothing, jnp.ones_like(nothing), jnp.zeros((), jnp.int32))
-    return jax.lax.scan(backwards, start, (reward, ends, jnp.arange(len(reward), dtype=jnp.int32)), reverse=True)[1]
+    start = Windows(nothing, nothing, jnp.zeros((), jnp.int32))
+    steps = jnp.arange(len(reward), dtype=jnp.int32)
+    return jax.lax.scan(backwards, start, (reward, terminated, ends, steps), reverse=True)[1]
 
 
-def _n_steps(reward: jax.Array, ends: jax.Array, discount: jax.Array, n_step: int):
-    """Windows of at most `n_step` steps, as above."""
-    ahead = jnp.minimum(jnp.arange(len(reward))[:, None] + jnp.arange(n_step), len(reward) - 1)
-    ended_before = jnp.cumsum(ends[ahead], axis=1) - ends[ahead]
-    alive = ended_before == 0
-    taken = jnp.sum(alive, axis=1)
+def _n_steps(
+    rounds: Transitions, discount: jax.Array, n_step: int, slot: jax.Array, step: jax.Array, env: jax.Array
+) -> Windows:
+    """Windows of at most `n_step` steps from positions in the buffer, leaves [B]."""
+    final = rounds.reward.shape[1] - 1
+    ahead = jnp.minimum(step[:, None] + jnp.arange(n_step), final)
+    window = (slot[:, None], ahead, env[:, None])
+    ends = rounds.terminated[window] | rounds.truncated[window] | (ahead == final)
+    alive = jnp.cumsum(ends, axis=1) - ends == 0
+    taken = jnp.sum(alive, axis=1, dtype=jnp.int32)
+    last = step + taken - 1
     powers = jnp.cumprod(jnp.concatenate([jnp.ones(1, discount.dtype), jnp.broadcast_to(discount, (n_step,))]))
-    total = jnp.sum(reward[ahead] * alive * powers[:-1], axis=1)
-    return total, powers[taken], jnp.arange(len(reward), dtype=jnp.int32) + taken.astype(jnp.int32) - 1
+    total = jnp.sum(rounds.reward[window] * alive * powers[:-1], axis=1)
+    return Windows(reward=total, discount=powers[taken] * ~rounds.terminated[slot, last, env], last=last)
 
 
-def read(replay: Replay, windows: Windows, index: jax.Array) -> Experience:
+def read(replay: Replay, look: LookAhead, index: jax.Array) -> Experience:
     """Reads transitions at flat indices, [B] int32, into the slots [C, T, E]; leaves [B, ...]."""
     slot, step, env = jnp.unravel_index(index, replay.rounds.reward.shape)
-    last = windows.last[slot, step, env]
+    window = look(slot, step, env)
     return Experience(
         observation=jax.tree.map(lambda leaf: leaf[slot, step, env], replay.rounds.observation),
         action=replay.rounds.action[slot, step, env],
-        reward=windows.reward[slot, step, env],
-        discount=windows.discount[slot, step, env],
-        next_observation=jax.tree.map(lambda leaf: leaf[slot, last, env], replay.rounds.next_observation),
+        reward=window.reward,
+        discount=window.discount,
+        next_observation=jax.tree.map(lambda leaf: leaf[slot, window.last, env], replay.rounds.next_observation),
         weight=(slot < replay.written).astype(jnp.float32),
     )
 
@@ -165,13 +177,13 @@ def batches(
       indices, uniform over what is written; or None.
     """
     capacity, rollout_steps, envs = replay.rounds.reward.shape
-    windows = look_ahead(replay.rounds, discount, n_step)
+    look = look_ahead(replay.rounds, discount, n_step)
     if batch_size == 0:
-        whole = read(replay, windows, jnp.arange(replay.rounds.reward.size))
+        whole = read(replay, look, jnp.arange(replay.rounds.reward.size))
         return lambda nothing: whole, None
     filled = jnp.minimum(replay.written, capacity) * rollout_steps * envs
     index = jax.random.randint(key, (steps, batch_size), 0, filled)
-    return functools.partial(read, replay, windows), index
+    return functools.partial(read, replay, look), index
 
 
 def experience(rollout: Rollout, discount: jax.Array, n_step: int) -> Experience:
