@@ -44,11 +44,29 @@ def require_same_work(settings: dict[str, Any]) -> None:
 
 def make_fused(tasks: TaskDistribution, settings: dict[str, Any]):
     """The function (key, params, optimizer state, env_params) -> (params, optimizer state), and the optimizer."""
+    gradient_of = make_gradient(tasks, settings)
+    clip = optax.clip_by_global_norm(settings["max_gradient_norm"])
+    optimizer = optax.chain(clip, optax.adam(settings["outer_learning_rate"]))
+
+    def meta_step(key, params, optimizer_state, env_params):
+        gradient, _ = gradient_of(key, params, env_params)
+        changes, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        return optax.apply_updates(params, changes), optimizer_state
+
+    return meta_step, optimizer
+
+
+def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
+    """The function (key, params, env_params) -> (meta-gradient, actions).
+
+    The gradient is not clipped. The actions, which the compiler drops where nobody asks for them, are those of the
+    exploration, [tasks, lives, rounds, steps, envs], and of the query episodes, [tasks, lives, rounds, horizon,
+    query_envs].
+    """
     require_same_work(settings)
     env, horizon, s = tasks.env, tasks.horizon, settings
     envs, steps, rounds, lives, queries = s["envs"], s["steps"], s["rounds"], s["lives_per_task"], s["query_envs"]
     discount, temperature, stickiness = s["discount"], s["temperature"], s["stickiness"]
-    optimizer = optax.chain(optax.clip_by_global_norm(s["max_gradient_norm"]), optax.adam(s["outer_learning_rate"]))
 
     def action_values(net, observation):
         layers = net["params"]
@@ -68,19 +86,19 @@ def make_fused(tasks: TaskDistribution, settings: dict[str, Any]):
         nothing = jnp.zeros(count, jnp.int32)
         return state, observation, nothing, jnp.ones(count, bool)
 
-    def play(key, env_params, start, count, length, logits_of, draw_key):
+    def play(key, env_params, start, count, length, logits_of):
         def step(carry, keys):
+            act_keys, step_keys = keys
             state, observation, previous_action, first = carry
-            act_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
             logits = logits_of(observation, previous_action, first)
-            action = jax.vmap(jax.random.categorical)(jax.vmap(draw_key)(act_keys), logits)
+            action = jax.vmap(jax.random.categorical)(act_keys, logits)
             following, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
                 step_keys, state, action, env_params
             )
             seen = (observation, previous_action, first, action, reward, terminated, truncated)
             return (state, following, action, terminated | truncated), (*seen, info["final_observation"])
 
-        return jax.lax.scan(step, start, jax.random.split(key, (length, count)))
+        return jax.lax.scan(step, start, tuple(jax.random.split(key, (2, length, count))))
 
     def targets(ring):
         """Discounted reward to the episode's end, weight of the value there, and the observation there."""
@@ -110,8 +128,11 @@ def make_fused(tasks: TaskDistribution, settings: dict[str, Any]):
         begin_key, live_key = jax.random.split(key)
         start = begin(jax.random.split(begin_key)[1], env_params, envs)
         exploration = params["exploration"]
-        uniform = lambda *_: jnp.zeros((envs, exploration.size))  # noqa: E731
-        shapes = jax.eval_shape(lambda key: play(key, env_params, start, envs, steps, uniform, _second)[1], key)
+
+        def uniform(*_):
+            return jnp.zeros((envs, exploration.size))
+
+        shapes = jax.eval_shape(lambda key: play(key, env_params, start, envs, steps, uniform)[1], key)
         ring = jax.tree.map(lambda leaf: jnp.zeros((rounds, *leaf.shape), leaf.dtype), shapes)
 
         def one_round(carry, now):
@@ -119,8 +140,11 @@ def make_fused(tasks: TaskDistribution, settings: dict[str, Any]):
             index, key = now
             rollout_key, _, score_key = jax.random.split(key, 3)
             fixed, logits = jax.lax.stop_gradient((net, exploration))
-            act = lambda x, previous, first: exploring_logits(fixed, logits, x, previous, first, epsilon)  # noqa: E731
-            where, taken = play(rollout_key, env_params, where, envs, steps, act, _second)
+
+            def act(observation, previous_action, first):
+                return exploring_logits(fixed, logits, observation, previous_action, first, epsilon)
+
+            where, taken = play(rollout_key, env_params, where, envs, steps, act)
             explored = jax.nn.log_softmax(exploring_logits(net, exploration, taken[0], taken[1], taken[2], epsilon))
             explored = jnp.sum(jnp.take_along_axis(explored, taken[3][..., None], -1))
             ring = jax.tree.map(lambda ring, new: ring.at[index].set(new), ring, taken)
@@ -138,13 +162,17 @@ def make_fused(tasks: TaskDistribution, settings: dict[str, Any]):
 
             reset_key, query_key = jax.random.split(score_key)
             adapted = jax.lax.stop_gradient(net)
-            exploit = lambda observation, *_: action_values(adapted, observation) / temperature  # noqa: E731
+
+            def exploit(observation, *_):
+                return action_values(adapted, observation) / temperature
+
             fresh = begin(reset_key, env_params, queries)
-            _, query = play(query_key, env_params, fresh, queries, horizon, exploit, lambda key: key)
+            _, query = play(query_key, env_params, fresh, queries, horizon, exploit)
             done = query[5] | query[6]
             score = policy_gradient(net, query[0], query[3], query[4], done)
             episode = jnp.sum(query[4] * (jnp.cumsum(done, axis=0) - done == 0), axis=0)
-            return (net, epsilon * s["epsilon_decay"], ring, where), (score, explored, jnp.mean(episode))
+            reported = (score, explored, jnp.mean(episode), (taken[3], query[3]))
+            return (net, epsilon * s["epsilon_decay"], ring, where), reported
 
         carry = (params["network"], jnp.float32(s["epsilon"]), ring, start)
         return jax.lax.scan(one_round, carry, (jnp.arange(rounds), jax.random.split(live_key, rounds)))[1]
@@ -163,23 +191,18 @@ def make_fused(tasks: TaskDistribution, settings: dict[str, Any]):
 
     def task_loss(params, key, env_params):
         keys = jax.random.split(jax.random.split(key)[1], lives)
-        scores, explored, episodes = jax.vmap(one_life, (0, None, None))(keys, params, env_params)
+        scores, explored, episodes, actions = jax.vmap(one_life, (0, None, None))(keys, params, env_params)
         following = jnp.cumsum((episodes / rounds)[:, ::-1], axis=1)[:, ::-1]
         advantage = following - (jnp.sum(following, axis=0) - following) / (lives - 1)
-        return jnp.mean(scores) - jnp.mean(jnp.sum(explored * jax.lax.stop_gradient(advantage), axis=1))
+        credit = jnp.mean(jnp.sum(explored * jax.lax.stop_gradient(advantage), axis=1))
+        return jnp.mean(scores) - credit, actions
 
-    def meta_step(key, params, optimizer_state, env_params):
+    def gradient_of(key, params, env_params):
         keys = jax.random.split(key, s["tasks_per_batch"])
-        gradients = jax.vmap(jax.grad(task_loss), (None, 0, 0))(params, keys, env_params)
-        gradient = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
-        changes, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        return optax.apply_updates(params, changes), optimizer_state
+        gradients, actions = jax.vmap(jax.grad(task_loss, has_aux=True), (None, 0, 0))(params, keys, env_params)
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients), actions
 
-    return meta_step, optimizer
-
-
-def _second(key):
-    return jax.random.split(key)[1]
+    return gradient_of
 
 
 def _squared_norm(tree):

@@ -73,8 +73,7 @@ def rollout(
     """
     meta, life = jax.lax.stop_gradient((meta, life))
 
-    def step_one(key, memory, env_state, percept):
-        act_key, step_key = jax.random.split(key)
+    def step_one(act_key, step_key, memory, env_state, percept):
         action, memory, extras = act(act_key, meta, life.fast, memory, percept)
         observation, env_state, reward, terminated, truncated, info = env.step(
             step_key, env_state, action, task.env_params
@@ -85,12 +84,12 @@ def rollout(
         return memory, env_state, percept, taken
 
     def step(carry, keys):
-        memory, env_state, percept, taken = jax.vmap(step_one)(keys, *carry)
+        memory, env_state, percept, taken = jax.vmap(step_one)(*keys, *carry)
         return (memory, env_state, percept), taken
 
     envs = life.percept.first.shape[0]
-    keys = jax.random.split(key, (steps, envs))
-    (memory, env_state, percept), taken = jax.lax.scan(step, (life.memory, life.env_state, life.percept), keys)
+    keys = jax.random.split(key, (2, steps, envs))
+    (memory, env_state, percept), taken = jax.lax.scan(step, (life.memory, life.env_state, life.percept), tuple(keys))
     return life.replace(memory=memory, env_state=env_state, percept=percept), taken
 
 
@@ -126,6 +125,7 @@ def live(
     life: Life,
     lifetime: Lifetime,
     observe: Observe,
+    unrolled: bool = False,
 ) -> tuple[Life, PyTree]:
     """Lives `lifetime.rounds` rounds: act for `lifetime.steps` steps, adapt, report.
 
@@ -138,6 +138,8 @@ def live(
       life: where the lifetime stands.
       lifetime: its static shape.
       observe: called as `observe(key, round)` after every round, with a key of its own.
+      unrolled: write the rounds one after the other instead of as a loop. That is faster to differentiate, for nothing
+        is stacked and a replay buffer knows how full it is; the program grows with the number of rounds.
 
     Returns:
       The life after the last round, and what `observe` returned, stacked: leaves [rounds, ...].
@@ -150,4 +152,11 @@ def live(
         after = moved.replace(fast=fast)
         return after, observe(observe_key, Round(life, taken, after, metrics))
 
-    return jax.lax.scan(one_round, life, jax.random.split(key, lifetime.rounds))
+    keys = jax.random.split(key, lifetime.rounds)
+    if not unrolled:
+        return jax.lax.scan(one_round, life, keys)
+    reports = []
+    for index in range(lifetime.rounds):
+        life, report = one_round(life, keys[index])
+        reports.append(report)
+    return life, jax.tree.map(lambda *leaves: jnp.stack(leaves), *reports)

@@ -31,6 +31,9 @@ from jaxmeta.config import OuterConfig
 OuterLoss = Callable[[PyTree, Life, Rollout], tuple[jax.Array, Metrics]]
 """`outer_loss(meta, life, query rollout)` is a scalar to minimise, differentiable in `meta` and in `life.fast`."""
 
+MOST_UNROLLED_ROUNDS = 4
+"""Lives of up to so many rounds are written out in the program: a fifth faster and more, and compiled as soon."""
+
 
 def log_probs(act: Act, meta: PyTree, life: Life, rollout: Rollout) -> jax.Array:
     """Log-probabilities of all actions, [T, E, A], that a life without memory gives in the states of a rollout."""
@@ -127,7 +130,10 @@ def post_adaptation(
             explored = _log_probability(adapter, meta, lived) if config.lives_per_task > 1 else jnp.zeros(())
             return loss, explored, {**lived.metrics, **outer_metrics, "return": episode_return}
 
-        life, (scores, explored, metrics) = living.live(live_key, env, adapter, meta, task, life, lifetime, score)
+        unrolled = lifetime.rounds <= MOST_UNROLLED_ROUNDS
+        life, (scores, explored, metrics) = living.live(
+            live_key, env, adapter, meta, task, life, lifetime, score, unrolled
+        )
         return scores, explored, metrics, life
 
     def objective(key: Key, meta: PyTree, task: Task, life: Life | None):

@@ -31,8 +31,8 @@ class Replay(struct.PyTreeNode):
 
     rounds: Transitions
     """Leaves [C, T, E, ...], C rounds of T steps in E environments."""
-    written: jax.Array
-    """[] int32, rounds written so far."""
+    written: jax.Array | int
+    """[] int32, rounds written so far; an int where that is known while the program is built."""
 
 
 def transitions(rollout: Rollout) -> Transitions:
@@ -64,7 +64,7 @@ def empty(spec: Spec, capacity: int, steps: int, envs: int) -> Replay:
             truncated=jnp.zeros(shape, bool),
             next_observation=jax.tree.map(zeros, spec.observation),
         ),
-        written=jnp.zeros((), jnp.int32),
+        written=0,
     )
 
 
@@ -167,8 +167,8 @@ def batches(
       key: one key.
       replay: the buffer.
       steps: gradient steps.
-      batch_size: transitions of a batch; 0 means every slot, those not written yet too, which carry no weight. Then all
-        batches are the same one, which is read once.
+      batch_size: transitions of a batch; 0 means every slot, where it is not known how many are written those not
+        written yet too, which carry no weight. Then all batches are the same one, which is read once.
       discount: [] float32.
       n_step: as in `look_ahead`.
 
@@ -179,7 +179,8 @@ def batches(
     capacity, rollout_steps, envs = replay.rounds.reward.shape
     look = look_ahead(replay.rounds, discount, n_step)
     if batch_size == 0:
-        whole = read(replay, look, jnp.arange(replay.rounds.reward.size))
+        rounds = min(replay.written, capacity) if isinstance(replay.written, int) else capacity
+        whole = read(replay, look, jnp.arange(rounds * rollout_steps * envs))
         return lambda nothing: whole, None
     filled = jnp.minimum(replay.written, capacity) * rollout_steps * envs
     index = jax.random.randint(key, (steps, batch_size), 0, filled)

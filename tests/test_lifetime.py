@@ -90,6 +90,29 @@ def test_rounds_continue_the_same_episodes(grid):
     np.testing.assert_array_equal(firsts(short), firsts(long))
 
 
+def test_rounds_written_out_are_the_rounds_of_the_loop(grid):
+    learner = recipes.make_recipe("maml", grid, **{**TINY, "rounds": 3, "replay_rounds": 2, "batch_size": 0})
+    meta = learner.adapter.init(jax.random.key(0))
+    task = Task(grid.sample(jax.random.key(1), "train"), None)
+
+    def adapted(unrolled):
+        life = living.begin(jax.random.key(2), grid.env, learner.adapter, meta, task, learner.lifetime.envs)
+        reported = living.live(
+            jax.random.key(3),
+            grid.env,
+            learner.adapter,
+            meta,
+            task,
+            life,
+            learner.lifetime,
+            lambda key, lived: (lived.rollout.action, lived.after.fast.params, jax.random.uniform(key)),
+            unrolled,
+        )
+        return reported[1]
+
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), adapted(True), adapted(False))
+
+
 def test_rollouts_carry_no_gradient(grid):
     learner = recipes.make_recipe("maml", grid, **TINY)
     meta = learner.adapter.init(jax.random.key(0))

@@ -61,12 +61,25 @@ def test_ring_keeps_the_newest_rounds():
 
 
 def test_slots_that_hold_nothing_weigh_nothing():
-    buffer = replay.add(replay.empty(SPEC, 3, STEPS, ENVS), make_rollout(0))
+    buffer = replay.add(replay.empty(SPEC, 3, STEPS, ENVS), make_rollout(0)).replace(written=jnp.array(1))
     read_batch, nothing = replay.batches(jax.random.key(0), buffer, 2, 0, jnp.float32(0.9), 1)
     batch = read_batch(nothing)
     assert nothing is None
     assert batch.weight.shape == (3 * STEPS * ENVS,)
     assert float(batch.weight.sum()) == STEPS * ENVS
+
+
+def test_slots_that_are_known_to_hold_nothing_are_not_read():
+    buffer = replay.empty(SPEC, 3, STEPS, ENVS)
+    for written in range(1, 5):
+        buffer = replay.add(buffer, make_rollout(written))
+        known, unknown = (
+            replay.batches(jax.random.key(0), held, 2, 0, jnp.float32(0.9), 0)[0](None)
+            for held in (buffer, buffer.replace(written=jnp.array(written)))
+        )
+        filled = min(written, 3) * STEPS * ENVS
+        assert known.weight.shape == (filled,)
+        jax.tree.map(lambda one, other, n=filled: np.testing.assert_array_equal(one, other[:n]), known, unknown)
 
 
 def test_batches_cover_what_is_written_and_nothing_else():

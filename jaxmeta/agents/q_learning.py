@@ -49,25 +49,25 @@ def q_learner(spec: Spec, network: nn.Module, config: AgentConfig) -> Agent:
     def action_values(params: Params, observation):
         return network.apply(params["network"], features(observation))
 
+    def draw(key: Key, q, logits: jax.Array):
+        return jax.random.categorical(key, logits).astype(spec.action.dtype), {"q": q, "logits": logits}
+
     def init(key: Key) -> Params:
         nothing_seen = features(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), spec.observation))
         return {"network": network.init(key, nothing_seen), "exploration": jnp.zeros(num_actions)}
 
     def exploit(key: Key, params: Params, percept: Percept, hypers: Hypers):
         q = action_values(params, percept.observation)
-        logits = losses.log_softmax_or_greedy(q, hypers.temperature)
-        return jax.random.categorical(key, logits).astype(spec.action.dtype), {"q": q, "logits": logits}
+        return draw(key, q, losses.log_softmax_or_greedy(q, hypers.temperature))
 
     def act(key: Key, params: Params, percept: Percept, hypers: Hypers):
-        exploit_key, act_key = jax.random.split(key)
-        extras = exploit(exploit_key, params, percept, hypers)[1]
+        q = action_values(params, percept.observation)
         stickiness = hypers.stickiness * ~percept.first
         exploring = losses.log_sticky_softmax(params["exploration"], percept.previous_action, stickiness)
         # What exploration is credited with goes to its own logits: through the values it drowned all else in noise.
-        exploiting = jax.lax.stop_gradient(extras["logits"])
+        exploiting = jax.lax.stop_gradient(losses.log_softmax_or_greedy(q, hypers.temperature))
         logits = jnp.logaddexp(jnp.log1p(-hypers.epsilon) + exploiting, jnp.log(hypers.epsilon) + exploring)
-        action = jax.random.categorical(act_key, logits)
-        return action.astype(spec.action.dtype), {"q": extras["q"], "logits": logits}
+        return draw(key, q, logits)
 
     def loss(params: Params, slow: Params, batch: Experience, hypers: Hypers):
         del hypers
