@@ -1,0 +1,117 @@
+"""DQN on CartPole-v1 by the engine: one long life in one task, with the settings that rejax's worker gets."""
+
+import time
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from wire import peak_megabytes, serve
+
+from jaxmeta import lifetime as living
+from jaxmeta import losses, recipes, replay
+from jaxmeta.adapters import gradient_steps
+from jaxmeta.agents.q_learning import q_learner
+from jaxmeta.base import Hypers, Task, TaskDistribution
+from jaxmeta.config import AgentConfig, InnerConfig, LifetimeConfig
+from jaxmeta_envs.from_gymnax import environment_of
+
+programs: dict[str, Any] = {}
+
+
+class DuelingNetwork(nn.Module):
+    """Two layers of 64 with swish, and heads of value and advantage: rejax's network, parameter for parameter."""
+
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, features):
+        """Maps features [D] float32 to action values [A] float32."""
+        for _ in range(2):
+            features = nn.swish(nn.Dense(64)(features))
+        value, advantage = nn.Dense(1)(features), nn.Dense(self.num_actions)(features)
+        return value + advantage - jnp.mean(advantage)
+
+
+def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, Any]:
+    """Builds the programs; nothing is compiled yet."""
+    s = settings
+    envs = s["num_envs"]
+    env = environment_of("CartPole-v1")
+    task = Task(env.default_params, None)
+    spec = recipes.spec_of(TaskDistribution(env=env, sample=lambda key, split: task.env_params, horizon=horizon))
+    agent = q_learner(spec, DuelingNetwork(env.num_actions), AgentConfig(double=s["ddqn"]))
+    inner = InnerConfig(
+        inner_steps=s["num_epochs"],
+        inner_optimizer="adam",
+        max_inner_norm=s["max_grad_norm"],
+        batch_size=s["batch_size"],
+        replay_rounds=s["buffer_size"] // envs,
+        n_step=1,
+    )
+    hypers = {
+        "learning_rate": s["learning_rate"],
+        "discount": s["gamma"],
+        "epsilon": s["eps_start"],
+        "epsilon_decay": 1.0,
+        "stickiness": 0.0,
+        "temperature": 0.0,
+        # The target follows every gradient step; together they take it as far as rejax's one step of `polyak`.
+        "target_step_size": 1 - s["polyak"] ** (1 / s["num_epochs"]),
+    }
+    hypers = Hypers(**{name: jnp.float32(value) for name, value in hypers.items()})
+    filling_rounds = s["fill_buffer"] // envs + 1
+    filling = LifetimeConfig(envs=envs, steps=1, rounds=filling_rounds)
+    one_round = LifetimeConfig(envs=envs, steps=1, rounds=1)
+    learner = gradient_steps(agent, spec, one_round, inner, hypers)
+    collector = learner._replace(
+        adapt=lambda key, meta, fast, taken: (fast.replace(replay=replay.add(fast.replay, taken)), {})
+    )
+    epsilon = optax.linear_schedule(s["eps_start"], s["eps_end"], int(s["exploration_fraction"] * s["total_timesteps"]))
+
+    def train(key):
+        init_key, begin_key, fill_key, learn_key = jax.random.split(key, 4)
+        meta = learner.init(init_key)
+        life = living.begin(begin_key, env, learner, meta, task, envs)
+        life, _ = living.live(fill_key, env, collector, meta, task, life, filling, lambda key, lived: None)
+
+        def learn(life, now):
+            index, key = now
+            hypers = life.fast.hypers.replace(epsilon=epsilon(index * envs))
+            life = life.replace(fast=life.fast.replace(hypers=hypers))
+            return living.live(key, env, learner, meta, task, life, one_round, lambda key, lived: None)
+
+        rounds = s["total_timesteps"] // envs
+        keys = jax.random.split(learn_key, rounds - filling_rounds)
+        return meta, jax.lax.scan(learn, life, (jnp.arange(filling_rounds, rounds), keys))[0]
+
+    def returns_of(key, meta, life):
+        played = living.play(key, env, learner, meta, task, life, episodes, horizon)
+        done = played.terminated | played.truncated
+        return jax.vmap(losses.first_episode_return, 1)(played.reward, done)
+
+    programs["train"] = jax.jit(train)
+    programs["returns_of"] = jax.jit(returns_of)
+    programs["envs"] = envs
+    return {"jax": jax.__version__}
+
+
+def train(seed: int) -> dict[str, Any]:
+    """A whole training, timed, and the greedy returns of what it arrives at, not timed."""
+    train_key, test_key = jax.random.split(jax.random.key(seed))
+    start = time.perf_counter()
+    meta, life = jax.block_until_ready(programs["train"](train_key))
+    seconds = time.perf_counter() - start
+    returns = programs["returns_of"](test_key, meta, life)
+    return {
+        "seconds": seconds,
+        "return": float(jnp.mean(returns)),
+        "updates": int(life.fast.optimizer.count),
+        "env_steps": int(life.fast.replay.written) * programs["envs"],
+        "peak_megabytes": peak_megabytes(),
+    }
+
+
+if __name__ == "__main__":
+    serve({"prepare": prepare, "train": train})
