@@ -100,70 +100,66 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
 
         return jax.lax.scan(step, start, tuple(jax.random.split(key, (2, length, count))))
 
-    def targets(ring):
-        """Discounted reward to the episode's end, weight of the value there, and the observation there."""
-        reward, terminated, truncated, following = ring[4], ring[5], ring[6], ring[7]
-        ends = (terminated | truncated).at[:, -1].set(True)
+    def transitions(taken):
+        """What gradient steps read of a round, leaves [steps * envs, ...].
+
+        Observation and action; of the rest of the episode the discounted reward, the weight of the value at its end and
+        the observation there.
+        """
+        observation, _, _, action, reward, terminated, truncated, following = taken
+        ends = (terminated | truncated).at[-1].set(True)
 
         def backwards(later, now):
             reward, end, terminated, following = now
             total = reward + jnp.where(end, 0.0, discount * later[0])
             weight = discount * jnp.where(end, ~terminated, later[1])
-            last = jnp.where(end[..., None], following, later[2])
+            last = jnp.where(end[:, None], following, later[2])
             return (total, weight, last), (total, weight, last)
 
-        by_time = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (reward, ends, terminated, following))
-        start = (jnp.zeros_like(by_time[0][0]), jnp.zeros_like(by_time[0][0]), jnp.zeros_like(by_time[3][0]))
-        found = jax.lax.scan(backwards, start, by_time, reverse=True)[1]
-        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), found)
+        nothing = jnp.zeros(envs)
+        start = (nothing, nothing, jnp.zeros_like(following[0]))
+        rest = jax.lax.scan(backwards, start, (reward, ends, terminated, following), reverse=True)[1]
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (observation, action, *rest))
 
-    def inner_loss(net, slow, ring, total, weight, last, written):
+    def inner_loss(net, slow, experience):
+        observation, action, total, weight, last = experience
         chosen = jnp.argmax(action_values(net, last), axis=-1)
         value = jnp.take_along_axis(action_values(slow, last), chosen[..., None], -1)[..., 0]
-        q = jnp.take_along_axis(action_values(net, ring[0]), ring[3][..., None], -1)[..., 0]
-        errors = (total + weight * value - q) * written[:, None, None]
-        return 0.5 * jnp.sum(errors**2) / (jnp.sum(written) * steps * envs)
+        q = jnp.take_along_axis(action_values(net, observation), action[..., None], -1)[..., 0]
+        return 0.5 * jnp.mean((total + weight * value - q) ** 2)
 
     def one_life(key, params, env_params):
         begin_key, live_key = jax.random.split(key)
-        start = begin(jax.random.split(begin_key)[1], env_params, envs)
-        exploration = params["exploration"]
-
-        def uniform(*_):
-            return jnp.zeros((envs, exploration.size))
-
-        shapes = jax.eval_shape(lambda key: play(key, env_params, start, envs, steps, uniform)[1], key)
-        ring = jax.tree.map(lambda leaf: jnp.zeros((rounds, *leaf.shape), leaf.dtype), shapes)
-
-        def one_round(carry, now):
-            net, epsilon, ring, where = carry
-            index, key = now
-            rollout_key, _, score_key = jax.random.split(key, 3)
+        where = begin(jax.random.split(begin_key)[1], env_params, envs)
+        net, exploration = params["network"], params["exploration"]
+        epsilon, lived, reports = jnp.float32(s["epsilon"]), [], []
+        for round_key in jax.random.split(live_key, rounds):
+            rollout_key, _, score_key = jax.random.split(round_key, 3)
             fixed, logits = jax.lax.stop_gradient((net, exploration))
 
-            def act(observation, previous_action, first):
+            def act(observation, previous_action, first, fixed=fixed, logits=logits, epsilon=epsilon):
                 return exploring_logits(fixed, logits, observation, previous_action, first, epsilon)
 
             where, taken = play(rollout_key, env_params, where, envs, steps, act)
             explored = jax.nn.log_softmax(exploring_logits(net, exploration, taken[0], taken[1], taken[2], epsilon))
             explored = jnp.sum(jnp.take_along_axis(explored, taken[3][..., None], -1))
-            ring = jax.tree.map(lambda ring, new: ring.at[index].set(new), ring, taken)
-            total, weight, last = targets(ring)
-            written = (jnp.arange(rounds) <= index).astype(jnp.float32)
+            lived.append(transitions(taken))
+            experience = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *lived)
 
-            def gradient_step(net, _):
+            def gradient_step(net, _, experience=experience):
                 # With a target step size of 1 the slow parameters are the same ones, and derived through all the same.
-                gradient = jax.grad(inner_loss)(net, net, ring, total, weight, last, written)
+                gradient = jax.grad(inner_loss)(net, net, experience)
                 norm = jnp.sqrt(jnp.maximum(_squared_norm(gradient), s["max_inner_norm"] ** 2))
                 scale = s["learning_rate"] * (s["max_inner_norm"] / norm if s["max_inner_norm"] else 1.0)
                 return jax.tree.map(lambda leaf, change: leaf - scale * change, net, gradient), None
 
             net, _ = jax.lax.scan(gradient_step, net, None, s["inner_steps"])
+            epsilon *= s["epsilon_decay"]
 
             reset_key, query_key = jax.random.split(score_key)
             adapted = jax.lax.stop_gradient(net)
 
-            def exploit(observation, *_):
+            def exploit(observation, *_, adapted=adapted):
                 return action_values(adapted, observation) / temperature
 
             fresh = begin(reset_key, env_params, queries)
@@ -171,11 +167,8 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
             done = query[5] | query[6]
             score = policy_gradient(net, query[0], query[3], query[4], done)
             episode = jnp.sum(query[4] * (jnp.cumsum(done, axis=0) - done == 0), axis=0)
-            reported = (score, explored, jnp.mean(episode), (taken[3], query[3]))
-            return (net, epsilon * s["epsilon_decay"], ring, where), reported
-
-        carry = (params["network"], jnp.float32(s["epsilon"]), ring, start)
-        return jax.lax.scan(one_round, carry, (jnp.arange(rounds), jax.random.split(live_key, rounds)))[1]
+            reports.append((score, explored, jnp.mean(episode), (taken[3], query[3])))
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *reports)
 
     def policy_gradient(net, observation, action, reward, done):
         def backwards(later, now):

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 from fused import make_fused
 
 from jaxmeta import lifetime as living
@@ -162,18 +163,16 @@ def beside_fused(name: str, pairs: int) -> dict[str, Any]:
     key = jax.random.key(2)
     ours = jax.jit(learner.update).lower(key, state, env_params).compile()
     by_hand = jax.jit(fused).lower(key, params, optimizer_state, env_params).compile()
-    difference = jax.tree.map(
-        lambda one, other: float(jnp.max(jnp.abs(one - other))),
-        ours(key, state, env_params)[0].meta.params,
-        by_hand(key, params, optimizer_state, env_params)[0],
-    )
-    largest = max(jax.tree.leaves(difference))
-    if largest > 1e-5:
-        raise SystemExit(f"The two forms must agree, got parameters that differ by {largest:.1e}.")
+    # Adam's first step is nearly the gradient's sign, which says nothing: its mean is compared, the clipped gradient.
+    ours_mean = optax.tree.get(ours(key, state, env_params)[0].optimizer, "mu").params
+    their_mean = optax.tree.get(by_hand(key, params, optimizer_state, env_params)[1], "mu")
+    difference = float(optax.tree.norm(jax.tree.map(jnp.subtract, ours_mean, their_mean)) / optax.tree.norm(ours_mean))
+    if not difference < 1e-5:
+        raise SystemExit(f"Both forms must give the same meta-gradient, got a relative difference of {difference:.1e}.")
     timed = ratio_of(
         lambda: ours(key, state, env_params), lambda: by_hand(key, params, optimizer_state, env_params), pairs
     )
-    return {"tasks": name, "largest_difference": largest, **timed}
+    return {"tasks": name, "relative_difference": difference, **timed}
 
 
 def large_batches(name: str, sizes: list[int], groups: list[int]) -> list[dict[str, Any]]:
