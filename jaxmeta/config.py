@@ -91,7 +91,7 @@ class OuterConfig:
     outer_loss: str = "policy_gradient"
     """What adapted parameters are scored by: `policy_gradient`, `td` or `monte_carlo`."""
     scored_rounds: str = "every"
-    """Which rounds' adapted parameters are scored: `every` or `last`."""
+    """After which rounds parameters are scored: `every`, `last`, or `before_and_every`, before the first one too."""
     query_envs: int = 16
     """Fresh environments that each score is estimated in."""
     outer_discount: float = 1.0
@@ -113,7 +113,7 @@ class OuterConfig:
             group,
         )
         require_known("outer_loss", self.outer_loss, ("policy_gradient", "td", "monte_carlo"))
-        require_known("scored_rounds", self.scored_rounds, ("every", "last"))
+        require_known("scored_rounds", self.scored_rounds, ("every", "last", "before_and_every"))
         for name in ("outer_discount", "entropy", "outer_learning_rate", "max_gradient_norm"):
             require_finite(name, getattr(self, name))
         require(0 <= self.outer_discount <= 1, "outer_discount", "be from 0 to 1", self.outer_discount)

@@ -91,13 +91,16 @@ OUTER_LOSSES: dict[str, Callable[[Adapter, Agent, OuterConfig], OuterLoss]] = {
 def post_adaptation(
     env: Environment, adapter: Adapter, lifetime: Lifetime, outer_loss: OuterLoss, config: OuterConfig, steps: int
 ) -> Objective:
-    """Scores the parameters that every round (or the last one) of a lifetime arrives at, on fresh episodes.
+    """Scores the parameters that rounds of a lifetime arrive at, on fresh episodes.
 
     The derivative of an outer loss takes the experience that was adapted to as given, though the parameters before
     adaptation chose it. Where a task is lived several times over, that choice is credited too: the log-probability of
     what a round did, times how much better the rounds from there on scored than in the task's other lives. Together
     with `policy_gradient`, undiscounted and without entropy, that is the whole derivative of the expected return after
     adaptation. Under the other outer losses the credit is the same, in returns.
+
+    Parameters that are scored before the first round too learn to act well in a task that they know nothing of, and so
+    to explore it.
 
     Reference: Finn, Abbeel and Levine (2017); Stadie et al. (2018) for the credit of exploration.
 
@@ -113,33 +116,39 @@ def post_adaptation(
       An `Objective`. It returns the first of the task's lives; its metrics hold `return`, the mean return of a query
       episode after the last round.
     """
-    weights = jnp.ones(lifetime.rounds) / lifetime.rounds
+    before = config.scored_rounds == "before_and_every"
+    weights = jnp.ones(lifetime.rounds) / (lifetime.rounds + before)
     if config.scored_rounds == "last":
         weights = (jnp.arange(lifetime.rounds) == lifetime.rounds - 1).astype(jnp.float32)
 
     def live_once(key: Key, meta: PyTree, task: Task, life: Life | None):
-        begin_key, live_key = jax.random.split(key)
+        begin_key, live_key, before_key = jax.random.split(key, 3)
         if life is None:
             life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
 
-        def score(key: Key, lived: living.Round):
-            query = living.play(key, env, adapter, meta, task, lived.after, config.query_envs, steps)
-            loss, outer_metrics = outer_loss(meta, lived.after, query)
+        def score(key: Key, life: Life):
+            query = living.play(key, env, adapter, meta, task, life, config.query_envs, steps)
+            loss, metrics = outer_loss(meta, life, query)
             done = query.terminated | query.truncated
             episode_return = jnp.mean(jax.vmap(losses.first_episode_return, 1)(query.reward, done))
-            explored = _log_probability(adapter, meta, lived) if config.lives_per_task > 1 else jnp.zeros(())
-            return loss, explored, {**lived.metrics, **outer_metrics, "return": episode_return}
+            return loss, {**metrics, "return": episode_return}
 
+        def score_round(key: Key, lived: living.Round):
+            loss, metrics = score(key, lived.after)
+            explored = _log_probability(adapter, meta, lived) if config.lives_per_task > 1 else jnp.zeros(())
+            return loss, explored, {**lived.metrics, **metrics}
+
+        value = score(before_key, life)[0] / (lifetime.rounds + 1) if before else 0.0
         unrolled = lifetime.rounds <= MOST_UNROLLED_ROUNDS
         life, (scores, explored, metrics) = living.live(
-            live_key, env, adapter, meta, task, life, lifetime, score, unrolled
+            live_key, env, adapter, meta, task, life, lifetime, score_round, unrolled
         )
-        return scores, explored, metrics, life
+        return value + scores @ weights, explored, metrics, life
 
     def objective(key: Key, meta: PyTree, task: Task, life: Life | None):
         keys = jax.random.split(key, config.lives_per_task)
-        scores, explored, metrics, lives = jax.vmap(lambda key: live_once(key, meta, task, life))(keys)
-        value = jnp.mean(scores @ weights)
+        values, explored, metrics, lives = jax.vmap(lambda key: live_once(key, meta, task, life))(keys)
+        value = jnp.mean(values)
         if config.lives_per_task > 1:
             following = jnp.cumsum((weights * metrics["return"])[:, ::-1], axis=1)[:, ::-1]
             advantage = losses.leave_one_out_advantage(following.T).T

@@ -222,7 +222,9 @@ def compose(parts: Parts, adapter: Adapter, rule: Callable = meta_gradient) -> M
     lifetime, outer = parts.settings.lifetime, parts.settings.outer
     objective = scored(parts, adapter)
     init, update = rule(adapter, objective, _no_context, parts.optimizer, outer.tasks_per_group)
-    steps_of_round = lifetime.envs * lifetime.steps + outer.query_envs * parts.tasks.horizon
+    queries = lifetime.rounds + (outer.scored_rounds == "before_and_every")
+    env_steps_of_life = lifetime.rounds * lifetime.envs * lifetime.steps
+    env_steps_of_queries = queries * outer.query_envs * parts.tasks.horizon
     return MetaLearner(
         init=init,
         update=update,
@@ -231,7 +233,7 @@ def compose(parts: Parts, adapter: Adapter, rule: Callable = meta_gradient) -> M
         meta=_meta,
         lifetime=lifetime,
         tasks_per_batch=outer.tasks_per_batch,
-        env_steps_per_task=outer.lives_per_task * lifetime.rounds * steps_of_round,
+        env_steps_per_task=outer.lives_per_task * (env_steps_of_life + env_steps_of_queries),
     )
 
 

@@ -78,13 +78,24 @@ def test_exploration_is_learned_where_a_task_is_lived_more_than_once(grid, lives
     assert bool(np.any(after.meta.params["exploration"])) == moves
 
 
-def test_rounds_are_weighted_as_configured(grid):
-    losses = {}
-    for scored in ("every", "last"):
-        parts = recipes.make_parts(grid, recipes.resolve_settings("maml", grid, **TINY | {"scored_rounds": scored}))
-        adapter = recipes.learner_by_gradient(parts)
-        objective = recipes.scored(parts, adapter)
-        meta = adapter.init(jax.random.key(0))
-        task = Task(grid.sample(jax.random.key(1), "train"), None)
-        losses[scored] = float(jax.jit(objective)(jax.random.key(2), meta, task, None)[0])
-    assert losses["every"] != losses["last"]
+@pytest.mark.parametrize(
+    ("scored", "mean"), [("every", (1 + 2 + 3) / 3), ("last", 3), ("before_and_every", (0 + 1 + 2 + 3) / 4)]
+)
+def test_scores_count_as_configured(scored, mean):
+    """The score is how many rounds a life has lasted."""
+    config = OuterConfig(query_envs=1, scored_rounds=scored)
+    ageing = copycat()._replace(adapt=lambda key, meta, fast, rollout: (fast + 1, {}))
+
+    def age(meta, life, query):
+        return life.fast.astype(jnp.float32), {}
+
+    lifetime = LifetimeConfig(envs=1, steps=1, rounds=3)
+    objective = objectives.post_adaptation(Pull(), ageing, lifetime, age, config, steps=1)
+    assert np.isclose(objective(jax.random.key(0), jnp.zeros(3), Task(REWARDS, None), None)[0], mean)
+
+
+@pytest.mark.parametrize(("scored", "episodes"), [("every", 3), ("last", 3), ("before_and_every", 4)])
+def test_steps_of_all_queries_are_counted(grid, scored, episodes):
+    settings = {"envs": 2, "steps": 5, "rounds": 3, "query_envs": 4, "lives_per_task": 2, "scored_rounds": scored}
+    learner = recipes.make_recipe("maml", grid, **TINY | settings)
+    assert learner.env_steps_per_task == 2 * (3 * 2 * 5 + episodes * 4 * grid.horizon)
