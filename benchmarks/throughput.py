@@ -8,11 +8,13 @@ several calls. Nothing else should run on the machine.
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +125,14 @@ def rollouts(name: str, num_tasks: int, pairs: int) -> dict[str, Any]:
 
 
 def meta_step(name: str, recipe: str, **settings: Any) -> dict[str, Any]:
-    """A whole meta-step: environment steps per second, seconds to compile, temporary memory."""
+    """A whole meta-step in a process of its own, whose memory is the meta-step's."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(measured_meta_step, name, recipe, settings).result()
+
+
+def measured_meta_step(name: str, recipe: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Environment steps per second, seconds to trace and to compile, memory of the program and of the process."""
     distribution = tasks.make(name)
     learner = recipes.make_recipe(recipe, distribution, **settings)
     state = jax.jit(learner.init)(jax.random.key(0))
@@ -146,7 +155,7 @@ def meta_step(name: str, recipe: str, **settings: Any) -> dict[str, Any]:
         "trace_seconds": traced - start,
         "compile_seconds": done - traced,
         "temporary_megabytes": memory.temp_size_in_bytes / 1e6,
-        "resident_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "peak_resident_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
     }
 
 
@@ -220,6 +229,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes share an accelerator
     result: dict[str, Any] = {"machine": machine()}
     result["rollouts"] = [rollouts(name, 64, options.pairs) for name in ("grid_navi", "cartpole", "maze")]
     result["meta_steps"] = [
