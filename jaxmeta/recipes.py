@@ -314,7 +314,7 @@ RECIPES = {
     "reptile": Recipe(
         "Reptile: moves the start towards where lifetimes end; no meta-gradient.",
         _reptile,
-        {"grid_navi": {"lives_per_task": 1, "tasks_per_batch": 20}},
+        {name: {"lives_per_task": 1, "tasks_per_batch": 20} for name in ("grid_navi", "maze")},
     ),
     "scratch": Recipe("Baseline: the same agent from a random start.", _scratch),
     "finetune": Recipe("Baseline: one agent trained on all tasks, then adapted.", _finetune),
@@ -340,7 +340,17 @@ _ON_A_GRID: dict[str, Any] = {
 
 FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     "grid_navi": _ON_A_GRID,
-    "maze": _ON_A_GRID | {"batch_size": 256, "query_envs": 8},
+    "maze": _ON_A_GRID
+    | {
+        "hidden": (256,),
+        "envs": 1,
+        "rounds": 4,
+        "replay_rounds": 4,
+        "epsilon_decay": 0.8,
+        "query_envs": 8,
+        "scored_rounds": "before_and_every",
+        "meta_steps": 3000,
+    },
     "cartpole": {
         "envs": 4,
         "rounds": 2,

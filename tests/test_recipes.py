@@ -44,6 +44,11 @@ def test_recipe_protocol(name, grid):
     assert jax.tree.structure(learner.meta(state)) == jax.tree.structure(learner.adapter.init(jax.random.key(0)))
 
 
+@pytest.mark.parametrize("family", recipes.FAMILY_SETTINGS)
+def test_a_familys_own_settings_suit_every_recipe(name, family):
+    recipes.make_recipe(name, tasks.make(family))
+
+
 def test_vmapped_tasks_equal_looped_tasks(name, grid):
     """What one task's lifetime gives does not depend on the tasks beside it."""
     learner = recipes.make_recipe(name, grid, **TINY)
