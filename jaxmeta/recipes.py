@@ -191,6 +191,7 @@ def learner_by_gradient(parts: Parts, **options: Any) -> Adapter:
             "inner_optimizer must be 'sgd' where parameters are meta-learned by gradient, "
             f"got {settings.inner.inner_optimizer!r}."
         )
+    options = {"slow_targets": settings.hypers.target_step_size != 1} | options
     return gradient_steps(parts.agent, parts.spec, settings.lifetime, settings.inner, parts.hypers, **options)
 
 

@@ -89,6 +89,7 @@ def grid_objective(grid, method="maml", **settings):
         ("maml", {}),
         ("maml", {"outer_loss": "td"}),
         ("maml", {"outer_loss": "monte_carlo"}),
+        ("maml", {"target_step_size": 1.0}),
         ("maml", {"max_inner_norm": 0.1, "n_step": 0}),
         ("maml", {"lives_per_task": 2}),
         ("maml", {"agent": "tabular_q"}),
@@ -107,6 +108,23 @@ def test_meta_gradient_matches_finite_differences(grid, method, settings):
         step = 1e-5
         difference = (function(at + step * direction)[0] - function(at - step * direction)[0]) / (2 * step)
         assert float(abs(difference - exact @ direction)) < 1e-5 * float(jnp.linalg.norm(exact))
+
+
+@pytest.mark.usefixtures("float64")
+def test_targets_of_the_newest_parameters_are_those_that_follow_at_once(grid):
+    parts = recipes.make_parts(grid, recipes.resolve_settings("maml", grid, **TINY | {"n_step": 1, "inner_steps": 2}))
+    task = Task(grid.sample(jax.random.key(3), "train"), None)
+    found = []
+    for slow_targets in (False, True):
+        adapter = recipes.learner_by_gradient(parts, slow_targets=slow_targets)
+        objective = recipes.scored(parts, adapter)
+        meta = to_float64(adapter.init(jax.random.key(4)))
+        value_and_life = jax.jit(
+            jax.value_and_grad(lambda meta, run=objective: run(jax.random.key(5), meta, task, None)[:2], has_aux=True)
+        )
+        (_, life), gradient = value_and_life(meta)
+        found.append((gradient.params, life.fast.params, life.fast.slow))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12), *found)
 
 
 @pytest.mark.usefixtures("float64")

@@ -57,6 +57,7 @@ def gradient_steps(
     learned_step_sizes: bool = False,
     first_order: bool = False,
     fresh: bool = False,
+    slow_targets: bool = True,
     adapts: Callable[[tuple], bool] = lambda path: True,
 ) -> Adapter:
     """Builds the adapter.
@@ -70,6 +71,8 @@ def gradient_steps(
       learned_step_sizes: one step size per parameter, learned with the start (Meta-SGD).
       first_order: treat the inner gradients as constants (FOMAML).
       fresh: start every lifetime from parameters drawn anew instead of the learned ones (the baseline `scratch`).
+      slow_targets: take targets from parameters that follow by `hypers.target_step_size`. Without, they come from the
+        newest ones, as with a step size of 1, and nothing is spent on following.
       adapts: given a parameter's tree path, whether the inner loop changes it (ANIL: the head alone).
 
     Returns:
@@ -128,20 +131,23 @@ def gradient_steps(
         def gradient_step(carry, index):
             params, slow, optimizer = carry
             batch = read_batch(index)
-            (loss, metrics), gradient = jax.value_and_grad(agent.loss, has_aux=True)(params, slow, batch, hypers)
+            targets = params if slow is None else slow
+            (loss, metrics), gradient = jax.value_and_grad(agent.loss, has_aux=True)(params, targets, batch, hypers)
             gradient = scale_down(adapted_part(gradient), config.max_inner_norm)
             if first_order:
                 gradient = jax.lax.stop_gradient(gradient)
             update, optimizer = direction.update(gradient, optimizer, params)
             params = jax.tree.map(lambda leaf, size, change: leaf - size * change, params, sizes, update)
-            slow = jax.tree.map(lambda old, new: old + hypers.target_step_size * (new - old), slow, params)
+            if slow is not None:
+                slow = jax.tree.map(lambda old, new: old + hypers.target_step_size * (new - old), slow, params)
             return (params, slow, optimizer), {"inner_loss": loss, **metrics}
 
         if config.remat:
             gradient_step = jax.checkpoint(gradient_step)
-        carry = (fast.params, fast.slow, fast.optimizer)
+        carry = (fast.params, fast.slow if slow_targets else None, fast.optimizer)
         (params, slow, optimizer), metrics = jax.lax.scan(gradient_step, carry, batches, config.inner_steps)
         hypers = hypers.replace(epsilon=hypers.epsilon * hypers.epsilon_decay)
+        slow = params if slow is None else slow
         fast = fast.replace(params=params, slow=slow, optimizer=optimizer, hypers=hypers, replay=buffer)
         return fast, jax.tree.map(lambda leaf: leaf[-1], metrics)
 
