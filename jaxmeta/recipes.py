@@ -345,12 +345,12 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     | {
         "hidden": (256,),
         "envs": 1,
-        "rounds": 4,
-        "replay_rounds": 4,
+        "rounds": 2,
+        "replay_rounds": 2,
         "epsilon_decay": 0.8,
         "query_envs": 8,
         "scored_rounds": "before_and_every",
-        "meta_steps": 3000,
+        "meta_steps": 4000,
     },
     "cartpole": {
         "envs": 4,
