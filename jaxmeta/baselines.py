@@ -6,8 +6,8 @@ is tuned on validation tasks. They are one learner from two starts, so one progr
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +45,8 @@ class Choice:
     learning_rate: float
     """Adam's."""
     epsilon: float
+    temperature: float
+    """Of its softmax policy over action values; 0 is the greedy policy."""
     inner_steps: int
     n_step: int
 
@@ -67,9 +69,10 @@ class Tried(NamedTuple):
 
 Starts = Callable[[Key, int], Params]
 """`starts(key, tasks)`: the parameters that learning starts from in each task, leaves [tasks, ...]."""
-Program = Callable[[Key, Params, np.ndarray, np.ndarray, PyTree], Measured]
-"""`program(key, params, learning_rates, epsilon, env_params)` measures lives from `params`, leaves [tasks, ...], with
-each of [R] step sizes and one exploration rate, []; the result's leaves are [R, tasks, ...]."""
+Program = Callable[[Key, Params, np.ndarray, np.ndarray, np.ndarray, PyTree], Measured]
+"""`program(key, params, learning_rates, epsilon, temperature, env_params)` measures lives from `params`, leaves
+[tasks, ...], with each of [R] step sizes and one exploration rate and temperature, []; the result's leaves are
+[R, tasks, ...]."""
 Programs = Callable[[int, int], Program]
 """`programs(inner_steps, n_step)`: the compiled program for what cannot be traced."""
 
@@ -113,7 +116,7 @@ def measure_baselines(
             tried = Tried(choices[name], None)
         else:
             on_stage(f"tuning {name} on validation tasks")
-            tried = tune(tune_key, tasks, programs, starts_of)
+            tried = tune(tune_key, tasks, programs, starts_of, settings["temperature"])
         on_stage(f"measuring {name}")
         choice, count = tried.choice, jax.tree.leaves(env_params)[0].shape[0]
         lives = programs(choice.inner_steps, choice.n_step)(
@@ -121,47 +124,61 @@ def measure_baselines(
             starts_of(start_key, count),
             np.array([choice.learning_rate], np.float32),
             np.array(choice.epsilon, np.float32),
+            np.array(choice.temperature, np.float32),
             env_params,
         )
         measured[name] = (jax.tree.map(lambda leaf: np.asarray(leaf[0]), lives), tried)
     return measured
 
 
-def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts) -> Tried:
+def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts, temperature: float) -> Tried:
     """Finds what returns most after the last round on validation tasks, one coordinate after another.
 
-    Every step size is tried with each kind of target, then with each exploration rate, then with more or fewer gradient
-    steps for as long as that helps, and with each kind of target again. All are tried in the same tasks with the same
-    keys.
+    Every step size is tried with each kind of target, then with each exploration rate, then with the softmax policy of
+    a temperature, the evaluated learner's, in place of the greedy one, then with more or fewer gradient steps for as
+    long as that helps, and with each kind of target again. All are tried in the same tasks with the same keys.
     """
     task_key, start_key, life_key = jax.random.split(key, 3)
     env_params = sample_tasks(task_key, tasks, "validation", TUNING_TASKS)
     params = starts(start_key, TUNING_TASKS)
 
-    def over_step_sizes(inner_steps: int, n_step: int, epsilon: float) -> Tried:
-        program = programs(inner_steps, n_step)
-        lives = program(
-            life_key, params, np.array(LEARNING_RATES, np.float32), np.array(epsilon, np.float32), env_params
+    def over_step_sizes(choice: Choice) -> Tried:
+        lives = programs(choice.inner_steps, choice.n_step)(
+            life_key,
+            params,
+            np.array(LEARNING_RATES, np.float32),
+            np.array(choice.epsilon, np.float32),
+            np.array(choice.temperature, np.float32),
+            env_params,
         )
         returns = np.asarray(lives.returns)[..., -1].mean(axis=1)
         best = int(returns.argmax())
-        choice = Choice(learning_rate=LEARNING_RATES[best], epsilon=epsilon, inner_steps=inner_steps, n_step=n_step)
-        return Tried(choice, float(returns[best]))
+        return Tried(replace(choice, learning_rate=LEARNING_RATES[best]), float(returns[best]))
+
+    def best_of(start: Tried, name: str, values: Iterable[float]) -> Tried:
+        """The start, or the best of what differs from it in one coordinate."""
+        changed = (over_step_sizes(replace(start.choice, **{name: value})) for value in values)
+        return max(start, *changed, key=_by_return)
 
     middle = len(INNER_STEPS) // 2
-    best = max((over_step_sizes(INNER_STEPS[middle], n_step, EPSILONS[0]) for n_step in N_STEPS), key=_by_return)
-    others = (over_step_sizes(INNER_STEPS[middle], best.choice.n_step, epsilon) for epsilon in EPSILONS[1:])
-    start = best = max(best, *others, key=_by_return)
+    start = Choice(
+        learning_rate=LEARNING_RATES[0],
+        epsilon=EPSILONS[0],
+        temperature=0.0,
+        inner_steps=INNER_STEPS[middle],
+        n_step=N_STEPS[0],
+    )
+    best = best_of(over_step_sizes(start), "n_step", N_STEPS[1:])
+    best = best_of(best, "epsilon", EPSILONS[1:])
+    start = best = best_of(best, "temperature", [temperature] if temperature else [])
     for direction in (INNER_STEPS[middle + 1 :], INNER_STEPS[:middle][::-1]):
         for inner_steps in direction if best is start else ():
-            tried = over_step_sizes(inner_steps, best.choice.n_step, best.choice.epsilon)
+            tried = over_step_sizes(replace(best.choice, inner_steps=inner_steps))
             if _by_return(tried) <= _by_return(best):
                 break
             best = tried
     if best is not start:  # what the targets are worth depends on how long is learned from them
-        n_steps = (n_step for n_step in N_STEPS if n_step != best.choice.n_step)
-        again = (over_step_sizes(best.choice.inner_steps, n_step, best.choice.epsilon) for n_step in n_steps)
-        best = max(best, *again, key=_by_return)
+        best = best_of(best, "n_step", [n_step for n_step in N_STEPS if n_step != best.choice.n_step])
     return best
 
 
@@ -174,15 +191,16 @@ def make_programs(tasks: TaskDistribution, settings: dict[str, Any]) -> Programs
         learner = make_recipe("finetune", tasks, **_adaptation_settings(settings) | changes)
         meta = learner.adapter.init(jax.random.key(0))
 
-        def live(key, params, learning_rate, epsilon, env_params):
-            hypers = meta.hypers.replace(learning_rate=learning_rate, epsilon=epsilon)
+        def live(key, params, learning_rate, epsilon, temperature, env_params):
+            hypers = meta.hypers.replace(learning_rate=learning_rate, epsilon=epsilon, temperature=temperature)
             return measure_task(key, learner, meta.replace(params=params, hypers=hypers), tasks, env_params)
 
-        def live_in_each(key, params, learning_rate, epsilon, env_params):
+        def live_in_each(key, params, learning_rate, epsilon, temperature, env_params):
             keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
-            return jax.vmap(live, (0, 0, None, None, 0))(keys, params, learning_rate, epsilon, env_params)
+            in_each = jax.vmap(live, (0, 0, None, None, None, 0))
+            return in_each(keys, params, learning_rate, epsilon, temperature, env_params)
 
-        over_step_sizes = jax.vmap(live_in_each, (None, None, 0, None, None))
+        over_step_sizes = jax.vmap(live_in_each, (None, None, 0, None, None, None))
         return jax.jit(over_step_sizes, compiler_options=COMPILER_OPTIONS)
 
     return program

@@ -86,7 +86,8 @@ def test_the_same_seed_gives_the_same_returns_and_another_seed_others(grid):
 
 
 def told(**changes):
-    return baselines.Choice(**{"learning_rate": 3e-3, "epsilon": 0.3, "inner_steps": 5, "n_step": 1} | changes)
+    usual = {"learning_rate": 3e-3, "epsilon": 0.3, "temperature": 0.0, "inner_steps": 5, "n_step": 1}
+    return baselines.Choice(**usual | changes)
 
 
 def test_baselines_adapt_as_they_are_told(grid):
@@ -131,7 +132,7 @@ def test_the_edge_of_a_grid_is_reported():
     ("best", "tried"),
     [
         (told(learning_rate=1e-2, epsilon=1.0, inner_steps=30, n_step=0), {100, 300, 30, 10}),
-        (told(learning_rate=3e-4, epsilon=0.3, inner_steps=1000, n_step=1), {100, 300, 1000}),
+        (told(learning_rate=3e-4, epsilon=0.3, temperature=0.2, inner_steps=1000, n_step=1), {100, 300, 1000}),
         (told(learning_rate=3e-3, epsilon=1.0, inner_steps=100, n_step=1), {100, 300, 30}),
     ],
 )
@@ -142,15 +143,16 @@ def test_tuning_finds_the_best_of_a_hill(grid, best, tried):
     def programs(inner_steps, n_step):
         asked.add(inner_steps)
 
-        def program(key, params, learning_rates, epsilon, env_params):
+        def program(key, params, learning_rates, epsilon, temperature, env_params):
             distance = np.abs(np.log(learning_rates) - np.log(best.learning_rate)) + abs(epsilon - best.epsilon)
+            distance += abs(temperature - best.temperature)
             distance += abs(np.log(inner_steps) - np.log(best.inner_steps)) + abs(n_step - best.n_step)
             returns = np.broadcast_to(-distance[:, None, None], (len(learning_rates), 32, 2))
             return Measured(returns, returns[..., 0])
 
         return program
 
-    found = baselines.tune(jax.random.key(0), grid, programs, lambda key, count: None)
+    found = baselines.tune(jax.random.key(0), grid, programs, lambda key, count: None, 0.2)
     assert found.choice == best
     assert found.validation_return == pytest.approx(0.0, abs=1e-5)
     assert asked == tried
@@ -160,14 +162,14 @@ def test_tuning_tries_the_other_targets_again(grid):
     """Where one-step targets win under few gradient steps, and Monte-Carlo targets under many."""
 
     def programs(inner_steps, n_step):
-        def program(key, params, learning_rates, epsilon, env_params):
+        def program(key, params, learning_rates, epsilon, temperature, env_params):
             worth = (1.0 if n_step == 1 else 0.5) if inner_steps <= 100 else (2.0 if n_step == 1 else 3.0)
             returns = np.full((len(learning_rates), 32, 2), worth + (inner_steps == 300))
             return Measured(returns, returns[..., 0])
 
         return program
 
-    found = baselines.tune(jax.random.key(0), grid, programs, lambda key, count: None)
+    found = baselines.tune(jax.random.key(0), grid, programs, lambda key, count: None, 0.2)
     assert (found.choice.inner_steps, found.choice.n_step, found.validation_return) == (300, 0, 4.0)
 
 
