@@ -40,7 +40,7 @@ from typing import Any
 import jax
 import numpy as np
 from fused import make_gradient
-from throughput import machine
+from throughput import machine, paired_ratio, resampled
 
 from jaxmeta import recipes, tasks
 from jaxmeta.base import sample_tasks
@@ -52,7 +52,6 @@ REQUIREMENTS = {
 }
 EPISODES = 128
 HORIZON = 500
-RESAMPLES = 2000
 TOLERANCE = 1e-4
 
 Ask = Callable[..., dict[str, Any]]
@@ -139,18 +138,7 @@ def summary(first: dict, answers: list[dict], versions: dict) -> dict[str, Any]:
 def compared(ours: list[dict], theirs: list[dict]) -> dict[str, Any]:
     """The ratio of the median seconds, ours to theirs, and its interval over the pairs."""
     taken = np.array([[one["seconds"], other["seconds"]] for one, other in zip(ours, theirs, strict=True)])
-    medians, redrawn = np.median(taken, axis=0), np.median(resampled(taken), axis=1)
-    return {
-        "pairs": len(taken),
-        "seconds_of_both": medians.tolist(),
-        "ratio": float(medians[0] / medians[1]),
-        "ratio_ci95": np.percentile(redrawn[:, 0] / redrawn[:, 1], [2.5, 97.5]).tolist(),
-    }
-
-
-def resampled(values: np.ndarray) -> np.ndarray:
-    """Rows drawn with replacement, [RESAMPLES, rows, ...]."""
-    return values[np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))]
+    return {"seconds_of_both": np.median(taken, axis=0).tolist(), **paired_ratio(taken)}
 
 
 def dqn(rejax_python: Path, seeds: int, steps: int) -> dict[str, Any]:

@@ -53,15 +53,22 @@ def ratio_of(one: Callable[[], Any], other: Callable[[], Any], pairs: int) -> di
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 else (1, 0):
             taken[pair, which] = seconds_of((one, other)[which])
-    resampled = taken[np.random.default_rng(0).integers(pairs, size=(RESAMPLES, pairs))]
-    ratios = np.median(resampled[..., 0], axis=1) / np.median(resampled[..., 1], axis=1)
-    medians = np.median(taken, axis=0)
+    return {"seconds": np.median(taken, axis=0).tolist(), **paired_ratio(taken)}
+
+
+def paired_ratio(taken: np.ndarray) -> dict[str, Any]:
+    """The ratio of the median seconds, of [pairs, 2] the first to the second, and its interval over the pairs."""
+    medians, redrawn = np.median(taken, axis=0), np.median(resampled(taken), axis=1)
     return {
-        "pairs": pairs,
-        "seconds": medians.tolist(),
+        "pairs": len(taken),
         "ratio": float(medians[0] / medians[1]),
-        "ratio_ci95": np.percentile(ratios, [2.5, 97.5]).tolist(),
+        "ratio_ci95": np.percentile(redrawn[:, 0] / redrawn[:, 1], [2.5, 97.5]).tolist(),
     }
+
+
+def resampled(values: np.ndarray) -> np.ndarray:
+    """Rows drawn with replacement, [RESAMPLES, rows, ...]."""
+    return values[np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))]
 
 
 def rollouts(name: str, num_tasks: int, pairs: int) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """DQN on CartPole-v1 by the engine: one long life in one task, with the settings that rejax's worker gets."""
 
-import time
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from wire import peak_megabytes, serve
+from dqn import timed_training
+from wire import serve
 
 from jaxmeta import lifetime as living
 from jaxmeta import losses, recipes, replay
@@ -86,31 +86,23 @@ def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, 
         keys = jax.random.split(learn_key, rounds - filling_rounds)
         return meta, jax.lax.scan(learn, life, (jnp.arange(filling_rounds, rounds), keys))[0]
 
-    def returns_of(key, meta, life):
+    def returns_of(key, arrived):
+        meta, life = arrived
         played = living.play(key, env, learner, meta, task, life, episodes, horizon)
         done = played.terminated | played.truncated
         return jax.vmap(losses.first_episode_return, 1)(played.reward, done)
 
-    programs["train"] = jax.jit(train)
-    programs["returns_of"] = jax.jit(returns_of)
-    programs["envs"] = envs
+    def counts(arrived):
+        fast = arrived[1].fast
+        return {"updates": int(fast.optimizer.count), "env_steps": int(fast.replay.written) * envs}
+
+    programs.update(train=jax.jit(train), returns_of=jax.jit(returns_of), counts=counts)
     return {"jax": jax.__version__}
 
 
 def train(seed: int) -> dict[str, Any]:
-    """A whole training, timed, and the greedy returns of what it arrives at, not timed."""
-    train_key, test_key = jax.random.split(jax.random.key(seed))
-    start = time.perf_counter()
-    meta, life = jax.block_until_ready(programs["train"](train_key))
-    seconds = time.perf_counter() - start
-    returns = programs["returns_of"](test_key, meta, life)
-    return {
-        "seconds": seconds,
-        "return": float(jnp.mean(returns)),
-        "updates": int(life.fast.optimizer.count),
-        "env_steps": int(life.fast.replay.written) * programs["envs"],
-        "peak_megabytes": peak_megabytes(),
-    }
+    """A whole training."""
+    return timed_training(seed, **programs)
 
 
 if __name__ == "__main__":

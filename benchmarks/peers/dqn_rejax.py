@@ -1,14 +1,14 @@
 """DQN on CartPole-v1 by rejax, without the evaluations that it makes while it trains."""
 
 # pyright: reportMissingImports=false
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from dqn import timed_training
 from rejax import DQN
 from rejax.evaluate import evaluate
-from wire import peak_megabytes, serve
+from wire import serve
 
 programs: dict[str, Any] = {}
 
@@ -19,32 +19,25 @@ def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, 
     algorithm = DQN.create(env="CartPole-v1", agent="DuelingQNetwork", agent_kwargs={"activation": "swish"}, **given)
     algorithm = algorithm.replace(eval_callback=lambda algorithm, state, key: None)
 
-    def returns_of(key, params):
+    def returns_of(key, arrived):
+        params = arrived[0].q_ts.params
+
         def act(observation, key):
             del key
             return jnp.argmax(algorithm.agent.apply(params, observation[None])[0])
 
         return evaluate(act, key, algorithm.env, algorithm.env_params, episodes, horizon)[1]
 
-    programs["train"] = jax.jit(algorithm.train)
-    programs["returns_of"] = jax.jit(returns_of)
+    def counts(arrived):
+        return {"updates": int(arrived[0].q_ts.step), "env_steps": int(arrived[0].global_step)}
+
+    programs.update(train=jax.jit(algorithm.train), returns_of=jax.jit(returns_of), counts=counts)
     return {"jax": jax.__version__}
 
 
 def train(seed: int) -> dict[str, Any]:
-    """A whole training, timed, and the greedy returns of what it arrives at, not timed."""
-    train_key, test_key = jax.random.split(jax.random.key(seed))
-    start = time.perf_counter()
-    state, _ = jax.block_until_ready(programs["train"](train_key))
-    seconds = time.perf_counter() - start
-    returns = programs["returns_of"](test_key, state.q_ts.params)
-    return {
-        "seconds": seconds,
-        "return": float(jnp.mean(returns)),
-        "updates": int(state.q_ts.step),
-        "env_steps": int(state.global_step),
-        "peak_megabytes": peak_megabytes(),
-    }
+    """A whole training."""
+    return timed_training(seed, **programs)
 
 
 if __name__ == "__main__":

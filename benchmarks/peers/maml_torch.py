@@ -2,7 +2,7 @@
 
 The work is that of `fused.py`, for rounds of one episode, which all begin and end together. Tensors run over lives
 (tasks x lives of each), and the environments of a life; only the environment steps are a loop in Python. The replay is
-the list of the rounds so far, so that an early round costs less, which the engine's ring of fixed size does not do.
+the list of the rounds so far, so that an early round costs less, as it does in the engine.
 """
 
 # pyright: reportMissingImports=false
