@@ -119,14 +119,8 @@ def measure_baselines(
             tried = tune(tune_key, tasks, programs, starts_of, settings["temperature"])
         on_stage(f"measuring {name}")
         choice, count = tried.choice, jax.tree.leaves(env_params)[0].shape[0]
-        lives = programs(choice.inner_steps, choice.n_step)(
-            life_key,
-            starts_of(start_key, count),
-            np.array([choice.learning_rate], np.float32),
-            np.array(choice.epsilon, np.float32),
-            np.array(choice.temperature, np.float32),
-            env_params,
-        )
+        starts_in_each = starts_of(start_key, count)
+        lives = live_by(programs, life_key, choice, (choice.learning_rate,), starts_in_each, env_params)
         measured[name] = (jax.tree.map(lambda leaf: np.asarray(leaf[0]), lives), tried)
     return measured
 
@@ -143,14 +137,7 @@ def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts, 
     params = starts(start_key, TUNING_TASKS)
 
     def over_step_sizes(choice: Choice) -> Tried:
-        lives = programs(choice.inner_steps, choice.n_step)(
-            life_key,
-            params,
-            np.array(LEARNING_RATES, np.float32),
-            np.array(choice.epsilon, np.float32),
-            np.array(choice.temperature, np.float32),
-            env_params,
-        )
+        lives = live_by(programs, life_key, choice, LEARNING_RATES, params, env_params)
         returns = np.asarray(lives.returns)[..., -1].mean(axis=1)
         best = int(returns.argmax())
         return Tried(replace(choice, learning_rate=LEARNING_RATES[best]), float(returns[best]))
@@ -180,6 +167,20 @@ def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts, 
     if best is not start:  # what the targets are worth depends on how long is learned from them
         best = best_of(best, "n_step", [n_step for n_step in N_STEPS if n_step != best.choice.n_step])
     return best
+
+
+def live_by(
+    programs: Programs,
+    key: Key,
+    choice: Choice,
+    learning_rates: tuple[float, ...],
+    params: Params,
+    env_params: PyTree,
+) -> Measured:
+    """Lives as a choice says, but with each of [R] step sizes; leaves [R, tasks, ...]."""
+    values = (learning_rates, choice.epsilon, choice.temperature)
+    rates, epsilon, temperature = (np.array(value, np.float32) for value in values)
+    return programs(choice.inner_steps, choice.n_step)(key, params, rates, epsilon, temperature, env_params)
 
 
 def make_programs(tasks: TaskDistribution, settings: dict[str, Any]) -> Programs:

@@ -121,6 +121,11 @@ class OuterConfig:
         require(self.outer_learning_rate >= 0, "outer_learning_rate", "be at least 0", self.outer_learning_rate)
         require(self.max_gradient_norm > 0, "max_gradient_norm", "be above 0", self.max_gradient_norm)
 
+    @property
+    def scores_before(self) -> bool:
+        """Whether parameters are scored before the first round too."""
+        return self.scored_rounds == "before_and_every"
+
 
 @dataclass(frozen=True, kw_only=True)
 class HyperConfig:

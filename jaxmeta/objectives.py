@@ -116,8 +116,7 @@ def post_adaptation(
       An `Objective`. It returns the first of the task's lives; its metrics hold `return`, the mean return of a query
       episode after the last round.
     """
-    before = config.scored_rounds == "before_and_every"
-    weights = jnp.ones(lifetime.rounds) / (lifetime.rounds + before)
+    weights = jnp.ones(lifetime.rounds) / (lifetime.rounds + config.scores_before)
     if config.scored_rounds == "last":
         weights = (jnp.arange(lifetime.rounds) == lifetime.rounds - 1).astype(jnp.float32)
 
@@ -138,7 +137,7 @@ def post_adaptation(
             explored = _log_probability(adapter, meta, lived) if config.lives_per_task > 1 else jnp.zeros(())
             return loss, explored, {**lived.metrics, **metrics}
 
-        value = score(before_key, life)[0] / (lifetime.rounds + 1) if before else 0.0
+        value = score(before_key, life)[0] / (lifetime.rounds + 1) if config.scores_before else 0.0
         unrolled = lifetime.rounds <= MOST_UNROLLED_ROUNDS
         life, (scores, explored, metrics) = living.live(
             live_key, env, adapter, meta, task, life, lifetime, score_round, unrolled

@@ -223,7 +223,7 @@ def compose(parts: Parts, adapter: Adapter, rule: Callable = meta_gradient) -> M
     lifetime, outer = parts.settings.lifetime, parts.settings.outer
     objective = scored(parts, adapter)
     init, update = rule(adapter, objective, _no_context, parts.optimizer, outer.tasks_per_group)
-    queries = lifetime.rounds + (outer.scored_rounds == "before_and_every")
+    queries = lifetime.rounds + outer.scores_before
     env_steps_of_life = lifetime.rounds * lifetime.envs * lifetime.steps
     env_steps_of_queries = queries * outer.query_envs * parts.tasks.horizon
     return MetaLearner(
