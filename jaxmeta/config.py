@@ -128,6 +128,56 @@ class OuterConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """The network of a learner whose memory does the learning."""
+
+    cell: str = "gru"
+    """The cell of `rl2`: `gru` or `lstm`."""
+    memory_width: int = 128
+    """Units of the cell, of the controller of `mann`, or of a layer of `snail`."""
+    slots: int = 32
+    """Places of the memory of `mann`."""
+    word: int = 32
+    """Numbers that a place holds."""
+    heads: int = 4
+    """Reads and writes of a step of `mann`; attention heads of `snail`."""
+    attention_layers: int = 2
+    """Layers of `snail`."""
+    context: int = 0
+    """Steps that `snail` keeps; 0 stands for a whole trial."""
+
+    def __post_init__(self):
+        require_known("cell", self.cell, ("gru", "lstm"))
+        for name in ("memory_width", "slots", "word", "heads", "attention_layers"):
+            require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+        require(self.context >= 0, "context", "be at least 0 (0: a whole trial)", self.context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """Proximal policy optimisation over lifetimes."""
+
+    epochs: int = 4
+    """Passes over what was collected."""
+    minibatches: int = 4
+    """Optimizer steps of an epoch, each on its share of the tasks."""
+    clip: float = 0.2
+    """How far the probability of an action may move from what it was, as a ratio, before the gain stops."""
+    gae_lambda: float = 0.95
+    """Weight of later surprises in an advantage, in [0, 1]."""
+    value_weight: float = 0.5
+
+    def __post_init__(self):
+        require(self.epochs >= 1, "epochs", "be at least 1", self.epochs)
+        require(self.minibatches >= 1, "minibatches", "be at least 1", self.minibatches)
+        for name in ("clip", "gae_lambda", "value_weight"):
+            require_finite(name, getattr(self, name))
+        require(self.clip > 0, "clip", "be above 0", self.clip)
+        require(0 <= self.gae_lambda <= 1, "gae_lambda", "be from 0 to 1", self.gae_lambda)
+        require(self.value_weight >= 0, "value_weight", "be at least 0", self.value_weight)
+
+
+@dataclass(frozen=True, kw_only=True)
 class HyperConfig:
     """Where the traced `Hypers` start; see there for what each is."""
 

@@ -107,11 +107,13 @@ def play(
 ) -> Rollout:
     """Plays `envs` fresh environments of the same task by what a life has learned so far, and learns nothing from them.
 
-    Each starts with the memory of the life's first environment.
+    Each starts with the memory of the life's first environment, and knows what that did last and was paid for it.
     """
     reset_key, rollout_key = jax.random.split(key)
     env_state, percept = reset(reset_key, env, task.env_params, envs)
-    memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], (envs, *leaf.shape[1:])), life.memory)
+    last = (life.memory, life.percept.previous_action, life.percept.previous_reward)
+    memory, action, reward = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], (envs, *leaf.shape[1:])), last)
+    percept = percept._replace(previous_action=action, previous_reward=reward)
     guest = Life(fast=life.fast, memory=memory, env_state=env_state, percept=percept)
     return rollout(rollout_key, env, task, adapter.exploit, meta, guest, steps)[1]
 

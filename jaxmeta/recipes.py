@@ -6,18 +6,28 @@ from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta import contracts, plugins
-from jaxmeta.adapters import gradient_steps, in_head
+from jaxmeta import contracts, distributions, plugins
+from jaxmeta.adapters import gradient_steps, in_context, in_head
 from jaxmeta.agents import AGENTS
 from jaxmeta.base import Adapter, Agent, Hypers, MetaLearner, MetaState, Objective, PyTree, Spec, Task, TaskDistribution
-from jaxmeta.config import AgentConfig, HyperConfig, InnerConfig, LifetimeConfig, OuterConfig
+from jaxmeta.config import (
+    AgentConfig,
+    HyperConfig,
+    InnerConfig,
+    LifetimeConfig,
+    MemoryConfig,
+    OuterConfig,
+    PolicyConfig,
+)
 from jaxmeta.errors import UsageError, as_kind, require, require_known
+from jaxmeta.memories import Attentive, ContentAddressed, Recurrent
 from jaxmeta.objectives import OUTER_LOSSES, post_adaptation
-from jaxmeta.outer import meta_gradient, pretraining, reptile
+from jaxmeta.outer import meta_gradient, policy_optimisation, pretraining, reptile
 from jaxmeta.tasks import read_value
 
 ENTRY_POINTS = "jaxmeta.recipes"
@@ -25,7 +35,9 @@ GROUPS = {
     "lifetime": LifetimeConfig,
     "agent": AgentConfig,
     "inner": InnerConfig,
+    "memory": MemoryConfig,
     "outer": OuterConfig,
+    "policy": PolicyConfig,
     "hypers": HyperConfig,
 }
 FIELD_GROUP = {field.name: group for group, kind in GROUPS.items() for field in fields(kind)}
@@ -43,7 +55,9 @@ class Settings:
     lifetime: LifetimeConfig
     agent: AgentConfig
     inner: InnerConfig
+    memory: MemoryConfig
     outer: OuterConfig
+    policy: PolicyConfig
     hypers: HyperConfig
 
     @classmethod
@@ -79,6 +93,8 @@ class Recipe(NamedTuple):
     build: Callable[[Parts], MetaLearner]
     settings: Mapping[str, dict[str, Any]] = MappingProxyType({})
     """By task family, settings that differ from `FAMILY_SETTINGS`."""
+    everywhere: Mapping[str, Any] = MappingProxyType({})
+    """Settings that differ in every family; those of `settings` take precedence."""
 
 
 def available() -> dict[str, str]:
@@ -129,7 +145,8 @@ def make_recipe(name: str, tasks: TaskDistribution, **settings: Any) -> MetaLear
 def resolve_settings(name: str, tasks: TaskDistribution, **settings: Any) -> dict[str, Any]:
     """The complete settings of a recipe: a user's own, over what suits the recipe and the family, over the defaults."""
     family = tasks.name.partition(":")[0]
-    layers = {**tasks.suggested, **FAMILY_SETTINGS.get(family, {}), **find(name).settings.get(family, {}), **settings}
+    recipe, shared = find(name), FAMILY_SETTINGS.get(family, {})
+    layers = {**tasks.suggested, **shared, **recipe.everywhere, **recipe.settings.get(family, {}), **settings}
     resolved = Settings.from_flat(layers).flat()
     resolved["steps"] = resolved["steps"] or tasks.horizon
     return resolved
@@ -254,6 +271,56 @@ def _reptile(parts: Parts) -> MetaLearner:
     return _trained_by(reptile)(parts)
 
 
+def _in_context(network_of: Callable[[Settings, int], nn.Module]) -> Callable[[Parts], MetaLearner]:
+    """A policy with a memory, trained on whole lifetimes; `network_of(settings, outputs)` has the memory."""
+
+    def build(parts: Parts) -> MetaLearner:
+        tasks, spec, settings, _, _, optimizer = parts
+        lifetime, outer, policy = settings.lifetime, settings.outer, settings.policy
+        divides = outer.tasks_per_batch % policy.minibatches == 0
+        require(divides, "minibatches", f"divide tasks_per_batch = {outer.tasks_per_batch}", policy.minibatches)
+        actions = distributions.of_actions(spec)
+        adapter = in_context(network_of(settings, actions.size), spec, actions)
+        discount = settings.hypers.discount
+        init, update = policy_optimisation(
+            tasks.env, adapter, actions, _no_context, optimizer, lifetime, policy, discount, outer.entropy
+        )
+        return MetaLearner(
+            init=init,
+            update=update,
+            task=_no_context,
+            adapter=adapter,
+            meta=_meta,
+            lifetime=lifetime,
+            tasks_per_batch=outer.tasks_per_batch,
+            env_steps_per_task=lifetime.rounds * lifetime.envs * lifetime.steps,
+        )
+
+    return build
+
+
+def _recurrent(settings: Settings, outputs: int) -> nn.Module:
+    return Recurrent(outputs, settings.memory.cell, settings.memory.memory_width)
+
+
+def _content_addressed(settings: Settings, outputs: int) -> nn.Module:
+    memory = settings.memory
+    require(memory.slots >= memory.heads, "slots", f"be at least heads = {memory.heads}, a read each", memory.slots)
+    return ContentAddressed(outputs, memory.memory_width, memory.slots, memory.word, memory.heads)
+
+
+def _attentive(settings: Settings, outputs: int) -> nn.Module:
+    memory, trial = settings.memory, settings.lifetime.rounds * settings.lifetime.steps
+    context = memory.context or trial
+    require(context >= trial, "context", f"be at least {trial}, the steps of a trial", context)
+    divides = memory.memory_width % memory.heads == 0
+    require(divides, "heads", f"divide memory_width = {memory.memory_width}", memory.heads)
+    # One place more than a trial has steps: after the trial, what it led to is asked for.
+    return Attentive(
+        outputs, memory.memory_width, memory.attention_layers, memory.heads, context + settings.lifetime.steps
+    )
+
+
 def _scratch(parts: Parts) -> MetaLearner:
     """Nothing is learned across tasks: every lifetime starts from fresh parameters."""
     settings = parts.settings
@@ -299,6 +366,15 @@ def _finetune(parts: Parts) -> MetaLearner:
     )
 
 
+_ON_TRIALS: dict[str, Any] = {
+    "envs": 1,
+    "discount": 0.99,
+    "tasks_per_batch": 1024,
+    "outer_learning_rate": 1e-3,
+    "meta_steps": 1000,
+}
+_TRIALS: dict[str, dict[str, Any]] = {"grid_navi": {"rounds": 4}}
+
 RECIPES = {
     "maml": Recipe("MAML: learns where gradient steps start from.", _trained_by(meta_gradient)),
     "fomaml": Recipe(
@@ -316,6 +392,24 @@ RECIPES = {
         "Reptile: moves the start towards where lifetimes end; no meta-gradient.",
         _reptile,
         {name: {"lives_per_task": 1, "tasks_per_batch": 20} for name in ("grid_navi", "maze")},
+    ),
+    "rl2": Recipe(
+        "RL^2: a recurrent policy whose memory learns, trained by PPO on whole trials.",
+        _in_context(_recurrent),
+        _TRIALS,
+        _ON_TRIALS,
+    ),
+    "mann": Recipe(
+        "MANN: the same with a memory that is read by content and written where least was used.",
+        _in_context(_content_addressed),
+        _TRIALS,
+        _ON_TRIALS,
+    ),
+    "snail": Recipe(
+        "The same with causal attention over all steps of a trial, after SNAIL.",
+        _in_context(_attentive),
+        _TRIALS,
+        _ON_TRIALS,
     ),
     "scratch": Recipe("Baseline: the same agent from a random start.", _scratch),
     "finetune": Recipe("Baseline: one agent trained on all tasks, then adapted.", _finetune),

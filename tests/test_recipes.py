@@ -63,7 +63,7 @@ def test_vmapped_tasks_equal_looped_tasks(name, grid):
         task = learner.task(key, env_params)
         life = living.begin(begin_key, grid.env, learner.adapter, meta, task, learner.lifetime.envs)
         life, _ = living.live(live_key, grid.env, learner.adapter, meta, task, life, learner.lifetime, lambda *_: None)
-        return life.fast.params
+        return life.fast and life.fast.params, life.memory
 
     together = jax.jit(jax.vmap(adapted))(keys, env_params)
     one = jax.jit(adapted)

@@ -16,7 +16,7 @@ LAYERS = [
     {"errors", "base"},
     {"plugins", "contracts"},
     {"trees", "config", "tasks", "statistics", "costs", "interrupts", "compilation_cache"},
-    {"losses", "networks", "replay"},
+    {"losses", "networks", "replay", "distributions", "memories"},
     {"agents", "adapters", "lifetime"},
     {"objectives"},
     {"outer"},

@@ -1,6 +1,7 @@
 """Adapters: how a learner lives one lifetime in one task."""
 
 from jaxmeta.adapters.gradient_steps import Learner, Start, gradient_steps, in_head
+from jaxmeta.adapters.in_context import in_context
 from jaxmeta.adapters.random_policy import random_policy
 
-__all__ = ["Learner", "Start", "gradient_steps", "in_head", "random_policy"]
+__all__ = ["Learner", "Start", "gradient_steps", "in_context", "in_head", "random_policy"]

@@ -1,0 +1,69 @@
+"""Distributions over actions, given by the numbers that a network puts out."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmeta.base import Key, Spec
+
+
+class ActionDistribution(NamedTuple):
+    """How a policy's numbers become actions."""
+
+    size: int
+    """N, how many numbers say what is drawn."""
+    draw: Callable[[Key, jax.Array], jax.Array]
+    """`draw(key, numbers)`, an action."""
+    log_prob: Callable[[jax.Array, jax.Array], jax.Array]
+    """`log_prob(numbers, action)`, its log-probability or log-density, [] float32."""
+    entropy: Callable[[jax.Array], jax.Array]
+    """`entropy(numbers)` in nats, [] float32."""
+
+
+def of_actions(spec: Spec) -> ActionDistribution:
+    """Categorical over discrete actions, a diagonal Gaussian over continuous ones.
+
+    What a Gaussian draws is neither clipped nor squashed: the environment may clip it, the log-density speaks of the
+    action that was drawn.
+    """
+    if spec.num_actions is not None:
+        return _categorical(spec.num_actions, spec.action.dtype)
+    return _diagonal_gaussian(spec.action)
+
+
+def _categorical(num_actions: int, dtype) -> ActionDistribution:
+    """Its numbers are logits."""
+
+    def entropy(logits: jax.Array) -> jax.Array:
+        log_probs = jax.nn.log_softmax(logits)
+        return -jnp.sum(jnp.exp(log_probs) * log_probs)
+
+    return ActionDistribution(
+        size=num_actions,
+        draw=lambda key, logits: jax.random.categorical(key, logits).astype(dtype),
+        log_prob=lambda logits, action: jax.nn.log_softmax(logits)[action],
+        entropy=entropy,
+    )
+
+
+def _diagonal_gaussian(action: jax.ShapeDtypeStruct) -> ActionDistribution:
+    """Its numbers are the means, then the logarithms of the standard deviations."""
+    size = int(np.prod(action.shape))
+    log_of_unit = 0.5 * np.log(2 * np.pi)
+
+    def draw(key: Key, numbers: jax.Array) -> jax.Array:
+        mean, log_scale = jnp.split(numbers, 2)
+        noise = jax.random.normal(key, (size,), mean.dtype)
+        return (mean + jnp.exp(log_scale) * noise).reshape(action.shape).astype(action.dtype)
+
+    def log_prob(numbers: jax.Array, action: jax.Array) -> jax.Array:
+        mean, log_scale = jnp.split(numbers, 2)
+        return -jnp.sum(0.5 * ((jnp.ravel(action) - mean) * jnp.exp(-log_scale)) ** 2 + log_scale + log_of_unit)
+
+    def entropy(numbers: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.split(numbers, 2)[1] + log_of_unit + 0.5)
+
+    return ActionDistribution(2 * size, draw, log_prob, entropy)

@@ -1,0 +1,179 @@
+"""Networks with a memory, for learners whose memory does the learning, as Flax modules.
+
+Each maps (memory, features [F] float32) to (memory, numbers [N] float32, value [] float32), for one step of one
+environment, and says by `initial_memory()` what it remembers before anything has happened.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Recurrent(nn.Module):
+    """A recurrent cell (Duan et al., 2016, RL^2).
+
+    Attributes:
+      outputs: N, how many numbers the policy needs.
+      cell: `gru` or `lstm`.
+      width: units of the cell.
+    """
+
+    outputs: int
+    cell: str
+    width: int
+
+    def _cell(self, **options) -> nn.RNNCellBase:
+        return {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[self.cell](self.width, **options)
+
+    def initial_memory(self):
+        """The cell's state, leaves [width] float32."""
+        return self._cell(parent=None).initialize_carry(jax.random.key(0), (1,))
+
+    @nn.compact
+    def __call__(self, memory, features):
+        """One step of the cell."""
+        memory, output = self._cell(name="cell")(memory, features)
+        return memory, *_policy_and_value(self.outputs, output)
+
+
+class Slots(NamedTuple):
+    """What a content-addressed memory holds."""
+
+    controller: tuple[jax.Array, jax.Array]
+    """The controller's state, leaves [width]."""
+    contents: jax.Array
+    """[slots, word]."""
+    reads: jax.Array
+    """[heads, slots], where each head last read; rows sum to 1."""
+    usage: jax.Array
+    """[slots], how much each slot was read or written lately."""
+
+
+class ContentAddressed(nn.Module):
+    """An LSTM with an external memory that it reads by content and writes where least was used (Santoro et al., 2016).
+
+    A head reads with softmax weights of the cosine similarity between its key and every slot. Before that, its key is
+    written, in learned shares, to where the head read last and to the slot used least, which is cleared first.
+
+    Attributes:
+      outputs: N, how many numbers the policy needs.
+      width: units of the controller.
+      slots: places of the memory, at least as many as heads.
+      word: numbers that a place holds.
+      heads: reads, and writes, of a step.
+    """
+
+    outputs: int
+    width: int
+    slots: int
+    word: int
+    heads: int
+    usage_decay: float = 0.95
+
+    def initial_memory(self):
+        """Nothing is held."""
+        controller = nn.OptimizedLSTMCell(self.width, parent=None).initialize_carry(jax.random.key(0), (1,))
+        return Slots(
+            controller=controller,
+            contents=jnp.zeros((self.slots, self.word)),
+            reads=jax.nn.one_hot(jnp.zeros(self.heads, jnp.int32), self.slots),
+            usage=jnp.zeros(self.slots),
+        )
+
+    @nn.compact
+    def __call__(self, memory, features):
+        """One step: the controller, a write, a read."""
+        read_before = (memory.reads @ memory.contents).ravel()
+        controller, output = nn.OptimizedLSTMCell(self.width, name="controller")(
+            memory.controller, jnp.concatenate([features, read_before])
+        )
+        keys = jnp.tanh(nn.Dense(self.heads * self.word, name="keys")(output)).reshape(self.heads, self.word)
+        strengths = 1 + jax.nn.softplus(nn.Dense(self.heads, name="strengths")(output))
+        gates = jax.nn.sigmoid(nn.Dense(self.heads, name="gates")(output))[:, None]
+
+        least_used = jax.lax.top_k(-memory.usage, self.heads)[1]
+        cleared = jax.nn.one_hot(least_used, self.slots)
+        writes = gates * memory.reads + (1 - gates) * cleared
+        contents = memory.contents * (1 - jnp.sum(cleared, axis=0))[:, None] + writes.T @ keys
+
+        reads = jax.nn.softmax(strengths[:, None] * _cosine(keys, contents))
+        usage = self.usage_decay * memory.usage + jnp.sum(reads + writes, axis=0)
+        after = Slots(controller, contents, reads, usage)
+        return after, *_policy_and_value(self.outputs, jnp.concatenate([output, (reads @ contents).ravel()]))
+
+
+class Past(NamedTuple):
+    """What an attentive memory keeps of every step so far."""
+
+    keys: jax.Array
+    """[layers, context, width]."""
+    values: jax.Array
+    """[layers, context, width]."""
+    time: jax.Array
+    """[] int32, steps so far."""
+
+
+class Attentive(nn.Module):
+    """Causal attention over all steps of a trial, whose keys and values are kept, so that a step costs O(context).
+
+    After Mishra et al. (2018, SNAIL), with attention alone, and residual layers as in Vaswani et al. (2017). Steps
+    beyond the context are not kept.
+
+    Attributes:
+      outputs: N, how many numbers the policy needs.
+      width: numbers of a key, a value and a layer's output; a multiple of `heads`.
+      layers: layers of attention, each followed by a perceptron of one hidden layer.
+      heads: attention heads of a layer.
+      context: steps that can be kept, at least those of a trial.
+    """
+
+    outputs: int
+    width: int
+    layers: int
+    heads: int
+    context: int
+
+    def initial_memory(self):
+        """No step is kept."""
+        kept = jnp.zeros((self.layers, self.context, self.width))
+        return Past(kept, kept, jnp.zeros((), jnp.int32))
+
+    @nn.compact
+    def __call__(self, memory, features):
+        """Keeps this step, and attends to all so far."""
+        place = nn.Embed(self.context, self.width, name="place")(jnp.minimum(memory.time, self.context - 1))
+        stream = nn.Dense(self.width, name="embedding")(features) + place
+        seen = jnp.arange(self.context) <= memory.time
+        keys, values = memory.keys, memory.values
+        for layer in range(self.layers):
+            normal = nn.LayerNorm(name=f"norm_{layer}")(stream)
+            query, key, value = jnp.split(nn.Dense(3 * self.width, name=f"attention_{layer}")(normal), 3)
+            keys, values = keys.at[layer, memory.time].set(key), values.at[layer, memory.time].set(value)
+            by_head = (-1, self.heads, self.width // self.heads)
+            fit = jnp.einsum("hd,chd->hc", query.reshape(by_head[1:]), keys[layer].reshape(by_head))
+            weight = jax.nn.softmax(jnp.where(seen, fit / jnp.sqrt(by_head[2]), -jnp.inf))
+            attended = jnp.einsum("hc,chd->hd", weight, values[layer].reshape(by_head)).ravel()
+            stream += nn.Dense(self.width, name=f"mix_{layer}")(attended)
+            normal = nn.LayerNorm(name=f"second_norm_{layer}")(stream)
+            hidden = nn.relu(nn.Dense(2 * self.width, name=f"hidden_{layer}")(normal))
+            stream += nn.Dense(self.width, name=f"out_{layer}")(hidden)
+        output = nn.LayerNorm(name="norm")(stream)
+        return Past(keys, values, memory.time + 1), *_policy_and_value(self.outputs, output)
+
+
+def _policy_and_value(outputs: int, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The last layers: numbers near zero at first, and a value."""
+    numbers = nn.Dense(outputs, kernel_init=nn.initializers.orthogonal(0.01), name="head")(features)
+    value = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0), name="head_value")(features)
+    return numbers, value[0]
+
+
+def _cosine(keys: jax.Array, contents: jax.Array) -> jax.Array:
+    """Cosine of the angle between every key [H, W] and slot [S, W], [H, S]; 0, with a finite derivative, to nothing."""
+
+    def direction(vectors):
+        return vectors * jax.lax.rsqrt(jnp.sum(vectors**2, axis=-1, keepdims=True) + 1e-12)
+
+    return direction(keys) @ direction(contents).T

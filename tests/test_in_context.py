@@ -1,0 +1,124 @@
+"""Learning in context: what a memory keeps, and the gradient of policy optimisation against an exact one."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmeta import distributions, recipes
+from jaxmeta import lifetime as living
+from jaxmeta.adapters import in_context
+from jaxmeta.base import Task
+from jaxmeta.config import LifetimeConfig, PolicyConfig
+from jaxmeta.memories import Recurrent
+from jaxmeta.outer import policy_optimisation
+from jaxmeta_envs.bandit import bandit
+
+MEANS = np.array([0.2, 0.7])
+PULLS = 2
+
+
+@pytest.fixture(scope="module")
+def arms():
+    return bandit(arms=2, pulls=PULLS)
+
+
+def learner_of(tasks, cell="gru"):
+    spec = recipes.spec_of(tasks)
+    actions = distributions.of_actions(spec)
+    return in_context(Recurrent(actions.size, cell, 6), spec, actions), actions
+
+
+def pose(key, env_params):
+    return Task(env_params, None)
+
+
+def task_of(tasks):
+    return tasks.sample(jax.random.key(0), "train").replace(means=jnp.asarray(MEANS, jnp.float32))
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_memory_lasts_through_episodes_and_is_cleared_between_lifetimes(arms, cell):
+    adapter, _ = learner_of(arms, cell)
+    meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
+    life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(life.memory))
+    after, taken = living.rollout(jax.random.key(2), arms.env, task, adapter.act, meta, life, 3)
+    assert np.all(taken.terminated)
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(after.memory))
+    logits = taken.extras["logits"][:, 0]
+    assert not np.allclose(logits[0], logits[1])
+
+
+def test_what_was_done_and_paid_last_is_perceived(arms):
+    adapter, _ = learner_of(arms)
+    meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
+    life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
+    life, taken = living.rollout(jax.random.key(2), arms.env, task, adapter.act, meta, life, 5)
+    np.testing.assert_array_equal(taken.percept.previous_action[1:], taken.action[:-1])
+    np.testing.assert_array_equal(taken.percept.previous_reward[1:], taken.reward[:-1])
+    assert np.all(taken.percept.first)
+    guest = living.play(jax.random.key(3), arms.env, adapter, meta, task, life, 4, 1)
+    np.testing.assert_array_equal(guest.percept.previous_action[0], np.repeat(taken.action[-1], 4))
+    np.testing.assert_array_equal(guest.percept.previous_reward[0], np.repeat(taken.reward[-1], 4))
+
+
+def expected_return(adapter, meta, task):
+    """Of a trial, by enumeration of everything that can be pulled and paid."""
+    life = living.begin(jax.random.key(1), bandit(arms=2).env, adapter, meta, task, 1)
+    start = jax.tree.map(lambda leaf: leaf[0], (life.memory, life.percept))
+    total = 0.0
+    for history in itertools.product(*[(0, 1)] * (2 * PULLS)):
+        (memory, percept), chance = start, 1.0
+        for action, paid in zip(history[::2], history[1::2], strict=True):
+            _, memory, extras = adapter.act(jax.random.key(0), meta, None, memory, percept)
+            mean = MEANS[action]
+            chance *= jax.nn.softmax(extras["logits"])[action] * (mean if paid else 1 - mean)
+            percept = percept._replace(previous_action=jnp.array(action), previous_reward=jnp.array(float(paid)))
+        total += chance * sum(history[1::2])
+    return total
+
+
+def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms):
+    """Without discount or clipping, and with advantages that reach to the end, its mean is the derivative, known
+    exactly, of the expected return of a trial, but for the scale of the advantages.
+    """
+    adapter, actions = learner_of(arms)
+    config = PolicyConfig(epochs=1, minibatches=1, gae_lambda=1.0, value_weight=0.0)
+    lifetime = LifetimeConfig(envs=1, steps=1, rounds=PULLS)
+    init, update = policy_optimisation(
+        arms.env, adapter, actions, pose, optax.sgd(1.0), lifetime, config, discount=1.0, entropy=0.0
+    )
+    state = init(jax.random.key(0))
+    meta = jax.tree.map(lambda leaf: leaf + 0.5 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), state.meta)
+    state = state.replace(meta=meta)
+    exact = jax.jit(jax.grad(lambda meta: expected_return(adapter, meta, Task(task_of(arms), None))))(meta)
+
+    lives = 20_000
+    env_params = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (lives, *leaf.shape)), task_of(arms))
+    steps = jax.jit(lambda key: jax.tree.map(jnp.subtract, update(key, state, env_params)[0].meta, meta))
+    samples = [jax.flatten_util.ravel_pytree(steps(jax.random.key(seed)))[0] for seed in range(8)]
+    mean, error = np.mean(samples, axis=0), np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples))
+    exact = np.asarray(jax.flatten_util.ravel_pytree(exact)[0])
+    scale = mean @ exact / (exact @ exact)
+    assert scale > 0
+    assert mean @ exact / np.linalg.norm(mean) / np.linalg.norm(exact) > 0.999
+    assert np.linalg.norm(mean - scale * exact) < 4 * np.linalg.norm(error)
+
+
+def test_a_gaussian_is_scored_as_it_is_drawn():
+    spec = recipes.Spec(None, jax.ShapeDtypeStruct((3,), jnp.float32), None, None)
+    gaussian = distributions.of_actions(spec)
+    assert gaussian.size == 6
+    numbers = jnp.array([0.3, -1.0, 2.0, 0.1, -0.5, 0.7])
+    action = jnp.array([0.0, -1.5, 5.0])
+    density = jax.scipy.stats.norm.logpdf(action, numbers[:3], jnp.exp(numbers[3:])).sum()
+    np.testing.assert_allclose(gaussian.log_prob(numbers, action), density, rtol=1e-5)
+    drawn = jax.vmap(gaussian.draw, (0, None))(jax.random.split(jax.random.key(0), 40_000), numbers)
+    np.testing.assert_allclose(drawn.mean(axis=0), numbers[:3], atol=0.05)
+    np.testing.assert_allclose(jnp.log(drawn.std(axis=0)), numbers[3:], atol=0.02)
+    surprise = -jax.vmap(gaussian.log_prob, (None, 0))(numbers, drawn)
+    np.testing.assert_allclose(surprise.mean(), gaussian.entropy(numbers), atol=0.03)

@@ -1,0 +1,95 @@
+"""Memories against NumPy, step by step and as a whole."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmeta import recipes, tasks
+from jaxmeta.errors import UsageError
+from jaxmeta.memories import Attentive, ContentAddressed, Recurrent
+from tests.conftest import TINY
+from tests.reference import memories as reference
+
+STEPS, FEATURES, OUTPUTS = 7, 5, 3
+
+
+def run(network):
+    """Parameters, features, and what the network puts out along them."""
+    features = jax.random.normal(jax.random.key(0), (STEPS, FEATURES))
+    memory = network.initial_memory()
+    variables = network.init(jax.random.key(1), memory, features[0])
+    variables = jax.tree.map(
+        lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), variables
+    )
+
+    def step(memory, now):
+        memory, numbers, value = network.apply(variables, memory, now)
+        return memory, (numbers, value)
+
+    memory, (numbers, values) = jax.jit(lambda memory: jax.lax.scan(step, memory, features))(memory)
+    return variables["params"], np.asarray(features), memory, numbers, values
+
+
+def test_attention_with_kept_keys_is_causal_attention_over_the_whole_trial():
+    network = Attentive(OUTPUTS, width=8, layers=2, heads=2, context=STEPS + 2)
+    params, features, memory, numbers, values = run(network)
+    expected_numbers, expected_values = reference.attentive(params, features, 2, 2)
+    np.testing.assert_allclose(numbers, expected_numbers, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(values, expected_values, rtol=1e-4, atol=1e-4)
+    assert int(memory.time) == STEPS
+
+
+def test_content_addressed_memory_reads_and_writes_as_in_numpy():
+    network = ContentAddressed(OUTPUTS, width=6, slots=5, word=4, heads=2)
+    params, features, memory, numbers, values = run(network)
+    expected = reference.content_addressed(params, features, 6, 5, 4, 2, network.usage_decay)
+    for ours, theirs in zip((numbers, values, memory.contents), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Recurrent(OUTPUTS, "gru", 6),
+        Recurrent(OUTPUTS, "lstm", 6),
+        ContentAddressed(OUTPUTS, 6, 5, 4, 2),
+        Attentive(OUTPUTS, 8, 2, 2, STEPS),
+    ],
+    ids=["gru", "lstm", "mann", "snail"],
+)
+def test_what_was_perceived_first_is_remembered(network):
+    """The derivative of the last output with respect to the first features is there, and finite."""
+    features = jax.random.normal(jax.random.key(0), (STEPS, FEATURES))
+    variables = network.init(jax.random.key(1), network.initial_memory(), features[0])
+
+    def last_value(features):
+        def step(memory, now):
+            memory, _, value = network.apply(variables, memory, now)
+            return memory, value
+
+        return jax.lax.scan(step, network.initial_memory(), features)[1][-1]
+
+    gradient = jax.jit(jax.grad(last_value))(features)
+    assert np.all(np.isfinite(gradient))
+    assert np.any(gradient[0] != 0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "sentence"),
+    [
+        ("mann", {"slots": 3, "heads": 4}, "slots must be at least heads = 4, a read each, got 3"),
+        ("snail", {"context": 7}, "context must be at least 8, the steps of a trial, got 7"),
+        ("snail", {"memory_width": 9, "heads": 2}, "heads must divide memory_width = 9, got 2"),
+        ("rl2", {"minibatches": 3}, "minibatches must divide tasks_per_batch = 4, got 3"),
+        ("rl2", {"cell": "rnn"}, "cell must be"),
+    ],
+)
+def test_what_does_not_fit_is_refused(recipe, settings, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        recipes.make_recipe(recipe, tasks.make("grid_navi:size=3,horizon=4"), **TINY | settings)
+
+
+def test_initial_memories_hold_nothing():
+    for network in (Recurrent(OUTPUTS, "gru", 6), Attentive(OUTPUTS, 8, 2, 2, STEPS)):
+        assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(network.initial_memory()))
