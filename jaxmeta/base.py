@@ -309,6 +309,9 @@ class TaskDistribution(NamedTuple):
     """`oracle(params)` is the best expected return of an episode, [] float32, or None where it cannot be computed."""
     suggested: Mapping[str, Any] = MappingProxyType({})
     """Settings that suit the family, such as its discount; a user's own take precedence."""
+    policies: Callable[["Lifetime"], Mapping[str, Adapter]] = lambda lifetime: {}
+    """`policies(lifetime)`: by name, what is known to act well in the family over such a lifetime. They learn nothing
+    across tasks, their meta is None, and they are evaluated beside every learner."""
 
 
 def sample_tasks(key: Key, tasks: TaskDistribution, split: str, num_tasks: int) -> PyTree:

@@ -156,12 +156,12 @@ def compare(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def make_measurement(
     learner: MetaLearner, tasks: TaskDistribution
 ) -> Callable[[Key, PyTree, PyTree], tuple[Scale, dict[str, Measured]]]:
-    """Compiles, once for all tasks, what measures a learner and the two ends of its scale.
+    """Compiles, once for all tasks, what measures a learner, the two ends of its scale and the family's own policies.
 
     Returns:
       A function of key, meta and `EnvParams` with leaves [tasks, ...]. It returns the scale, and what was measured of
-      `learner`, `random` and, where it is known, `oracle`, whose trial is taken to consist of episodes as long as the
-      horizon.
+      `learner`, `random`, each of `tasks.policies` and, where it is known, `oracle`, whose trial is taken to consist of
+      episodes as long as the horizon.
     """
 
     def measurer(learner):
@@ -170,18 +170,15 @@ def make_measurement(
             compiler_options=COMPILER_OPTIONS,
         )
 
-    measurers = {
-        "learner": measurer(learner),
-        "random": measurer(learner._replace(adapter=random_policy(spec_of(tasks)))),
-    }
+    without_meta = {"random": random_policy(spec_of(tasks)), **tasks.policies(learner.lifetime)}
+    measure_learner = measurer(learner)
+    measurers = {name: measurer(learner._replace(adapter=policy)) for name, policy in without_meta.items()}
     oracle = None if tasks.oracle is None else jax.jit(jax.vmap(tasks.oracle))
 
     def measure_with_ends(key: Key, meta: PyTree, env_params: PyTree):
         learner_key, random_key = jax.random.split(key)
-        measured = {
-            "learner": measurers["learner"](learner_key, meta, env_params),
-            "random": measurers["random"](random_key, None, env_params),
-        }
+        measured = {"learner": measure_learner(learner_key, meta, env_params)}
+        measured |= {name: run(random_key, None, env_params) for name, run in measurers.items()}
         measured = jax.tree.map(np.asarray, measured)
         random = measured["random"].returns
         scale = Scale(random=random.mean(axis=1), oracle=None)
