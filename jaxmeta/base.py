@@ -121,13 +121,12 @@ class AgentLoss(Protocol):
     """Mean loss of a batch of experience, [] float32.
 
     Its derivative with respect to `params` alone is the agent's update direction: a target that no inner gradient may
-    enter is computed from `slow`. Nothing is gradient-stopped, so that a meta-gradient, which differentiates that
-    update again with respect to both, is exact.
+    enter is computed from `slow`. Nothing else is gradient-stopped, so that a meta-gradient, which differentiates that
+    update again with respect to both, is exact. `batch` is `Experience`, or a round's `Rollout` if the agent is
+    `on_policy`.
     """
 
-    def __call__(
-        self, params: Params, slow: Params, batch: "Experience", hypers: Hypers
-    ) -> tuple[jax.Array, Metrics]: ...
+    def __call__(self, params: Params, slow: Params, batch: Any, hypers: Hypers) -> tuple[jax.Array, Metrics]: ...
 
 
 class Experience(NamedTuple):
@@ -154,6 +153,8 @@ class Agent(NamedTuple):
     exploit: AgentAct
     """Follows the policy that the parameters stand for, without exploring on top."""
     loss: AgentLoss
+    on_policy: bool = False
+    """Whether it learns from each round as a whole, right after it, rather than from a replay of single transitions."""
 
 
 class Begin(Protocol):

@@ -14,6 +14,7 @@ from jaxmeta import tasks as task_specs
 from jaxmeta.checkpoints import state_digest
 from jaxmeta.errors import UsageError, require
 from jaxmeta.runs import RunDirectory, default_run_dir, read_json, write_json
+from jaxmeta.settings import parse_settings
 
 WIDTH = 200
 """Of a table in a file or a pipe, in characters."""
@@ -41,7 +42,7 @@ def train(options: cli.Train) -> None:
         "recipe": options.recipe,
         "tasks": options.tasks,
         "seed": options.seed,
-        "settings": recipes.parse_settings(cli.read_settings(options)),
+        "settings": parse_settings(cli.read_settings(options)),
         "log_every": options.log_every,
         "checkpoint_every": options.checkpoint_every,
     }

@@ -27,10 +27,10 @@ class LifetimeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
-    """A Q-learner's network and loss."""
+    """An agent's network and loss."""
 
     agent: str = "dqn"
-    """`dqn`, or `tabular_q` for one-hot or discrete observations."""
+    """`dqn`, `tabular_q` for one-hot or discrete observations, or `actor_critic`, which alone can act continuously."""
     hidden: tuple[int, ...] = (64, 64)
     """Width of each hidden layer."""
     dueling: bool = False
@@ -41,10 +41,41 @@ class AgentConfig:
     """Error beyond which the loss grows linearly; 0 is the squared loss."""
 
     def __post_init__(self):
-        require_known("agent", self.agent, ("dqn", "tabular_q"))
+        require_known("agent", self.agent, ("dqn", "tabular_q", "actor_critic"))
         require(all(width >= 1 for width in self.hidden), "hidden", "hold widths of at least 1", self.hidden)
         require_finite("huber", self.huber)
         require(self.huber >= 0, "huber", "be at least 0 (0: squared loss)", self.huber)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """What a policy's actions are judged by."""
+
+    estimator: str = "dice"
+    """The surrogate that `actor_critic` descends on, which decides what a meta-gradient sees of how parameters changed
+    the data: `naive`, `dice` or `lvc`."""
+    baseline: str = "linear"
+    """What `actor_critic` expects: `linear` in observation and time, fitted to each round, or a learned `value`."""
+    normalised: bool = True
+    """Scale the advantages of `actor_critic` to mean 0 and variance 1 in each round."""
+    inner_entropy: float = 0.0
+    """Weight of the entropy in the loss of `actor_critic`."""
+    initial_scale: float = 1.0
+    """Standard deviation of continuous actions at first, in the environment's units."""
+    gae_lambda: float = 0.95
+    """Weight of later surprises in an advantage, in [0, 1]."""
+    value_weight: float = 0.5
+    """Weight of the value's squared error."""
+
+    def __post_init__(self):
+        require_known("estimator", self.estimator, ("naive", "dice", "lvc"))
+        require_known("baseline", self.baseline, ("linear", "value"))
+        for name in ("inner_entropy", "initial_scale", "gae_lambda", "value_weight"):
+            require_finite(name, getattr(self, name))
+        require(self.inner_entropy >= 0, "inner_entropy", "be at least 0", self.inner_entropy)
+        require(self.initial_scale > 0, "initial_scale", "be above 0", self.initial_scale)
+        require(0 <= self.gae_lambda <= 1, "gae_lambda", "be from 0 to 1", self.gae_lambda)
+        require(self.value_weight >= 0, "value_weight", "be at least 0", self.value_weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +115,10 @@ class OuterConfig:
     """Meta-steps of a whole run."""
     tasks_per_batch: int = 20
     lives_per_task: int = 1
-    """Independent lifetimes of each task. With 2 or more, how a lifetime explored is credited too, by the returns that
-    adaptation then led to."""
+    """Independent lifetimes of each task."""
+    sampling_correction: bool = True
+    """Credit how a lifetime explored by the returns that adaptation then led to, held against those of the task's other
+    lives: it takes `lives_per_task` of 2 or more, of a single life nothing is credited."""
     tasks_per_group: int = 0
     """Tasks that are vmapped together, group after group; 0 puts the whole batch into one group."""
     outer_loss: str = "policy_gradient"
@@ -99,6 +132,8 @@ class OuterConfig:
     entropy: float = 0.01
     """Weight of the adapted policy's entropy in `policy_gradient`."""
     outer_learning_rate: float = 1e-3
+    learning_rate_left: float = 1.0
+    """Share of `outer_learning_rate` that is left after `meta_steps`; it falls along a line, 1 keeps it as it is."""
     max_gradient_norm: float = 1.0
     """Meta-gradients are scaled down to this global norm."""
 
@@ -114,11 +149,12 @@ class OuterConfig:
         )
         require_known("outer_loss", self.outer_loss, ("policy_gradient", "td", "monte_carlo"))
         require_known("scored_rounds", self.scored_rounds, ("every", "last", "before_and_every"))
-        for name in ("outer_discount", "entropy", "outer_learning_rate", "max_gradient_norm"):
+        for name in ("outer_discount", "entropy", "outer_learning_rate", "learning_rate_left", "max_gradient_norm"):
             require_finite(name, getattr(self, name))
         require(0 <= self.outer_discount <= 1, "outer_discount", "be from 0 to 1", self.outer_discount)
         require(self.entropy >= 0, "entropy", "be at least 0", self.entropy)
         require(self.outer_learning_rate >= 0, "outer_learning_rate", "be at least 0", self.outer_learning_rate)
+        require(0 <= self.learning_rate_left <= 1, "learning_rate_left", "be from 0 to 1", self.learning_rate_left)
         require(self.max_gradient_norm > 0, "max_gradient_norm", "be above 0", self.max_gradient_norm)
 
     @property
@@ -154,7 +190,7 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyConfig:
+class ProximalConfig:
     """Proximal policy optimisation over lifetimes."""
 
     epochs: int = 4
@@ -163,18 +199,12 @@ class PolicyConfig:
     """Optimizer steps of an epoch, each on its share of the tasks."""
     clip: float = 0.2
     """How far the probability of an action may move from what it was, as a ratio, before the gain stops."""
-    gae_lambda: float = 0.95
-    """Weight of later surprises in an advantage, in [0, 1]."""
-    value_weight: float = 0.5
 
     def __post_init__(self):
         require(self.epochs >= 1, "epochs", "be at least 1", self.epochs)
         require(self.minibatches >= 1, "minibatches", "be at least 1", self.minibatches)
-        for name in ("clip", "gae_lambda", "value_weight"):
-            require_finite(name, getattr(self, name))
+        require_finite("clip", self.clip)
         require(self.clip > 0, "clip", "be above 0", self.clip)
-        require(0 <= self.gae_lambda <= 1, "gae_lambda", "be from 0 to 1", self.gae_lambda)
-        require(self.value_weight >= 0, "value_weight", "be at least 0", self.value_weight)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,16 @@ def returns_to_go(reward, discount):
     return jax.lax.scan(backwards, nothing, (reward, discount), reverse=True)[1]
 
 
+def episode_starts(first):
+    """Index of the step that the episode of each step started with, or 0 where that was before; [T] bool to [T] int32.
+
+    >>> episode_starts(jnp.array([False, False, True, False])).tolist()
+    [0, 0, 2, 2]
+    """
+    chex.assert_rank(first, 1)
+    return jax.lax.cummax(jnp.where(first, jnp.arange(first.size), 0))
+
+
 def first_episode_return(reward, done):
     """Undiscounted return of the episode that a rollout starts with.
 
@@ -100,23 +110,48 @@ def leave_one_out_advantage(returns):
     return returns - (jnp.sum(returns, axis=1, keepdims=True) - returns) / others
 
 
-def policy_gradient(logits, action, advantage):
-    """REINFORCE's surrogate -log pi(a) * advantage, and the policy's entropy, of one step.
+def naive_surrogate(log_ratio, first, advantage):
+    """REINFORCE's surrogate, log pi(a) * advantage: its gradient is right on average, its second derivative is not.
 
     Args:
-      logits: [A] float32.
-      action: [] int32.
-      advantage: [] float32, treated as a constant.
+      log_ratio: [T] float32, log-probability of each action minus what it was when the action was taken.
+      first: [T] bool, the first step of an episode; not used.
+      advantage: [T] float32, a constant.
 
     Returns:
-      The surrogate and the entropy in nats, [] float32 each.
+      [T] float32, to be maximised.
 
     Reference: Williams (1992).
     """
-    chex.assert_rank([logits, action, advantage], [1, 0, 0])
-    log_probs = jax.nn.log_softmax(logits)
-    entropy = -jnp.sum(jnp.exp(log_probs) * log_probs)
-    return -log_probs[action] * jax.lax.stop_gradient(advantage), entropy
+    del first
+    return log_ratio * jax.lax.stop_gradient(advantage)
+
+
+def lvc_surrogate(log_ratio, first, advantage):
+    """The low-variance-curvature surrogate, pi(a) / old pi(a) * advantage.
+
+    Its second derivative leaves out how an action changes what later actions are worth, and with that most of the
+    variance. Arguments and result are those of `naive_surrogate`.
+
+    Reference: Rothfuss et al. (2019), ProMP, section 4.
+    """
+    del first
+    return jnp.exp(log_ratio) * jax.lax.stop_gradient(advantage)
+
+
+def dice_surrogate(log_ratio, first, advantage):
+    """DiCE with a baseline: derivatives of any order are right on average.
+
+    (box[t] - box[t - 1]) * advantage[t], where box[t] is the probability of all actions of the episode up to t over
+    what it was. Arguments and result are those of `naive_surrogate`. With advantages that reach to the episode's end
+    this is the sum over t of box[t] * reward[t], with the any-order baseline of Mao et al. (2019).
+
+    Reference: Foerster et al. (2018), DiCE; Farquhar, Whiteson and Foerster (2019), loaded DiCE.
+    """
+    chex.assert_rank([log_ratio, first, advantage], 1)
+    before = jnp.cumsum(log_ratio) - log_ratio
+    before -= before[episode_starts(first)]
+    return jnp.exp(before) * jnp.expm1(log_ratio) * jax.lax.stop_gradient(advantage)
 
 
 def log_softmax_or_greedy(q, temperature):

@@ -1,7 +1,22 @@
 """Networks, as Flax modules. Parameters are plain nested dicts; whatever is named `head...` is the last layer."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+
+from jaxmeta.base import PyTree, Spec
+
+
+def features_of(spec: Spec, observation: PyTree) -> jax.Array:
+    """One observation as numbers, [D]: one-hot where it is discrete, else its leaves side by side."""
+    if spec.num_observations is not None:
+        return jax.nn.one_hot(observation, spec.num_observations)
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(observation)])
+
+
+def nothing_seen(spec: Spec) -> PyTree:
+    """An observation of zeros, to draw a network's parameters with."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), spec.observation)
 
 
 class QNetwork(nn.Module):
@@ -42,3 +57,50 @@ class QTable(nn.Module):
     def __call__(self, features):
         """Maps a one-hot state [S] float32 to its row of action values [A] float32."""
         return nn.Dense(self.num_actions, use_bias=False, kernel_init=nn.initializers.zeros, name="head")(features)
+
+
+class PolicyNetwork(nn.Module):
+    """A multi-layer perceptron from a flat observation to the numbers of a distribution over actions.
+
+    Attributes:
+      outputs: N, numbers of the distribution that depend on the observation.
+      hidden: width of each tanh layer.
+      scales: numbers that do not depend on it, appended; logarithms of standard deviations.
+      initial_scale: standard deviation at first.
+    """
+
+    outputs: int
+    hidden: tuple[int, ...]
+    scales: int = 0
+    initial_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, features):
+        """Maps features [D] float32 to numbers [N + scales] float32, the first N near zero at first."""
+        features = _tanh_layers(features, self.hidden)
+        numbers = nn.Dense(self.outputs, kernel_init=nn.initializers.orthogonal(0.01), name="head")(features)
+        if not self.scales:
+            return numbers
+        start = nn.initializers.constant(jnp.log(self.initial_scale))
+        return jnp.concatenate([numbers, self.param("head_log_scale", start, (self.scales,))])
+
+
+class ValueNetwork(nn.Module):
+    """A multi-layer perceptron from a flat observation to a value.
+
+    Attributes:
+      hidden: width of each tanh layer.
+    """
+
+    hidden: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, features):
+        """Maps features [D] float32 to a value [] float32."""
+        return nn.Dense(1, name="head")(_tanh_layers(features, self.hidden))[0]
+
+
+def _tanh_layers(features, hidden):
+    for layer, width in enumerate(hidden):
+        features = nn.tanh(nn.Dense(width, name=f"torso_{layer}")(features))
+    return features

@@ -27,6 +27,7 @@ from jaxmeta.base import (
     Task,
 )
 from jaxmeta.config import OuterConfig
+from jaxmeta.distributions import ActionDistribution
 
 OuterLoss = Callable[[PyTree, Life, Rollout], tuple[jax.Array, Metrics]]
 """`outer_loss(meta, life, query rollout)` is a scalar to minimise, differentiable in `meta` and in `life.fast`."""
@@ -35,18 +36,18 @@ MOST_UNROLLED_ROUNDS = 4
 """Lives of up to so many rounds are written out in the program: a fifth faster and more, and compiled as soon."""
 
 
-def log_probs(act: Act, meta: PyTree, life: Life, rollout: Rollout) -> jax.Array:
-    """Log-probabilities of all actions, [T, E, A], that a life without memory gives in the states of a rollout."""
+def numbers_along(act: Act, meta: PyTree, life: Life, rollout: Rollout) -> jax.Array:
+    """The numbers of the distributions over actions, [T, E, N], that a life without memory gives along a rollout."""
     key = jax.random.key(0)  # the distribution is asked for, not a draw from it
     memory = jax.tree.map(lambda leaf: leaf[0], life.memory)
 
-    def logits(percept):
+    def numbers(percept):
         return act(key, meta, life.fast, memory, percept)[2]["logits"]
 
-    return jax.nn.log_softmax(jax.vmap(jax.vmap(logits))(rollout.percept))
+    return jax.vmap(jax.vmap(numbers))(rollout.percept)
 
 
-def policy_gradient(adapter: Adapter, config: OuterConfig) -> OuterLoss:
+def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: OuterConfig) -> OuterLoss:
     """REINFORCE on the adapted policy, with a leave-one-out baseline and an entropy bonus.
 
     Its derivative is that of the policy's expected return with respect to the adapted parameters, on average.
@@ -60,11 +61,12 @@ def policy_gradient(adapter: Adapter, config: OuterConfig) -> OuterLoss:
         discount = config.outer_discount * ~(query.terminated | query.truncated)
         returns = jax.vmap(losses.returns_to_go, 1, 1)(query.reward, discount)
         advantage = losses.leave_one_out_advantage(returns)
-        per_step = jax.vmap(jax.vmap(losses.policy_gradient))
-        surrogate, entropy = per_step(log_probs(adapter.exploit, meta, life, query), query.action, advantage)
+        numbers = numbers_along(adapter.exploit, meta, life, query)
+        log_prob = jax.vmap(jax.vmap(actions.log_prob))(numbers, query.action)
+        entropy = jnp.mean(jax.vmap(jax.vmap(actions.entropy))(numbers))
+        surrogate = jnp.mean(log_prob * jax.lax.stop_gradient(advantage))
         steps = query.reward.shape[0]
-        value = steps * (jnp.mean(surrogate) - config.entropy * jnp.mean(entropy))
-        return value, {"entropy": jnp.mean(entropy)}
+        return -steps * (surrogate + config.entropy * entropy), {"entropy": entropy}
 
     return outer_loss
 
@@ -81,23 +83,29 @@ def regression(agent: Agent, n_step: int) -> OuterLoss:
     return outer_loss
 
 
-OUTER_LOSSES: dict[str, Callable[[Adapter, Agent, OuterConfig], OuterLoss]] = {
-    "policy_gradient": lambda adapter, agent, config: policy_gradient(adapter, config),
-    "td": lambda adapter, agent, config: regression(agent, 1),
-    "monte_carlo": lambda adapter, agent, config: regression(agent, 0),
+OUTER_LOSSES: dict[str, Callable[[Adapter, Agent, ActionDistribution, OuterConfig], OuterLoss]] = {
+    "policy_gradient": lambda adapter, agent, actions, config: policy_gradient(adapter, actions, config),
+    "td": lambda adapter, agent, actions, config: regression(agent, 1),
+    "monte_carlo": lambda adapter, agent, actions, config: regression(agent, 0),
 }
 
 
 def post_adaptation(
-    env: Environment, adapter: Adapter, lifetime: Lifetime, outer_loss: OuterLoss, config: OuterConfig, steps: int
+    env: Environment,
+    adapter: Adapter,
+    actions: ActionDistribution,
+    lifetime: Lifetime,
+    outer_loss: OuterLoss,
+    config: OuterConfig,
+    steps: int,
 ) -> Objective:
     """Scores the parameters that rounds of a lifetime arrive at, on fresh episodes.
 
     The derivative of an outer loss takes the experience that was adapted to as given, though the parameters before
-    adaptation chose it. Where a task is lived several times over, that choice is credited too: the log-probability of
-    what a round did, times how much better the rounds from there on scored than in the task's other lives. Together
-    with `policy_gradient`, undiscounted and without entropy, that is the whole derivative of the expected return after
-    adaptation. Under the other outer losses the credit is the same, in returns.
+    adaptation chose it. The sampling correction credits that choice, where a task is lived several times over: the
+    log-probability of what a round did, times how much better the rounds from there on scored than in the task's other
+    lives. Together with `policy_gradient`, undiscounted and without entropy, that is the whole derivative of the
+    expected return after adaptation. Under the other outer losses the credit is the same, in returns.
 
     Parameters that are scored before the first round too learn to act well in a task that they know nothing of, and so
     to explore it.
@@ -107,6 +115,7 @@ def post_adaptation(
     Args:
       env: the environment.
       adapter: how the learner lives.
+      actions: how the numbers that it reports become actions.
       lifetime: how long.
       outer_loss: the score of adapted parameters on a query rollout.
       config: how many lives and query environments, and which rounds are scored.
@@ -116,9 +125,15 @@ def post_adaptation(
       An `Objective`. It returns the first of the task's lives; its metrics hold `return`, the mean return of a query
       episode after the last round.
     """
+    corrected = config.sampling_correction and config.lives_per_task > 1
     weights = jnp.ones(lifetime.rounds) / (lifetime.rounds + config.scores_before)
     if config.scored_rounds == "last":
         weights = (jnp.arange(lifetime.rounds) == lifetime.rounds - 1).astype(jnp.float32)
+
+    def log_prob_of(lived: living.Round, meta: PyTree) -> jax.Array:
+        """Log-probability of everything that a round did, []."""
+        numbers = numbers_along(adapter.act, meta, lived.before, lived.rollout)
+        return jnp.sum(jax.vmap(jax.vmap(actions.log_prob))(numbers, lived.rollout.action))
 
     def live_once(key: Key, meta: PyTree, task: Task, life: Life | None):
         begin_key, live_key, before_key = jax.random.split(key, 3)
@@ -134,7 +149,7 @@ def post_adaptation(
 
         def score_round(key: Key, lived: living.Round):
             loss, metrics = score(key, lived.after)
-            explored = _log_probability(adapter, meta, lived) if config.lives_per_task > 1 else jnp.zeros(())
+            explored = log_prob_of(lived, meta) if corrected else jnp.zeros(())
             return loss, explored, {**lived.metrics, **metrics}
 
         value = score(before_key, life)[0] / (lifetime.rounds + 1) if config.scores_before else 0.0
@@ -148,7 +163,7 @@ def post_adaptation(
         keys = jax.random.split(key, config.lives_per_task)
         values, explored, metrics, lives = jax.vmap(lambda key: live_once(key, meta, task, life))(keys)
         value = jnp.mean(values)
-        if config.lives_per_task > 1:
+        if corrected:
             following = jnp.cumsum((weights * metrics["return"])[:, ::-1], axis=1)[:, ::-1]
             advantage = losses.leave_one_out_advantage(following.T).T
             value -= jnp.mean(jnp.sum(explored * jax.lax.stop_gradient(advantage), axis=1))
@@ -156,9 +171,3 @@ def post_adaptation(
         return value, jax.tree.map(lambda leaf: leaf[0], lives), last
 
     return objective
-
-
-def _log_probability(adapter: Adapter, meta: PyTree, lived: living.Round) -> jax.Array:
-    """Log-probability of everything that a round did, [] float32."""
-    chosen = log_probs(adapter.act, meta, lived.before, lived.rollout)
-    return jnp.sum(jnp.take_along_axis(chosen, lived.rollout.action[..., None], axis=-1))

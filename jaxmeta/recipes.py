@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -11,68 +11,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta import contracts, distributions, plugins
+from jaxmeta import contracts, distributions, plugins, presets
 from jaxmeta.adapters import gradient_steps, in_context, in_head
-from jaxmeta.agents import AGENTS
+from jaxmeta.agents import actor_critic, dqn, tabular_q
 from jaxmeta.base import Adapter, Agent, Hypers, MetaLearner, MetaState, Objective, PyTree, Spec, Task, TaskDistribution
-from jaxmeta.config import (
-    AgentConfig,
-    HyperConfig,
-    InnerConfig,
-    LifetimeConfig,
-    MemoryConfig,
-    OuterConfig,
-    PolicyConfig,
-)
-from jaxmeta.errors import UsageError, as_kind, require, require_known
+from jaxmeta.config import LifetimeConfig, OuterConfig
+from jaxmeta.errors import UsageError, require, require_known
 from jaxmeta.memories import Attentive, ContentAddressed, Recurrent
 from jaxmeta.objectives import OUTER_LOSSES, post_adaptation
 from jaxmeta.outer import meta_gradient, policy_optimisation, pretraining, reptile
-from jaxmeta.tasks import read_value
+from jaxmeta.settings import Settings
 
 ENTRY_POINTS = "jaxmeta.recipes"
-GROUPS = {
-    "lifetime": LifetimeConfig,
-    "agent": AgentConfig,
-    "inner": InnerConfig,
-    "memory": MemoryConfig,
-    "outer": OuterConfig,
-    "policy": PolicyConfig,
-    "hypers": HyperConfig,
+AGENTS: dict[str, Callable[[Spec, Settings], Agent]] = {
+    "dqn": lambda spec, settings: dqn(spec, settings.agent),
+    "tabular_q": lambda spec, settings: tabular_q(spec, settings.agent),
+    "actor_critic": lambda spec, settings: actor_critic(spec, settings.agent, settings.policy),
 }
-FIELD_GROUP = {field.name: group for group, kind in GROUPS.items() for field in fields(kind)}
-
-
-def default_of(name: str) -> Any:
-    """The value of a setting that nobody sets."""
-    return getattr(GROUPS[FIELD_GROUP[name]], name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All static choices and starting hyper-parameters of a recipe, in groups."""
-
-    lifetime: LifetimeConfig
-    agent: AgentConfig
-    inner: InnerConfig
-    memory: MemoryConfig
-    outer: OuterConfig
-    policy: PolicyConfig
-    hypers: HyperConfig
-
-    @classmethod
-    def from_flat(cls, flat: Mapping[str, Any]) -> "Settings":
-        """Sorts settings into their groups; a name nobody has and a value of another type are refused."""
-        grouped: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
-        for name, value in flat.items():
-            require_known("setting", name, FIELD_GROUP)
-            grouped[FIELD_GROUP[name]][name] = as_kind(name, value, type(default_of(name)))
-        return cls(**{group: kind(**grouped[group]) for group, kind in GROUPS.items()})
-
-    def flat(self) -> dict[str, Any]:
-        """The settings by field name, JSON-able."""
-        merged = {name: value for group in asdict(self).values() for name, value in group.items()}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in merged.items()}
 
 
 class Parts(NamedTuple):
@@ -92,7 +47,7 @@ class Recipe(NamedTuple):
     summary: str
     build: Callable[[Parts], MetaLearner]
     settings: Mapping[str, dict[str, Any]] = MappingProxyType({})
-    """By task family, settings that differ from `FAMILY_SETTINGS`."""
+    """By task family, settings that differ from those of `presets`."""
     everywhere: Mapping[str, Any] = MappingProxyType({})
     """Settings that differ in every family; those of `settings` take precedence."""
 
@@ -144,25 +99,13 @@ def make_recipe(name: str, tasks: TaskDistribution, **settings: Any) -> MetaLear
 
 def resolve_settings(name: str, tasks: TaskDistribution, **settings: Any) -> dict[str, Any]:
     """The complete settings of a recipe: a user's own, over what suits the recipe and the family, over the defaults."""
-    family = tasks.name.partition(":")[0]
-    recipe, shared = find(name), FAMILY_SETTINGS.get(family, {})
-    layers = {**tasks.suggested, **shared, **recipe.everywhere, **recipe.settings.get(family, {}), **settings}
-    resolved = Settings.from_flat(layers).flat()
+    family, recipe = tasks.name.partition(":")[0], find(name)
+    agent = settings.get("agent", tasks.suggested.get("agent"))
+    shared = presets.POLICY_SETTINGS if agent == "actor_critic" else presets.FAMILY_SETTINGS
+    suited = {**tasks.suggested, **shared.get(family, {})}
+    resolved = Settings.from_flat({**suited, **recipe.everywhere, **recipe.settings.get(family, {}), **settings}).flat()
     resolved["steps"] = resolved["steps"] or tasks.horizon
     return resolved
-
-
-def parse_settings(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Reads settings that were written as text, each as the type of its default.
-
-    >>> parse_settings({"rounds": "3", "hidden": "32,32"})
-    {'rounds': 3, 'hidden': (32, 32)}
-    """
-    parsed = {}
-    for name, text in texts.items():
-        require_known("--set", name, FIELD_GROUP)
-        parsed[name] = read_value(name, text, type(default_of(name)))
-    return parsed
 
 
 def make_parts(tasks: TaskDistribution, settings: Mapping[str, Any]) -> Parts:
@@ -170,10 +113,17 @@ def make_parts(tasks: TaskDistribution, settings: Mapping[str, Any]) -> Parts:
     grouped = Settings.from_flat(settings)
     spec = spec_of(tasks)
     hypers = Hypers(**{name: jnp.asarray(value, jnp.float32) for name, value in asdict(grouped.hypers).items()})
-    outer = grouped.outer
-    optimizer = optax.chain(optax.clip_by_global_norm(outer.max_gradient_norm), optax.adam(outer.outer_learning_rate))
-    agent = AGENTS[grouped.agent.agent](spec, grouped.agent)
-    return Parts(tasks, spec, grouped, agent, hypers, optimizer)
+    agent = AGENTS[grouped.agent.agent](spec, grouped)
+    return Parts(tasks, spec, grouped, agent, hypers, outer_optimizer(grouped.outer))
+
+
+def outer_optimizer(outer: OuterConfig, steps_per_meta_step: int = 1) -> optax.GradientTransformation:
+    """Adam behind a limit on the gradient's norm, as the settings say."""
+    rate = outer.outer_learning_rate
+    if outer.learning_rate_left < 1:
+        steps = outer.meta_steps * steps_per_meta_step
+        rate = optax.linear_schedule(rate, rate * outer.learning_rate_left, steps)
+    return optax.chain(optax.clip_by_global_norm(outer.max_gradient_norm), optax.adam(rate))
 
 
 def spec_of(tasks: TaskDistribution) -> Spec:
@@ -219,11 +169,16 @@ def scored(parts: Parts, adapter: Adapter) -> Objective:
       UsageError: the settings do not suit the outer loss.
     """
     tasks, settings = parts.tasks, parts.settings
-    if settings.outer.outer_loss == "policy_gradient":
+    actions = distributions.of_actions(parts.spec)
+    by_policy = settings.outer.outer_loss == "policy_gradient"
+    if parts.agent.on_policy:
+        rule = f"be 'policy_gradient' for agent {settings.agent.agent!r}, which has no action values"
+        require(by_policy, "outer_loss", rule, settings.outer.outer_loss)
+    elif by_policy:
         rule = "be above 0 under outer_loss 'policy_gradient', which scores a softmax policy"
         require(settings.hypers.temperature > 0, "temperature", rule, settings.hypers.temperature)
-    outer_loss = OUTER_LOSSES[settings.outer.outer_loss](adapter, parts.agent, settings.outer)
-    return post_adaptation(tasks.env, adapter, settings.lifetime, outer_loss, settings.outer, tasks.horizon)
+    outer_loss = OUTER_LOSSES[settings.outer.outer_loss](adapter, parts.agent, actions, settings.outer)
+    return post_adaptation(tasks.env, adapter, actions, settings.lifetime, outer_loss, settings.outer, tasks.horizon)
 
 
 def compose(parts: Parts, adapter: Adapter, rule: Callable = meta_gradient) -> MetaLearner:
@@ -275,15 +230,25 @@ def _in_context(network_of: Callable[[Settings, int], nn.Module]) -> Callable[[P
     """A policy with a memory, trained on whole lifetimes; `network_of(settings, outputs)` has the memory."""
 
     def build(parts: Parts) -> MetaLearner:
-        tasks, spec, settings, _, _, optimizer = parts
-        lifetime, outer, policy = settings.lifetime, settings.outer, settings.policy
-        divides = outer.tasks_per_batch % policy.minibatches == 0
-        require(divides, "minibatches", f"divide tasks_per_batch = {outer.tasks_per_batch}", policy.minibatches)
+        tasks, spec, settings = parts.tasks, parts.spec, parts.settings
+        lifetime, outer, proximal = settings.lifetime, settings.outer, settings.proximal
+        divides = outer.tasks_per_batch % proximal.minibatches == 0
+        require(divides, "minibatches", f"divide tasks_per_batch = {outer.tasks_per_batch}", proximal.minibatches)
         actions = distributions.of_actions(spec)
         adapter = in_context(network_of(settings, actions.size), spec, actions)
         discount = settings.hypers.discount
+        optimizer = outer_optimizer(outer, proximal.epochs * proximal.minibatches)
         init, update = policy_optimisation(
-            tasks.env, adapter, actions, _no_context, optimizer, lifetime, policy, discount, outer.entropy
+            tasks.env,
+            adapter,
+            actions,
+            _no_context,
+            optimizer,
+            lifetime,
+            proximal,
+            settings.policy,
+            discount,
+            outer.entropy,
         )
         return MetaLearner(
             init=init,
@@ -366,15 +331,6 @@ def _finetune(parts: Parts) -> MetaLearner:
     )
 
 
-_ON_TRIALS: dict[str, Any] = {
-    "envs": 1,
-    "discount": 0.99,
-    "tasks_per_batch": 1024,
-    "outer_learning_rate": 1e-3,
-    "meta_steps": 1000,
-}
-_TRIALS: dict[str, dict[str, Any]] = {"grid_navi": {"rounds": 4}}
-
 RECIPES = {
     "maml": Recipe("MAML: learns where gradient steps start from.", _trained_by(meta_gradient)),
     "fomaml": Recipe(
@@ -396,71 +352,21 @@ RECIPES = {
     "rl2": Recipe(
         "RL^2: a recurrent policy whose memory learns, trained by PPO on whole trials.",
         _in_context(_recurrent),
-        _TRIALS,
-        _ON_TRIALS,
+        presets.TRIALS,
+        presets.ON_TRIALS,
     ),
     "mann": Recipe(
         "MANN: the same with a memory that is read by content and written where least was used.",
         _in_context(_content_addressed),
-        _TRIALS,
-        _ON_TRIALS,
+        presets.TRIALS,
+        presets.ON_TRIALS,
     ),
     "snail": Recipe(
         "The same with causal attention over all steps of a trial, after SNAIL.",
         _in_context(_attentive),
-        _TRIALS,
-        _ON_TRIALS,
+        presets.TRIALS,
+        presets.ON_TRIALS,
     ),
     "scratch": Recipe("Baseline: the same agent from a random start.", _scratch),
     "finetune": Recipe("Baseline: one agent trained on all tasks, then adapted.", _finetune),
 }
-
-_ON_A_GRID: dict[str, Any] = {
-    "envs": 4,
-    "rounds": 3,
-    "replay_rounds": 3,
-    "inner_steps": 3,
-    "learning_rate": 1.0,
-    "max_inner_norm": 1.0,
-    "temperature": 0.2,
-    "epsilon": 0.8,
-    "epsilon_decay": 0.6,
-    "stickiness": 0.5,
-    "tasks_per_batch": 10,
-    "lives_per_task": 2,
-    "entropy": 0.03,
-    "outer_learning_rate": 5e-3,
-    "meta_steps": 1000,
-}
-
-FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
-    "grid_navi": _ON_A_GRID,
-    "maze": _ON_A_GRID
-    | {
-        "hidden": (256,),
-        "envs": 1,
-        "rounds": 2,
-        "replay_rounds": 2,
-        "epsilon_decay": 0.8,
-        "query_envs": 8,
-        "scored_rounds": "before_and_every",
-        "meta_steps": 4000,
-    },
-    "cartpole": {
-        "envs": 4,
-        "rounds": 2,
-        "replay_rounds": 2,
-        "batch_size": 256,
-        "inner_steps": 3,
-        "learning_rate": 0.1,
-        "max_inner_norm": 10.0,
-        "temperature": 1.0,
-        "epsilon_decay": 0.3,
-        "tasks_per_batch": 10,
-        "query_envs": 8,
-        "outer_discount": 0.97,
-        "outer_learning_rate": 3e-3,
-        "meta_steps": 400,
-    },
-}
-"""Settings found on validation tasks, by task family; docs/results.md tells how."""

@@ -8,6 +8,7 @@ import pytest
 from jaxmeta import lifetime as living
 from jaxmeta import recipes, replay, tasks
 from jaxmeta.base import Experience, Percept, Rollout, Spec, Task
+from jaxmeta.settings import Settings
 from jaxmeta_envs.probes import probe_values
 from tests import toy
 
@@ -15,8 +16,8 @@ GREEDY = toy.hypers(discount=0.9)
 
 
 def agent_for(name, spec, **settings):
-    grouped = recipes.Settings.from_flat({"agent": name, **settings})
-    return recipes.AGENTS[name](spec, grouped.agent)
+    grouped = Settings.from_flat({"agent": name, **settings})
+    return recipes.AGENTS[name](spec, grouped)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from jaxmeta import distributions, recipes
 from jaxmeta import lifetime as living
 from jaxmeta.adapters import in_context
 from jaxmeta.base import Task
-from jaxmeta.config import LifetimeConfig, PolicyConfig
+from jaxmeta.config import LifetimeConfig, PolicyConfig, ProximalConfig
 from jaxmeta.memories import Recurrent
 from jaxmeta.outer import policy_optimisation
 from jaxmeta_envs.bandit import bandit
@@ -87,10 +87,10 @@ def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms)
     exactly, of the expected return of a trial, but for the scale of the advantages.
     """
     adapter, actions = learner_of(arms)
-    config = PolicyConfig(epochs=1, minibatches=1, gae_lambda=1.0, value_weight=0.0)
+    config, policy = ProximalConfig(epochs=1, minibatches=1), PolicyConfig(gae_lambda=1.0, value_weight=0.0)
     lifetime = LifetimeConfig(envs=1, steps=1, rounds=PULLS)
     init, update = policy_optimisation(
-        arms.env, adapter, actions, pose, optax.sgd(1.0), lifetime, config, discount=1.0, entropy=0.0
+        arms.env, adapter, actions, pose, optax.sgd(1.0), lifetime, config, policy, discount=1.0, entropy=0.0
     )
     state = init(jax.random.key(0))
     meta = jax.tree.map(lambda leaf: leaf + 0.5 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), state.meta)

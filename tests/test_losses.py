@@ -55,18 +55,6 @@ def test_leave_one_out_advantage_of_a_single_environment_has_no_baseline():
     np.testing.assert_array_equal(losses.leave_one_out_advantage(returns), returns)
 
 
-def test_policy_gradient_has_the_score_function_and_no_gradient_through_the_advantage():
-    logits = jnp.array([0.3, -0.2, 1.0])
-    gradient = jax.grad(lambda logits, advantage: losses.policy_gradient(logits, 2, advantage)[0], (0, 1))(logits, 2.0)
-    probabilities = np.exp(logits) / np.exp(logits).sum()
-    np.testing.assert_allclose(gradient[0], -2.0 * (np.array([0, 0, 1]) - probabilities), rtol=1e-5)
-    assert float(gradient[1]) == 0.0
-
-
-def test_entropy_of_the_uniform_policy_is_log_of_the_number_of_actions():
-    assert float(losses.policy_gradient(jnp.zeros(5), 0, 0.0)[1]) == pytest.approx(np.log(5))
-
-
 def test_greedy_policy_is_the_limit_of_the_softmax_policy():
     q = jnp.array([1.0, 3.0, 2.0])
     np.testing.assert_allclose(np.exp(losses.log_softmax_or_greedy(q, jnp.float32(0.0))), [0, 1, 0])

@@ -9,8 +9,8 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from jaxmeta import distributions, recipes
 from jaxmeta import lifetime as living
-from jaxmeta import recipes
 from jaxmeta.adapters import in_head
 from jaxmeta.base import Task
 from jaxmeta.outer import meta_gradient, reptile
@@ -152,7 +152,8 @@ def test_fomaml_is_the_gradient_at_the_adapted_parameters(grid):
     life = living.begin(begin_key, grid.env, adapter, meta, task, lifetime.envs)
     life, (query_key,) = living.live(live_key, grid.env, adapter, meta, task, life, lifetime, lambda key, *_: (key,))
     query = living.play(query_key[0], grid.env, adapter, meta, task, life, outer.query_envs, grid.horizon)
-    outer_loss = recipes.OUTER_LOSSES[outer.outer_loss](adapter, parts.agent, outer)
+    actions = distributions.of_actions(parts.spec)
+    outer_loss = recipes.OUTER_LOSSES[outer.outer_loss](adapter, parts.agent, actions, outer)
 
     def at_adapted(params):
         return outer_loss(meta, life.replace(fast=life.fast.replace(params=params)), query)[0]

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta import objectives, recipes
+from jaxmeta import distributions, objectives, recipes
 from jaxmeta.base import Adapter, Task
 from jaxmeta.config import LifetimeConfig, OuterConfig
 from tests import toy
 from tests.conftest import TINY
 
 REWARDS = jnp.array([0.2, 1.0, 0.5])
+ACTIONS = distributions.of_actions(toy.SPEC._replace(num_actions=3))
 
 
 class Pull:
@@ -58,7 +59,7 @@ def test_credit_of_exploration_is_the_derivative_of_the_return_after_adaptation(
     def no_score(meta, life, query):
         return jnp.zeros(()), {}
 
-    objective = objectives.post_adaptation(Pull(), copycat(), lifetime, no_score, config, steps=1)
+    objective = objectives.post_adaptation(Pull(), copycat(), ACTIONS, lifetime, no_score, config, steps=1)
     logits, task = jnp.array([0.3, -0.4, 0.1]), Task(REWARDS, None)
     gradient = jax.vmap(jax.grad(lambda meta, key: objective(key, meta, task, None)[0]), (None, 0))
     samples = np.asarray(jax.jit(gradient)(logits, jax.random.split(jax.random.key(0), 20_000)))
@@ -90,7 +91,7 @@ def test_scores_count_as_configured(scored, mean):
         return life.fast.astype(jnp.float32), {}
 
     lifetime = LifetimeConfig(envs=1, steps=1, rounds=3)
-    objective = objectives.post_adaptation(Pull(), ageing, lifetime, age, config, steps=1)
+    objective = objectives.post_adaptation(Pull(), ageing, ACTIONS, lifetime, age, config, steps=1)
     assert np.isclose(objective(jax.random.key(0), jnp.zeros(3), Task(REWARDS, None), None)[0], mean)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta import recipes, tasks
+from jaxmeta import presets, recipes, tasks
 from jaxmeta.base import sample_tasks
 from jaxmeta.errors import UsageError
 from tests.conftest import TINY
@@ -44,7 +44,7 @@ def test_recipe_protocol(name, grid):
     assert jax.tree.structure(learner.meta(state)) == jax.tree.structure(learner.adapter.init(jax.random.key(0)))
 
 
-@pytest.mark.parametrize("family", recipes.FAMILY_SETTINGS)
+@pytest.mark.parametrize("family", presets.FAMILY_SETTINGS)
 def test_a_familys_own_settings_suit_every_recipe(name, family):
     recipes.make_recipe(name, tasks.make(family))
 

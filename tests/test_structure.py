@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 import jaxmeta
-from jaxmeta.recipes import GROUPS
+from jaxmeta.settings import GROUPS
 
 SOURCES = Path(jaxmeta.__file__).parent
 LAYERS = [
     {"errors", "base"},
     {"plugins", "contracts"},
-    {"trees", "config", "tasks", "statistics", "costs", "interrupts", "compilation_cache"},
-    {"losses", "networks", "replay", "distributions", "memories"},
+    {"trees", "config", "settings", "tasks", "statistics", "costs", "interrupts", "compilation_cache"},
+    {"losses", "advantages", "networks", "replay", "distributions", "memories"},
     {"agents", "adapters", "lifetime"},
     {"objectives"},
     {"outer"},
-    {"recipes"},
+    {"presets", "recipes"},
     {"checkpoints", "runs", "journal", "measurement"},
     {"baselines", "jobs"},
     {"training", "evaluation", "plots", "progress", "tables"},

@@ -5,13 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta import objectives
+from jaxmeta import distributions, objectives
 from jaxmeta.adapters import gradient_steps
 from jaxmeta.base import Agent, Hypers, Spec, Task
 from jaxmeta.config import InnerConfig, LifetimeConfig, OuterConfig
 
 LIFETIME = LifetimeConfig(envs=2, steps=3, rounds=1)
 SPEC = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32), None, 2)
+ACTIONS = distributions.of_actions(SPEC)
 
 
 class TwoActions(NamedTuple):
@@ -74,7 +75,7 @@ def quadratic_objective(inner_steps: int, learning_rate: float, **options):
         return 0.5 * jnp.sum((life.fast.params - query.percept.observation[0, 0]) ** 2), {}
 
     config = OuterConfig(query_envs=2)
-    return adapter, objectives.post_adaptation(CentreEnv(), adapter, LIFETIME, outer_loss, config, steps=2)
+    return adapter, objectives.post_adaptation(CentreEnv(), adapter, ACTIONS, LIFETIME, outer_loss, config, steps=2)
 
 
 def pose(key, env_params) -> Task:

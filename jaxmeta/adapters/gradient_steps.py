@@ -1,7 +1,7 @@
 """Adaptation by gradient steps: MAML, FOMAML, ANIL, Meta-SGD, Reptile, and plain learning from any start.
 
-A lifetime starts at learned (or fresh) parameters; after each round the rollout goes into a replay buffer and K steps
-are taken on the agent's loss,
+A lifetime starts at learned (or fresh) parameters; after each round the rollout goes into a replay buffer (or, for an
+on-policy agent, is all there is to learn from) and K steps are taken on the agent's loss,
 
     params <- params - step_size * direction(d loss(params, slow) / d params),    slow <- slow + tau * (params - slow).
 
@@ -39,7 +39,8 @@ class Learner(struct.PyTreeNode):
     """Target parameters, shapes as `params`."""
     optimizer: optax.OptState
     hypers: Hypers
-    replay: replay.Replay
+    replay: replay.Replay | None
+    """None for an on-policy agent, which learns from each round right after it."""
 
 
 def in_head(path: tuple) -> bool:
@@ -90,7 +91,7 @@ def gradient_steps(
     def begin(key: Key, meta: Start, context: PyTree):
         del context
         params = agent.init(key) if fresh else meta.params
-        buffer = replay.empty(spec, config.replay_rounds, lifetime.steps, lifetime.envs)
+        buffer = None if agent.on_policy else replay.empty(spec, config.replay_rounds, lifetime.steps, lifetime.envs)
         fast = Learner(
             params=params,
             slow=params,
@@ -120,13 +121,19 @@ def gradient_steps(
             return jax.tree.map(jnp.exp, meta.log_step_sizes)
         return jax.tree.map(lambda leaf: jax.lax.stop_gradient(meta.hypers.learning_rate), params)
 
-    def adapt(key: Key, meta: Start, fast: Learner, rollout: Rollout):
+    def remember(key: Key, fast: Learner, rollout: Rollout):
+        """The replay with the newest round, and what reads the batches of the gradient steps from it."""
+        if fast.replay is None:
+            newest = jax.lax.stop_gradient(rollout)
+            return None, lambda nothing: newest, None
         buffer = replay.add(fast.replay, rollout)
+        steps, discount = config.inner_steps, fast.hypers.discount
+        return buffer, *replay.batches(key, buffer, steps, config.batch_size, discount, config.n_step)
+
+    def adapt(key: Key, meta: Start, fast: Learner, rollout: Rollout):
         sizes = step_sizes(meta, fast.params)
         hypers = fast.hypers
-        read_batch, batches = replay.batches(
-            key, buffer, config.inner_steps, config.batch_size, hypers.discount, config.n_step
-        )
+        buffer, read_batch, batches = remember(key, fast, rollout)
 
         def gradient_step(carry, index):
             params, slow, optimizer = carry

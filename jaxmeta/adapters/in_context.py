@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxmeta.base import Adapter, Key, Percept, PyTree, Rollout, Spec
 from jaxmeta.distributions import ActionDistribution
+from jaxmeta.networks import features_of, nothing_seen
 
 
 def in_context(network: nn.Module, spec: Spec, actions: ActionDistribution) -> Adapter:
@@ -31,19 +32,15 @@ def in_context(network: nn.Module, spec: Spec, actions: ActionDistribution) -> A
     """
 
     def features(percept: Percept) -> jax.Array:
-        observation, action = percept.observation, percept.previous_action
-        if spec.num_observations is not None:
-            observation = jax.nn.one_hot(observation, spec.num_observations)
+        action = percept.previous_action
         if spec.num_actions is not None:
             action = jax.nn.one_hot(action, spec.num_actions)
-        leaves = [*jax.tree.leaves(observation), action, percept.previous_reward, percept.first]
-        return jnp.concatenate([jnp.ravel(leaf).astype(jnp.float32) for leaf in leaves])
+        parts = [features_of(spec, percept.observation), action, percept.previous_reward, percept.first]
+        return jnp.concatenate([jnp.ravel(part).astype(jnp.float32) for part in parts])
 
     def init(key: Key) -> PyTree:
-        def zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-            return jnp.zeros(leaf.shape, leaf.dtype)
-
-        nothing = Percept(jax.tree.map(zeros, spec.observation), zeros(spec.action), jnp.zeros(()), jnp.zeros((), bool))
+        no_action = jnp.zeros(spec.action.shape, spec.action.dtype)
+        nothing = Percept(nothing_seen(spec), no_action, jnp.zeros(()), jnp.zeros((), bool))
         return network.init(key, network.initial_memory(), features(nothing))
 
     def begin(key: Key, meta: PyTree, context: PyTree):

@@ -8,7 +8,7 @@ from jaxmeta import losses
 from jaxmeta.base import Agent, Experience, Hypers, Key, Params, Percept, Spec
 from jaxmeta.config import AgentConfig
 from jaxmeta.errors import UsageError
-from jaxmeta.networks import QNetwork, QTable
+from jaxmeta.networks import QNetwork, QTable, features_of, nothing_seen
 
 
 def dqn(spec: Spec, config: AgentConfig) -> Agent:
@@ -41,20 +41,15 @@ def q_learner(spec: Spec, network: nn.Module, config: AgentConfig) -> Agent:
     """
     num_actions = spec.num_actions
 
-    def features(observation):
-        if spec.num_observations is not None:
-            return jax.nn.one_hot(observation, spec.num_observations)
-        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(observation)])
-
     def action_values(params: Params, observation):
-        return network.apply(params["network"], features(observation))
+        return network.apply(params["network"], features_of(spec, observation))
 
     def draw(key: Key, q, logits: jax.Array):
         return jax.random.categorical(key, logits).astype(spec.action.dtype), {"q": q, "logits": logits}
 
     def init(key: Key) -> Params:
-        nothing_seen = features(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), spec.observation))
-        return {"network": network.init(key, nothing_seen), "exploration": jnp.zeros(num_actions)}
+        features = features_of(spec, nothing_seen(spec))
+        return {"network": network.init(key, features), "exploration": jnp.zeros(num_actions)}
 
     def exploit(key: Key, params: Params, percept: Percept, hypers: Hypers):
         q = action_values(params, percept.observation)

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta import lifetime as living
-from jaxmeta import losses
+from jaxmeta.advantages import generalised_advantage
 from jaxmeta.base import Adapter, Environment, Key, Lifetime, MetaState, Metrics, PyTree, Rollout, Task
-from jaxmeta.config import PolicyConfig
+from jaxmeta.config import PolicyConfig, ProximalConfig
 from jaxmeta.distributions import ActionDistribution
 from jaxmeta.outer.descent import Init, Pose, Update
 
@@ -44,7 +44,8 @@ def policy_optimisation(
     pose: Pose,
     optimizer: optax.GradientTransformation,
     lifetime: Lifetime,
-    config: PolicyConfig,
+    config: ProximalConfig,
+    policy: PolicyConfig,
     discount: float,
     entropy: float,
 ) -> tuple[Init, Update]:
@@ -57,7 +58,8 @@ def policy_optimisation(
       pose: what of a task the learner may see.
       optimizer: of every minibatch.
       lifetime: how long a lifetime is; its rounds are run as one.
-      config: epochs, minibatches and the like.
+      config: epochs, minibatches and how far a step may go.
+      policy: what actions are judged by.
       discount: of a lifetime's rewards.
       entropy: weight of the policy's entropy.
     """
@@ -75,10 +77,11 @@ def policy_optimisation(
         task = pose(pose_key, env_params)
         _, rollout = living.rollout(rollout_key, env, task, adapter.act, meta, begin(begin_key, meta, task), steps)
         value = rollout.extras["value"]
-        following = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
-        surprise = rollout.reward + discount * following - value
-        decay = jnp.full_like(value, discount * config.gae_lambda)
-        advantage = jax.vmap(losses.returns_to_go, 1, 1)(surprise, decay)
+        next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
+        never = jnp.zeros_like(rollout.terminated)
+        advantage = jax.vmap(generalised_advantage, (1, 1, 1, 1, 1, None, None), 1)(
+            rollout.reward, never, never, value, next_value, discount, policy.gae_lambda
+        )
         log_prob = jax.vmap(jax.vmap(actions.log_prob))(rollout.extras["logits"], rollout.action)
         return Lived(begin_key, task, rollout, log_prob, advantage, advantage + value)
 
@@ -99,9 +102,10 @@ def policy_optimisation(
         clipped = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
         gain = jnp.mean(jnp.minimum(ratio * lives.advantage, clipped * lives.advantage))
         spread = jnp.mean(jax.vmap(jax.vmap(jax.vmap(actions.entropy)))(numbers))
-        error = 0.5 * jnp.mean((value - lives.target) ** 2)
+        # In units of the targets' variance: a gradient as large as returns are would leave the policy no say.
+        error = 0.5 * jnp.mean((value - lives.target) ** 2) / (jnp.var(lives.target) + 1e-8)
         metrics = {"entropy": spread, "value_loss": error, "clipped": jnp.mean(jnp.abs(ratio - 1) > config.clip)}
-        return config.value_weight * error - gain - entropy * spread, metrics
+        return policy.value_weight * error - gain - entropy * spread, metrics
 
     def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
         tasks = jax.tree.leaves(env_params)[0].shape[0]

@@ -1,0 +1,65 @@
+"""Settings found on validation tasks; docs/results.md tells how."""
+
+from typing import Any
+
+_ON_A_GRID: dict[str, Any] = {
+    "envs": 4,
+    "rounds": 3,
+    "replay_rounds": 3,
+    "inner_steps": 3,
+    "learning_rate": 1.0,
+    "max_inner_norm": 1.0,
+    "temperature": 0.2,
+    "epsilon": 0.8,
+    "epsilon_decay": 0.6,
+    "stickiness": 0.5,
+    "tasks_per_batch": 10,
+    "lives_per_task": 2,
+    "entropy": 0.03,
+    "outer_learning_rate": 5e-3,
+    "meta_steps": 1000,
+}
+
+FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
+    "grid_navi": _ON_A_GRID,
+    "maze": _ON_A_GRID
+    | {
+        "hidden": (256,),
+        "envs": 1,
+        "rounds": 2,
+        "replay_rounds": 2,
+        "epsilon_decay": 0.8,
+        "query_envs": 8,
+        "scored_rounds": "before_and_every",
+        "meta_steps": 4000,
+    },
+    "cartpole": {
+        "envs": 4,
+        "rounds": 2,
+        "replay_rounds": 2,
+        "batch_size": 256,
+        "inner_steps": 3,
+        "learning_rate": 0.1,
+        "max_inner_norm": 10.0,
+        "temperature": 1.0,
+        "epsilon_decay": 0.3,
+        "tasks_per_batch": 10,
+        "query_envs": 8,
+        "outer_discount": 0.97,
+        "outer_learning_rate": 3e-3,
+        "meta_steps": 400,
+    },
+}
+"""By task family, what suits gradient steps on action values."""
+
+POLICY_SETTINGS: dict[str, dict[str, Any]] = {}
+"""By task family, the same where the agent is a policy (`actor_critic`)."""
+
+ON_TRIALS: dict[str, Any] = {
+    "envs": 1,
+    "discount": 0.99,
+    "tasks_per_batch": 1024,
+    "outer_learning_rate": 1e-3,
+    "meta_steps": 1000,
+}
+TRIALS: dict[str, dict[str, Any]] = {"grid_navi": {"rounds": 4}}
