@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from jaxmeta.losses import episode_starts, returns_to_go
 
-RIDGE = 1e-5
-"""Added to the linear baseline's normal equations, in units of squared features."""
+RIDGE = 1e-6
+"""Mean square that the linear baseline's normal equations are raised by, so that collinear regressors do no harm."""
 
 
 def generalised_advantage(reward, terminated, ended, value, next_value, discount, gae_lambda):
@@ -42,7 +42,8 @@ def generalised_advantage(reward, terminated, ended, value, next_value, discount
 def linear_baseline(features, first, returns):
     """Values by ridge regression of returns to go on observations and time, fitted to many environments at once.
 
-    The regressors are o, o^2, t, t^2, t^3 and 1, with t in hundreds of steps since the episode's start.
+    The regressors are o, o^2, and the polynomials of degree 0 to 3 in the time since the episode's start, written as
+    Legendre's, which float32 can tell apart.
 
     Args:
       features: observations as numbers, [T, E, D] float32.
@@ -56,8 +57,9 @@ def linear_baseline(features, first, returns):
     """
     chex.assert_rank([features, first, returns], [3, 2, 2])
     steps = jnp.arange(len(first))[:, None] - jax.vmap(episode_starts, 1, 1)(first)
-    time = (steps / 100).astype(features.dtype)[..., None]
-    regressors = jnp.concatenate([features, features**2, time, time**2, time**3, jnp.ones_like(time)], axis=-1)
+    time = (2 * steps / len(first) - 1).astype(features.dtype)[..., None]
+    curves = [jnp.ones_like(time), time, 1.5 * time**2 - 0.5, 2.5 * time**3 - 1.5 * time]
+    regressors = jnp.concatenate([features, features**2, *curves], axis=-1)
     rows = regressors.reshape(-1, regressors.shape[-1])
     normal = rows.T @ rows + RIDGE * len(rows) * jnp.eye(rows.shape[1], dtype=rows.dtype)
     weights = jax.scipy.linalg.solve(normal, rows.T @ returns.ravel(), assume_a="pos")

@@ -1,0 +1,332 @@
+"""Policies that adapt: what a meta-gradient through sampled data is right about, by enumeration in float64."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from jaxmeta import advantages, distributions, losses, objectives, recipes
+from jaxmeta import lifetime as living
+from jaxmeta.adapters import gradient_steps
+from jaxmeta.base import Percept, Rollout, Spec, Task
+from jaxmeta.config import AgentConfig, InnerConfig, LifetimeConfig, OuterConfig, PolicyConfig
+from jaxmeta.errors import UsageError
+from tests import toy
+from tests.conftest import TINY
+
+REWARDS = np.array([[0.3, -0.5], [1.0, -1.2]])
+"""By state and action. The first action is the next state, so that it decides what the second is worth."""
+SPEC = Spec(jax.ShapeDtypeStruct((2,), jnp.float64), jax.ShapeDtypeStruct((), jnp.int32), None, 2)
+ACTIONS = distributions.of_actions(SPEC)
+RATE = 1.5
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+class Fork:
+    """Two states, two actions, one or two steps; its parameter is the number of steps."""
+
+    def reset(self, key, params):
+        """Starts in state 0."""
+        return jnp.eye(2)[0], (jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def step(self, key, state, action, params):
+        """Pays, and goes to the state of the action's number."""
+        time, node = state
+        done = time + 1 >= params
+        observation, start = self.reset(key, params)
+        after = jnp.eye(2)[action]
+        state = jax.tree.map(lambda old, new: jnp.where(done, old, new), start, (time + 1, action))
+        info = {"final_observation": after}
+        reward = jnp.asarray(REWARDS)[node, action]
+        return jnp.where(done, observation, after), state, reward, done, jnp.zeros((), bool), info
+
+    def action_space(self, params):
+        """Two actions."""
+        return toy.TwoActions()
+
+
+def agent_by(estimator, **options):
+    """A softmax policy without a hidden layer, and a value that never leaves zero."""
+    settings = {"baseline": "value", "value_weight": 0.0, "gae_lambda": 1.0, "normalised": False} | options
+    return recipes.actor_critic(SPEC, AgentConfig(hidden=()), PolicyConfig(estimator=estimator, **settings))
+
+
+def start_of(agent):
+    """Parameters away from every symmetry, and what makes them of a vector."""
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float64), agent.init(jax.random.key(0)))
+    params["policy"] = jax.tree.map(
+        lambda leaf: 0.7 * jax.random.normal(jax.random.key(leaf.size), leaf.shape, jnp.float64), params["policy"]
+    )
+    policy, unravel = ravel_pytree(params["policy"])
+    return policy, lambda vector: params | {"policy": unravel(vector)}
+
+
+def logits_of(vector):
+    """Logits by state, [2, 2], of a vector: a bias, and weights by state."""
+    return vector[:2] + vector[2:].reshape(2, 2)
+
+
+def walks(steps):
+    """All episodes: their states and actions."""
+    for actions in itertools.product((0, 1), repeat=steps):
+        yield (0, *actions[:-1]), actions
+
+
+def log_prob_of(vector, walk):
+    log_probs = jax.nn.log_softmax(logits_of(vector))
+    return sum(log_probs[state, action] for state, action in zip(*walk, strict=True))
+
+
+def return_of(walk):
+    return sum(REWARDS[state, action] for state, action in zip(*walk, strict=True))
+
+
+def expected_return(vector, steps):
+    return sum(jnp.exp(log_prob_of(vector, walk)) * return_of(walk) for walk in walks(steps))
+
+
+def adapted(vector, data, steps):
+    """One step of plain REINFORCE on episodes, written anew."""
+
+    def surrogate(vector):
+        total = 0.0
+        for states, actions in data:
+            for t in range(steps):
+                later = return_of((states[t:], actions[t:]))
+                total += jax.nn.log_softmax(logits_of(vector))[states[t], actions[t]] * later
+        return total / (steps * len(data))
+
+    return vector + RATE * jax.grad(surrogate)(vector)
+
+
+def exact_meta_gradient(vector, steps, episodes):
+    """Gradient of the expected return after adaptation to so many episodes, over everything that can be sampled."""
+
+    def after_adaptation(vector):
+        total = 0.0
+        for data in itertools.product(walks(steps), repeat=episodes):
+            chance = jnp.exp(sum(log_prob_of(vector, walk) for walk in data))
+            total += chance * expected_return(adapted(vector, data, steps), steps)
+        return total
+
+    return np.asarray(jax.jit(jax.grad(after_adaptation))(vector))
+
+
+def meta_gradients(estimator, steps, episodes, samples, **outer):
+    """Independent estimates by the engine, [samples, D], of the gradient of the return after adaptation."""
+    agent = agent_by(estimator)
+    lifetime = LifetimeConfig(envs=episodes, steps=steps, rounds=1)
+    hypers = toy.hypers(learning_rate=RATE, discount=1.0)
+    hypers = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), hypers)
+    adapter = gradient_steps(agent, SPEC, lifetime, InnerConfig(), hypers, slow_targets=False)
+    config = OuterConfig(query_envs=8, entropy=0.0, **outer)
+    outer_loss = objectives.policy_gradient(adapter, ACTIONS, config)
+    objective = objectives.post_adaptation(Fork(), adapter, ACTIONS, lifetime, outer_loss, config, steps)
+    vector, unravel = start_of(agent)
+    meta = adapter.init(jax.random.key(0))
+
+    def value(vector, key):
+        return -objective(key, meta.replace(params=unravel(vector)), Task(jnp.array(steps), None), None)[0]
+
+    gradients = jax.jit(jax.vmap(jax.grad(value), (None, 0)))(vector, jax.random.split(jax.random.key(1), samples))
+    return vector, np.asarray(gradients)
+
+
+def distance_in_standard_errors(samples, exact):
+    """The largest over components; and the standard error's norm as a share of the exact vector's."""
+    error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+    gap = np.abs(samples.mean(axis=0) - exact)
+    return np.max(gap / np.maximum(error, 1e-12)), np.linalg.norm(error) / np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_whole_graphs_score_function_matches_the_exact_meta_gradient(steps):
+    """Inner data count once: by the sampling correction, and not by the inner surrogate's second derivative too."""
+    vector, samples = meta_gradients("naive", steps, episodes=2, samples=12_000, lives_per_task=4)
+    exact = exact_meta_gradient(vector, steps, episodes=2)
+    distance, relative_error = distance_in_standard_errors(samples, exact)
+    assert relative_error < 0.02
+    assert distance < 3
+
+
+@pytest.mark.parametrize(("estimator", "corrected"), [("naive", False), ("dice", True), ("lvc", True)])
+def test_counting_the_inner_data_never_or_twice_misses_the_exact_meta_gradient(estimator, corrected):
+    settings = {"lives_per_task": 4, "sampling_correction": corrected}
+    vector, samples = meta_gradients(estimator, 2, episodes=2, samples=12_000, **settings)
+    distance, _ = distance_in_standard_errors(samples, exact_meta_gradient(vector, 2, episodes=2))
+    assert distance > 10
+
+
+def inner_hessians(estimator, steps, samples):
+    """Second derivatives of the agent's loss, [samples, D * D], each on an episode of its own."""
+    agent = agent_by(estimator)
+    lifetime = LifetimeConfig(envs=1, steps=steps, rounds=1)
+    hypers = toy.hypers(discount=1.0)
+    adapter = gradient_steps(agent, SPEC, lifetime, InnerConfig(), hypers)
+    vector, unravel = start_of(agent)
+    meta = adapter.init(jax.random.key(0)).replace(params=unravel(vector))
+
+    def hessian(key):
+        begin_key, rollout_key = jax.random.split(key)
+        task = Task(jnp.array(steps), None)
+        life = living.begin(begin_key, Fork(), adapter, meta, task, 1)
+        taken = living.rollout(rollout_key, Fork(), task, adapter.act, meta, life, steps)[1]
+        return jax.hessian(lambda vector: agent.loss(unravel(vector), None, taken, hypers)[0])(vector).ravel()
+
+    return vector, np.asarray(jax.jit(jax.vmap(hessian))(jax.random.split(jax.random.key(2), samples)))
+
+
+def exact_hessian(vector, steps):
+    return -np.asarray(jax.hessian(lambda vector: expected_return(vector, steps))(vector)).ravel() / steps
+
+
+@pytest.mark.parametrize(("estimator", "steps"), [("dice", 1), ("dice", 2), ("lvc", 1)])
+def test_the_mean_inner_hessian_matches_the_exact_one(estimator, steps):
+    vector, samples = inner_hessians(estimator, steps, 30_000)
+    distance, relative_error = distance_in_standard_errors(samples, exact_hessian(vector, steps))
+    assert relative_error < 0.02
+    assert distance < 3.5  # the largest of 36
+
+
+@pytest.mark.parametrize(("estimator", "steps"), [("naive", 1), ("naive", 2), ("lvc", 2)])
+def test_the_mean_inner_hessian_misses_the_exact_one(estimator, steps):
+    vector, samples = inner_hessians(estimator, steps, 30_000)
+    assert distance_in_standard_errors(samples, exact_hessian(vector, steps))[0] > 10
+
+
+def test_low_variance_curvature_leaves_out_what_actions_do_to_later_values_and_nothing_else():
+    """Exact: E of the sum over t of (d log pi_t)(d Q_t)^T, and its transpose, is what is missing."""
+
+    def value_after(vector, state):
+        return jnp.exp(jax.nn.log_softmax(logits_of(vector))[state]) @ REWARDS[state]
+
+    vector, samples = inner_hessians("lvc", 2, 40_000)
+    missing = jnp.zeros((vector.size, vector.size))
+    for action in (0, 1):
+        score = jax.grad(lambda vector, action=action: jax.nn.log_softmax(logits_of(vector))[0, action])(vector)
+        later = jax.grad(value_after)(vector, action)
+        missing += jnp.exp(jax.nn.log_softmax(logits_of(vector))[0, action]) * jnp.outer(score, later)
+    left = exact_hessian(vector, 2) + np.asarray(missing + missing.T).ravel() / 2
+    assert distance_in_standard_errors(samples, left)[0] < 3.5
+
+
+def test_dice_is_the_sum_of_rewards_behind_magic_boxes_to_third_order():
+    scores = np.random.default_rng(0).normal(size=(5, 3))
+    first = jnp.array([True, False, False, True, False])
+    reward = jnp.array([0.5, -1.0, 2.0, 0.3, 0.7])
+    ended = jnp.array([False, False, True, False, False])
+
+    def literal(vector):
+        log_probs = jnp.sin(scores @ vector)
+        boxes = [log_probs[:1], log_probs[:2], log_probs[:3], log_probs[3:4], log_probs[3:5]]
+        total = jnp.stack([jnp.sum(box) for box in boxes])
+        return jnp.sum(jnp.exp(total - jax.lax.stop_gradient(total)) * reward)
+
+    def ours(vector):
+        log_probs = jnp.sin(scores @ vector)
+        advantage = losses.returns_to_go(reward, 1.0 * ~ended)
+        return jnp.sum(losses.dice_surrogate(log_probs - jax.lax.stop_gradient(log_probs), first, advantage))
+
+    at = jnp.array([0.2, -0.4, 0.9])
+    for derivative in (jax.grad, jax.hessian, lambda function: jax.jacfwd(jax.hessian(function))):
+        np.testing.assert_allclose(derivative(ours)(at), derivative(literal)(at), rtol=1e-10, atol=1e-12)
+
+
+def test_a_baseline_leaves_the_mean_of_all_derivatives_alone():
+    """What is held against a state's actions, whatever it is, adds nothing on average."""
+    vector = jnp.array([0.4, -0.3, 0.8, 0.1, -0.6, 0.5])
+
+    def surrogate(vector, walk, baseline):
+        states, actions = walk
+        log_probs = jax.nn.log_softmax(logits_of(vector))[jnp.array(states), jnp.array(actions)]
+        return losses.dice_surrogate(log_probs - jax.lax.stop_gradient(log_probs), jnp.array([True, False]), baseline)
+
+    held = {0: 1.3, 1: -0.7}
+    for derivative in (jax.grad, jax.hessian):
+        mean = 0.0
+        for walk in walks(2):
+            baseline = jnp.array([held[state] for state in walk[0]])
+            mean += jnp.exp(log_prob_of(vector, walk)) * derivative(
+                lambda vector, walk=walk, baseline=baseline: jnp.sum(surrogate(vector, walk, baseline))
+            )(vector)
+        np.testing.assert_allclose(mean, 0, atol=1e-12)
+
+
+def test_generalised_advantages_match_their_definition():
+    """A sum over later surprises of the same episode, written as a double loop."""
+    random = np.random.default_rng(3)
+    reward, value, next_value = random.normal(size=(3, 7))
+    terminated = np.array([False, False, True, False, False, False, False])
+    truncated = np.array([False, False, False, False, True, False, False])
+    discount, gae_lambda = 0.9, 0.7
+    expected = np.zeros(7)
+    for t in range(7):
+        for k in range(t, 7):
+            surprise = reward[k] + discount * next_value[k] * (not terminated[k]) - value[k]
+            expected[t] += (discount * gae_lambda) ** (k - t) * surprise
+            if terminated[k] or truncated[k]:
+                break
+    given = (reward, terminated, terminated | truncated, value, next_value)
+    found = advantages.generalised_advantage(*map(jnp.asarray, given), discount, gae_lambda)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_linear_baseline_is_least_squares_on_observation_and_time():
+    random = np.random.default_rng(4)
+    features, returns = random.normal(size=(40, 6, 2)), random.normal(size=(40, 6))
+    first = np.zeros((40, 6), bool)
+    first[0], first[15, :3] = True, True
+    time = np.zeros((40, 6))
+    for t in range(1, 40):
+        time[t] = np.where(first[t], 0, time[t - 1] + 1)
+    time = time[..., None] / 100
+    rows = np.concatenate([features, features**2, time, time**2, time**3, np.ones_like(time)], axis=-1)
+    weights = np.linalg.lstsq(rows.reshape(240, -1), returns.ravel(), rcond=None)[0]
+    found = advantages.linear_baseline(jnp.asarray(features), jnp.asarray(first), jnp.asarray(returns))
+    np.testing.assert_allclose(found, rows @ weights, atol=1e-4)  # the ridge
+
+
+def rollout_of(reward, terminated, truncated, observation, next_observation):
+    steps = len(reward)
+    first = np.concatenate([[True], (terminated | truncated)[:-1]])
+    percept = Percept(observation[:, None], jnp.zeros((steps, 1), jnp.int32), jnp.zeros((steps, 1)), first[:, None])
+    extras = {"logits": jnp.zeros((steps, 1, 2))}
+    actions = jnp.zeros((steps, 1), jnp.int32)
+    columns = (jnp.asarray(column)[:, None] for column in (reward, terminated, truncated))
+    return Rollout(percept, actions, *columns, next_observation[:, None], extras)
+
+
+def test_a_learned_value_is_bootstrapped_where_an_episode_is_cut_short_and_not_where_it_terminates():
+    """The value's loss is lowest, zero, at the values that follow from that."""
+    observation = jnp.eye(2)[jnp.array([0, 1])]
+    agent = agent_by("dice", value_weight=1.0, gae_lambda=0.0)
+    params = agent.init(jax.random.key(0))
+    network = jax.tree.map(jnp.zeros_like, params["value"])
+    network["params"]["head"]["kernel"] = jnp.array([[2.0], [4.0]])
+    params = params | {"value": network}
+    reward = jnp.array([0.0, 4.0])
+    for truncated, error in ((np.array([True, False]), 0.0), (np.array([False, False]), 0.5 * 2.0**2 / 2)):
+        terminated = np.array([not truncated[0], True])
+        rollout = rollout_of(reward, terminated, truncated, observation, observation[jnp.array([1, 0])])
+        value_loss = agent.loss(params, None, rollout, toy.hypers(discount=0.5))[1]["value_loss"]
+        np.testing.assert_allclose(value_loss, error, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"estimator": "dize"}, "Did you mean 'dice'?"),
+        ({"baseline": "quadratic"}, "baseline must be"),
+        ({"gae_lambda": 1.5}, "gae_lambda must be from 0 to 1, got 1.5"),
+        ({"initial_scale": 0.0}, "initial_scale must be above 0, got 0.0"),
+        ({"outer_loss": "td"}, "outer_loss must be 'policy_gradient' for agent 'actor_critic'"),
+    ],
+)
+def test_a_bad_setting_is_refused_with_a_sentence(grid, settings, named):
+    with pytest.raises(UsageError) as refused:
+        recipes.make_recipe("maml", grid, **TINY | {"agent": "actor_critic"} | settings)
+    assert named in str(refused.value)
+    assert "\n" not in str(refused.value)
