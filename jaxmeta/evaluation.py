@@ -9,11 +9,10 @@ import jax
 import numpy as np
 
 from jaxmeta import baselines, statistics
-from jaxmeta.adapters import random_policy
+from jaxmeta.adapters import pose_openly, random_policy
 from jaxmeta.base import Key, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.errors import as_kind, require, require_known
 from jaxmeta.measurement import COMPILER_OPTIONS, Measured, adaptation_cost, measure
-from jaxmeta.recipes import spec_of
 
 LEARNED = 0.9
 """Share of the way from random to the oracle that counts as having learned a task."""
@@ -170,15 +169,16 @@ def make_measurement(
             compiler_options=COMPILER_OPTIONS,
         )
 
-    without_meta = {"random": random_policy(spec_of(tasks)), **tasks.policies(learner.lifetime)}
+    policies = {name: learner._replace(adapter=policy) for name, policy in tasks.policies(learner.lifetime).items()}
+    policies = {"random": learner._replace(adapter=random_policy(tasks), task=pose_openly), **policies}
     measure_learner = measurer(learner)
-    measurers = {name: measurer(learner._replace(adapter=policy)) for name, policy in without_meta.items()}
+    measure_policy = {name: measurer(policy) for name, policy in policies.items()}
     oracle = None if tasks.oracle is None else jax.jit(jax.vmap(tasks.oracle))
 
     def measure_with_ends(key: Key, meta: PyTree, env_params: PyTree):
         learner_key, random_key = jax.random.split(key)
         measured = {"learner": measure_learner(learner_key, meta, env_params)}
-        measured |= {name: run(random_key, None, env_params) for name, run in measurers.items()}
+        measured |= {name: run(random_key, None, env_params) for name, run in measure_policy.items()}
         measured = jax.tree.map(np.asarray, measured)
         random = measured["random"].returns
         scale = Scale(random=random.mean(axis=1), oracle=None)

@@ -4,11 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments.spaces import Box
 from scipy import stats
 
 from jaxmeta import baselines, costs, evaluation, recipes, statistics
+from jaxmeta.adapters import pose_openly, random_policy
+from jaxmeta.base import MetaLearner, MetaState
+from jaxmeta.config import LifetimeConfig
 from jaxmeta.errors import UsageError
 from jaxmeta.measurement import Measured, measure
+from jaxmeta.tasks import make
 from tests.conftest import TINY
 
 
@@ -39,6 +44,65 @@ def test_random_scores_zero_and_the_oracle_one(report):
     assert report["baselines"]["random"]["score"] == pytest.approx(0.0, abs=0.1)
     assert report["baselines"]["oracle"]["score"] == pytest.approx(1.0)
     assert report["baselines"]["oracle"]["steps_to_threshold"] == 0
+
+
+def drawn_at_random(tasks, env_params, draws=2000):
+    """Actions of `random_policy` in one task, [draws, ...]."""
+    policy = random_policy(tasks)
+    fast, memory = policy.begin(jax.random.key(0), None, pose_openly(jax.random.key(0), env_params).context)
+    keys = jax.random.split(jax.random.key(1), draws)
+    return np.asarray(jax.jit(jax.vmap(lambda key: policy.act(key, None, fast, memory, None)[0]))(keys))
+
+
+def test_random_actions_are_uniform_over_what_there_is(grid):
+    counts = np.bincount(drawn_at_random(grid, grid.sample(jax.random.key(0), "test")), minlength=5)
+    assert stats.chisquare(counts).pvalue > 1e-3
+    pendulum = make("pendulum:torques=0")
+    torques = drawn_at_random(pendulum, pendulum.sample(jax.random.key(0), "test"))
+    assert torques.shape == (2000, 1)
+    assert stats.kstest(torques[:, 0], stats.uniform(-2, 4).cdf).pvalue > 1e-3
+
+
+def test_random_actions_keep_to_the_bounds_of_their_own_task():
+    robots = make("gymnax:id=PointRobot-misc,vary=max_force@0.05@0.2")
+    for seed in range(3):
+        env_params = robots.sample(jax.random.key(seed), "test")
+        largest, bound = np.abs(drawn_at_random(robots, env_params)).max(), float(env_params.max_force)
+        assert 0.99 * bound < largest <= bound
+
+
+@pytest.mark.parametrize("bound", [jnp.inf, jnp.finfo(jnp.float32).max])
+def test_no_action_is_drawn_from_an_unbounded_space(bound):
+    tasks = make("point_navigation")
+
+    class Boundless(type(tasks.env)):
+        def action_space(self, params=None):
+            return Box(-bound, bound, (2,), jnp.float32)
+
+    with pytest.raises(UsageError, match="random_policy must be given a bounded action space, and that of point_nav"):
+        random_policy(tasks._replace(env=Boundless()))
+
+
+@pytest.mark.parametrize("spec", ["pendulum:torques=0,horizon=5", "point_navigation:horizon=5"])
+def test_learners_of_continuous_actions_are_evaluated(spec):
+    tasks = make(spec)
+    lifetime = LifetimeConfig(envs=2, steps=5, rounds=2)
+    learner = MetaLearner(
+        init=lambda key: MetaState(None, None, jnp.zeros((), jnp.int32), None),
+        update=lambda key, state, env_params: (state, {}),
+        task=pose_openly,
+        adapter=random_policy(tasks),
+        meta=lambda state: state.meta,
+        lifetime=lifetime,
+        tasks_per_batch=4,
+        env_steps_per_task=0,
+    )
+    config = {"recipe": "guess", "seed": 0, "settings": {"agent": "none"}}
+    state = learner.init(jax.random.key(0))
+    report = evaluation.evaluate(learner, state, tasks, config, num_tasks=4, with_baselines=False)
+    random = report["baselines"]["random"]
+    assert np.all(np.isfinite([*report["returns"], *random["returns"], random["trial_return"]]))
+    assert random["trial_return"] < 0
 
 
 def test_score_is_the_position_between_random_and_oracle():

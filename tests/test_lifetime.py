@@ -6,15 +6,15 @@ import numpy as np
 
 from jaxmeta import lifetime as living
 from jaxmeta import recipes, tasks
-from jaxmeta.adapters import random_policy
+from jaxmeta.adapters import pose_openly, random_policy
 from jaxmeta.base import Task
 from jaxmeta.config import LifetimeConfig
 from tests.conftest import TINY
 
 
 def random_life(distribution, key, envs=3):
-    task = Task(distribution.sample(key, "train"), None)
-    adapter = random_policy(recipes.spec_of(distribution))
+    task = pose_openly(key, distribution.sample(key, "train"))
+    adapter = random_policy(distribution)
     return adapter, task, living.begin(key, distribution.env, adapter, None, task, envs)
 
 

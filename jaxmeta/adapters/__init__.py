@@ -2,6 +2,6 @@
 
 from jaxmeta.adapters.gradient_steps import Learner, Start, gradient_steps, in_head
 from jaxmeta.adapters.in_context import in_context
-from jaxmeta.adapters.random_policy import random_policy
+from jaxmeta.adapters.random_policy import pose_openly, random_policy
 
-__all__ = ["Learner", "Start", "gradient_steps", "in_context", "in_head", "random_policy"]
+__all__ = ["Learner", "Start", "gradient_steps", "in_context", "in_head", "pose_openly", "random_policy"]
