@@ -7,7 +7,18 @@ import jaxmeta.tasks
 import jaxmeta_envs
 from jaxmeta.errors import UsageError
 
-FAMILIES = ("grid_navi", "cartpole", "acrobot", "mountain_car", "pendulum", "maze", "gymnax", "xland", "probe")
+FAMILIES = (
+    "grid_navi",
+    "cartpole",
+    "acrobot",
+    "mountain_car",
+    "pendulum",
+    "maze",
+    "gymnax",
+    "reacher",
+    "xland",
+    "probe",
+)
 
 
 def test_importing_the_package_loads_neither_jax_nor_gymnax():

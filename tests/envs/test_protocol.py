@@ -26,6 +26,8 @@ SPECS = [
     "acrobot:horizon=20",
     "mountain_car:horizon=20",
     "pendulum:horizon=20",
+    "pendulum:torques=0,horizon=20",
+    "reacher:horizon=20",
     "gymnax:id=MountainCar-v0,vary=force@0.001@0.002+gravity@0.002@0.003,horizon=20",
     pytest.param("xland:size=5,horizon=20,distractors=0", marks=no_xminigrid),
 ]
@@ -45,6 +47,10 @@ def drawn(spec, split="train"):
     """Tasks, leaves [TASKS, ...]."""
     keys = jax.random.split(jax.random.key(0), TASKS)
     return jax.jit(jax.vmap(lambda key: made(spec).sample(key, split)))(keys)
+
+
+def some_action(env, params):
+    return env.action_space(params).sample(jax.random.key(3))
 
 
 def pick(batch, index):
@@ -87,14 +93,17 @@ class TestEnvironment:
         env, params = made(spec).env, pick(drawn(spec), 0)
         assert isinstance(env, Environment)
         assert isinstance(env.observation_space(params), Box)
-        assert isinstance(env.action_space(params), Discrete)
-        assert env.action_space(params).n == env.num_actions
+        actions = env.action_space(params)
+        assert isinstance(actions, Discrete | Box)
+        assert (actions.n if isinstance(actions, Discrete) else np.prod(actions.shape)) == env.num_actions
 
     def test_reset_and_step_match_the_spaces(self, spec):
         env, params = made(spec).env, pick(drawn(spec), 0)
         space = env.observation_space(params)
         observation, state = env.reset(jax.random.key(1), params)
-        after, state, reward, terminated, truncated, info = env.step(jax.random.key(2), state, jnp.array(1), params)
+        after, state, reward, terminated, truncated, info = env.step(
+            jax.random.key(2), state, some_action(env, params), params
+        )
         for shown in (observation, after, info["final_observation"]):
             assert (shown.shape, shown.dtype) == (space.shape, space.dtype)
         assert (reward.shape, reward.dtype) == ((), jnp.float32)
@@ -120,8 +129,9 @@ class TestEnvironment:
     def test_environments_of_one_task_live_side_by_side(self, spec):
         env, params = made(spec).env, pick(drawn(spec), 0)
         observations, states = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(1), 4), params)
+        actions = jax.vmap(env.action_space(params).sample)(jax.random.split(jax.random.key(3), 4))
         after, _, reward, *_ = jax.vmap(env.step, (0, 0, 0, None))(
-            jax.random.split(jax.random.key(2), 4), states, jnp.array([0, 1, 0, 1]), params
+            jax.random.split(jax.random.key(2), 4), states, actions, params
         )
         assert after.shape == observations.shape
         assert reward.shape == (4,)
@@ -144,13 +154,13 @@ class TestEnvironment:
         params = pick(drawn(spec), 0)
         env = LogWrapper(FlattenObservationWrapper(made(spec).env))
         _, state = env.reset(jax.random.key(1), params)
-        *_, info = env.step(jax.random.key(2), state, jnp.array(0), params)
+        *_, info = env.step(jax.random.key(2), state, some_action(env, params), params)
         assert "returned_episode_returns" in info
 
     def test_default_params_make_an_episode(self, spec):
         env = made(spec).env
         observation, state = env.reset(jax.random.key(0))
-        after, *_ = env.step(jax.random.key(1), state, jnp.array(0))
+        after, *_ = env.step(jax.random.key(1), state, some_action(env, env.default_params))
         assert after.shape == observation.shape
 
 
@@ -170,7 +180,7 @@ class TestDistribution:
         with jax.enable_x64(True):
             params = made(spec).sample(jax.random.key(0), "test")
             _, state = env.reset(jax.random.key(1), params)
-            _, _, reward, *_ = env.step(jax.random.key(2), state, jnp.array(1), params)
+            _, _, reward, *_ = env.step(jax.random.key(2), state, some_action(env, params), params)
             dtypes = {leaf.dtype for leaf in jax.tree.leaves((params, made(spec).describe(params), reward))}
         assert dtypes <= {jnp.dtype(name) for name in ("float32", "int32", "uint8", "bool")}
 
@@ -247,6 +257,7 @@ class TestOracle:
         ("acrobot:horizon=0", "acrobot:horizon must be from 1 to 1000, got 0."),
         ("mountain_car:signs=plane", "mountain_car:signs must be one of both, plain, got 'plane'."),
         ("pendulum:torques=1", "pendulum:torques must be from 2 to 101, or 0 for any torque, got 1."),
+        ("reacher:horizon=0", "reacher:horizon must be at least 1, got 0."),
         ("pendulum:torques=102", "pendulum:torques must be from 2 to 101, or 0 for any torque, got 102."),
         ("gymnax:id=Acrobot-v2", "gymnax:id must be one of Acrobot-v1, "),
         ("gymnax:id=Acrobot-v1,vary=link_mass_1", "gymnax:vary must be written FIELD@LOW@HIGH+FIELD@LOW@HIGH, got"),
