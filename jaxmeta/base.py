@@ -188,7 +188,7 @@ class Adapter(NamedTuple):
     act: Act
     """How the learner behaves while it learns."""
     exploit: Act
-    """How it behaves when what it has learned is scored; `extras` reports the policy's `logits`."""
+    """How it behaves when what it has learned is scored; `extras` of what is trained reports the policy's `logits`."""
     adapt: Adapt
 
 

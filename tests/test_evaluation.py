@@ -14,6 +14,7 @@ from jaxmeta.config import LifetimeConfig
 from jaxmeta.errors import UsageError
 from jaxmeta.measurement import Measured, measure
 from jaxmeta.tasks import make
+from jaxmeta_envs.grid_navi_bayes import bayes_optimal_return
 from tests.conftest import TINY
 
 
@@ -103,6 +104,17 @@ def test_learners_of_continuous_actions_are_evaluated(spec):
     random = report["baselines"]["random"]
     assert np.all(np.isfinite([*report["returns"], *random["returns"], random["trial_return"]]))
     assert random["trial_return"] < 0
+
+
+def test_what_acts_well_in_a_family_is_measured_beside_the_learner(grid):
+    settings = recipes.resolve_settings("rl2", grid, rounds=2, memory_width=4)
+    learner = recipes.make_recipe("rl2", grid, **settings)
+    config = {"recipe": "rl2", "seed": 0, "settings": settings}
+    state = learner.init(jax.random.key(0))
+    report = evaluation.evaluate(learner, state, grid, config, num_tasks=64, with_baselines=False)
+    best = report["baselines"]["bayes_oracle"]
+    assert abs(best["trial_return"] - bayes_optimal_return(3, 4, 2)) < 4 * best["trial_return_se"]
+    assert best["trial_return"] > report["trial_return"]
 
 
 def test_score_is_the_position_between_random_and_oracle():

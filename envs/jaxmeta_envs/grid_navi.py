@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta.base import Key, TaskDistribution
+from jaxmeta.base import Adapter, Key, Lifetime, TaskDistribution
 from jaxmeta.errors import require, require_known
 from jaxmeta_envs.grid import EnvParams, Grid, best_return
 
@@ -70,6 +70,9 @@ def goal_cells(size: int) -> np.ndarray:
 def grid_navi(size: int = 5, horizon: int = 15, goals: str = "all", holdout: int = 7) -> TaskDistribution:
     """Find a hidden goal on a grid and stay there; the goal is the task (Zintgraf et al. 2020).
 
+    Where a lifetime is a trial of whole episodes in one environment, goals are drawn from all and the grid is small,
+    learners are evaluated beside `bayes_oracle`, the best policy that does not know the goal (`grid_navi_bayes`).
+
     Args:
       size: cells along a side, at least 3.
       horizon: steps of an episode, at least 1.
@@ -106,6 +109,15 @@ def grid_navi(size: int = 5, horizon: int = 15, goals: str = "all", holdout: int
     def describe(params: EnvParams) -> jax.Array:
         return 2 * params.goal.astype(jnp.float32) / (size - 1) - 1
 
+    def policies(lifetime: Lifetime) -> dict[str, Adapter]:
+        from jaxmeta_envs import grid_navi_bayes  # which imports this module
+
+        episodes = lifetime.rounds * lifetime.steps // horizon
+        whole = lifetime.envs == 1 and lifetime.steps % horizon == 0
+        if goals != "all" or not whole or not grid_navi_bayes.computable(size, horizon, episodes):
+            return {}
+        return {"bayes_oracle": grid_navi_bayes.bayes_policy(size, horizon, episodes)}
+
     env = environment_of(size)
     return TaskDistribution(
         name="grid_navi",
@@ -117,4 +129,5 @@ def grid_navi(size: int = 5, horizon: int = 15, goals: str = "all", holdout: int
         describe=describe,
         oracle=functools.partial(best_return, env),
         suggested={"discount": 0.9},
+        policies=policies,
     )
