@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 Key = jax.Array
@@ -97,6 +98,8 @@ class Spec(NamedTuple):
     """Size of a discrete observation space, or None."""
     num_actions: int | None
     """Size of a discrete action space, or None where actions are continuous."""
+    action_range: tuple[np.ndarray, np.ndarray] | None = None
+    """Lowest and highest continuous action, in its shape, where all tasks have the same finite ones; else None."""
 
 
 class Initialise(Protocol):

@@ -61,7 +61,7 @@ class PolicyConfig:
     inner_entropy: float = 0.0
     """Weight of the entropy in the loss of `actor_critic`."""
     initial_scale: float = 1.0
-    """Standard deviation of continuous actions at first, in the environment's units."""
+    """Standard deviation of continuous actions at first, in units of half the width of their range."""
     gae_lambda: float = 0.95
     """Weight of later surprises in an advantage, in [0, 1]."""
     value_weight: float = 0.5

@@ -26,12 +26,15 @@ class ActionDistribution(NamedTuple):
 def of_actions(spec: Spec) -> ActionDistribution:
     """Categorical over discrete actions, a diagonal Gaussian over continuous ones.
 
-    What a Gaussian draws is neither clipped nor squashed: the environment may clip it, the log-density speaks of the
-    action that was drawn.
+    The numbers of a Gaussian count from the middle of the range of actions, in units of half its width, where there is
+    one: a unit that suits a network. What is drawn is neither clipped nor squashed: the environment may clip it, the
+    log-density speaks of the action that was drawn.
     """
     if spec.num_actions is not None:
         return _categorical(spec.num_actions, spec.action.dtype)
-    return _diagonal_gaussian(spec.action)
+    low, high = (-1.0, 1.0) if spec.action_range is None else spec.action_range
+    middle, unit = (np.broadcast_to(x, spec.action.shape).ravel() for x in ((low + high) / 2, (high - low) / 2))
+    return _diagonal_gaussian(spec.action, middle.astype(np.float32), unit.astype(np.float32))
 
 
 def _categorical(num_actions: int, dtype) -> ActionDistribution:
@@ -49,19 +52,21 @@ def _categorical(num_actions: int, dtype) -> ActionDistribution:
     )
 
 
-def _diagonal_gaussian(action: jax.ShapeDtypeStruct) -> ActionDistribution:
-    """Its numbers are the means, then the logarithms of the standard deviations."""
-    size = int(np.prod(action.shape))
-    log_of_unit = 0.5 * np.log(2 * np.pi)
+def _diagonal_gaussian(action: jax.ShapeDtypeStruct, middle: np.ndarray, unit: np.ndarray) -> ActionDistribution:
+    """Its numbers are the means, then the logarithms of the standard deviations, from `middle` in units of `unit`."""
+    size = middle.size
+    log_of_unit = np.log(unit) + 0.5 * np.log(2 * np.pi)
 
     def draw(key: Key, numbers: jax.Array) -> jax.Array:
         mean, log_scale = jnp.split(numbers, 2)
         noise = jax.random.normal(key, (size,), mean.dtype)
-        return (mean + jnp.exp(log_scale) * noise).reshape(action.shape).astype(action.dtype)
+        drawn = (mean + jnp.exp(log_scale) * noise) * unit + middle
+        return drawn.reshape(action.shape).astype(action.dtype)
 
     def log_prob(numbers: jax.Array, action: jax.Array) -> jax.Array:
         mean, log_scale = jnp.split(numbers, 2)
-        return -jnp.sum(0.5 * ((jnp.ravel(action) - mean) * jnp.exp(-log_scale)) ** 2 + log_scale + log_of_unit)
+        distance = ((jnp.ravel(action) - middle) / unit - mean) * jnp.exp(-log_scale)
+        return -jnp.sum(0.5 * distance**2 + log_scale + log_of_unit)
 
     def entropy(numbers: jax.Array) -> jax.Array:
         return jnp.sum(jnp.split(numbers, 2)[1] + log_of_unit + 0.5)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxmeta import contracts, distributions, plugins, presets
@@ -127,7 +128,7 @@ def outer_optimizer(outer: OuterConfig, steps_per_meta_step: int = 1) -> optax.G
 
 
 def spec_of(tasks: TaskDistribution) -> Spec:
-    """Reads shapes and dtypes off one task of a distribution, by tracing alone: nothing is compiled."""
+    """Reads shapes and dtypes off one task of a distribution by tracing; the range of continuous actions off two."""
     sizes = []
 
     def look(key):
@@ -138,7 +139,20 @@ def spec_of(tasks: TaskDistribution) -> Spec:
 
     observation, action = jax.eval_shape(look, jax.random.key(0))
     num_observations, num_actions = sizes
-    return Spec(observation, action, num_observations, num_actions)
+    action_range = None if num_actions is not None else _range_of_actions(tasks, action.shape)
+    return Spec(observation, action, num_observations, num_actions, action_range)
+
+
+def _range_of_actions(tasks: TaskDistribution, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+    def bounds(key):
+        space = tasks.env.action_space(tasks.sample(key, "train"))
+        return jnp.broadcast_to(space.low, shape), jnp.broadcast_to(space.high, shape)
+
+    (low, other_low), (high, other_high) = map(
+        np.asarray, jax.jit(jax.vmap(bounds))(jax.random.split(jax.random.key(0)))
+    )
+    shared = np.array_equal(low, other_low) and np.array_equal(high, other_high)
+    return (low, high) if shared and np.all(np.isfinite(high - low)) else None
 
 
 def _no_context(key: jax.Array, env_params: PyTree) -> Task:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmeta import distributions, recipes
+from jaxmeta import distributions, recipes, tasks
 from jaxmeta import lifetime as living
 from jaxmeta.adapters import in_context
 from jaxmeta.base import Task
@@ -109,16 +109,27 @@ def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms)
     assert np.linalg.norm(mean - scale * exact) < 4 * np.linalg.norm(error)
 
 
-def test_a_gaussian_is_scored_as_it_is_drawn():
-    spec = recipes.Spec(None, jax.ShapeDtypeStruct((3,), jnp.float32), None, None)
+@pytest.mark.parametrize("action_range", [None, (np.array([-2.0, 0.0, -1.0]), np.array([2.0, 1.0, 3.0]))])
+def test_a_gaussian_is_scored_as_it_is_drawn(action_range):
+    spec = recipes.Spec(None, jax.ShapeDtypeStruct((3,), jnp.float32), None, None, action_range)
     gaussian = distributions.of_actions(spec)
     assert gaussian.size == 6
     numbers = jnp.array([0.3, -1.0, 2.0, 0.1, -0.5, 0.7])
+    low, high = action_range or (-np.ones(3), np.ones(3))
+    mean = (low + high) / 2 + (high - low) / 2 * numbers[:3]
+    deviation = (high - low) / 2 * jnp.exp(numbers[3:])
     action = jnp.array([0.0, -1.5, 5.0])
-    density = jax.scipy.stats.norm.logpdf(action, numbers[:3], jnp.exp(numbers[3:])).sum()
+    density = jax.scipy.stats.norm.logpdf(action, mean, deviation).sum()
     np.testing.assert_allclose(gaussian.log_prob(numbers, action), density, rtol=1e-5)
     drawn = jax.vmap(gaussian.draw, (0, None))(jax.random.split(jax.random.key(0), 40_000), numbers)
-    np.testing.assert_allclose(drawn.mean(axis=0), numbers[:3], atol=0.05)
-    np.testing.assert_allclose(jnp.log(drawn.std(axis=0)), numbers[3:], atol=0.02)
+    np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=0.1)
+    np.testing.assert_allclose(drawn.std(axis=0), deviation, rtol=0.02)
     surprise = -jax.vmap(gaussian.log_prob, (None, 0))(numbers, drawn)
     np.testing.assert_allclose(surprise.mean(), gaussian.entropy(numbers), atol=0.03)
+
+
+def test_the_range_of_actions_is_read_off_where_tasks_share_it():
+    low, high = recipes.spec_of(tasks.make("point_navigation")).action_range
+    np.testing.assert_allclose((low, high), ([-0.1, -0.1], [0.1, 0.1]), rtol=1e-6)
+    assert recipes.spec_of(tasks.make("bandit")).action_range is None
+    assert recipes.spec_of(tasks.make("gymnax:id=PointRobot-misc,vary=max_force@0.1@0.5")).action_range is None
