@@ -4,7 +4,7 @@ What the arms pay is the task. An episode is one pull, after which the arms stay
 a lifetime of n episodes in one task.
 
 Tasks are drawn from a continuum, where no two draws are the same: all splits draw from the whole of it, independently,
-and hence share no task. The exact optimum of `bayes_optimal_return` holds for each of them.
+and hence share no task. The exact optimum of `bandit_planning.bayes_optimal_return` holds for each of them.
 """
 
 import functools
@@ -12,12 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
 from jaxmeta.base import Key, TaskDistribution
 from jaxmeta.errors import require, require_known
+from jaxmeta_envs.bandit_policies import bernoulli_policies, gaussian_policies
 from jaxmeta_envs.splits import only_train_seen
 
 SPLITS = ("train", "validation", "test")
@@ -118,7 +118,7 @@ def bandit(arms: int = 5, pulls: int = 10) -> TaskDistribution:
     >>> bandit(arms=3).sample(jax.random.key(0), "test").means.shape
     (3,)
     """
-    return _bandit("bandit", arms, pulls, jax.random.uniform, gaussian=False)
+    return _bandit("bandit", arms, pulls, jax.random.uniform, bernoulli_policies, gaussian=False)
 
 
 def gaussian_bandit(arms: int = 5, pulls: int = 10) -> TaskDistribution:
@@ -131,10 +131,10 @@ def gaussian_bandit(arms: int = 5, pulls: int = 10) -> TaskDistribution:
     Raises:
       UsageError: an option out of range.
     """
-    return _bandit("gaussian_bandit", arms, pulls, jax.random.normal, gaussian=True)
+    return _bandit("gaussian_bandit", arms, pulls, jax.random.normal, gaussian_policies, gaussian=True)
 
 
-def _bandit(name: str, arms: int, pulls: int, prior: Any, gaussian: bool) -> TaskDistribution:
+def _bandit(name: str, arms: int, pulls: int, prior: Any, policies: Any, gaussian: bool) -> TaskDistribution:
     require(arms >= 2, f"{name}:arms", "be at least 2", arms)
     require(pulls >= 1, f"{name}:pulls", "be at least 1", pulls)
 
@@ -152,47 +152,5 @@ def _bandit(name: str, arms: int, pulls: int, prior: Any, gaussian: bool) -> Tas
         describe=lambda params: params.means,
         oracle=lambda params: jnp.max(params.means),
         suggested={"rounds": pulls},
+        policies=functools.partial(policies, arms),
     )
-
-
-def bayes_optimal_return(arms: int, pulls: int) -> float:
-    """Expected return of the best policy for `bandit` that does not know the task, by dynamic programming.
-
-    The belief about an arm is Beta(1 + successes, 1 + failures): all that a policy can know is `pulled`, [beliefs,
-    arms], and `paid`, how often each arm was pulled and how often it paid. Beliefs that differ by the order of the arms
-    are worth the same, and are kept once.
-
-    Args:
-      arms: number of arms, at least 1.
-      pulls: pulls of a trial, at least 0. The beliefs number about pulls^(2 arms) / ((2 arms)! arms!).
-
-    Returns:
-      The expected number of successes in a trial.
-
-    >>> round(bayes_optimal_return(2, 10), 4)
-    6.0218
-    """
-    codes = np.zeros((1, arms), np.int64)  # [beliefs, arms], an arm's two counts as one number
-    layers = []
-    for _ in range(pulls):
-        pulled, paid = _counts(codes)
-        after = np.stack([_code(pulled + 1, paid), _code(pulled + 1, paid + 1)])  # [unpaid or paid, beliefs, arms]
-        successors = np.where(np.eye(arms, dtype=bool), after[..., None], codes[:, None])  # pulled arm before last axis
-        successors = np.sort(successors, axis=-1).reshape(-1, arms)
-        codes, following = np.unique(successors, axis=0, return_inverse=True)
-        layers.append(((paid + 1) / (pulled + 2), following.reshape(after.shape)))
-    value = np.zeros(len(codes))
-    for chance, following in reversed(layers):
-        value = np.max(chance * (1 + value[following[1]]) + (1 - chance) * value[following[0]], axis=-1)
-    return float(value[0])
-
-
-def _code(pulled: np.ndarray, paid: np.ndarray) -> np.ndarray:
-    """One number for how often an arm was pulled and how often it paid."""
-    return pulled * (pulled + 1) // 2 + paid
-
-
-def _counts(code: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of `_code`."""
-    pulled = ((np.sqrt(8 * code + 1) - 1) / 2).astype(np.int64)
-    return pulled, code - pulled * (pulled + 1) // 2

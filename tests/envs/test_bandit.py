@@ -9,7 +9,8 @@ import pytest
 
 from jaxmeta.base import sample_tasks
 from jaxmeta.errors import UsageError
-from jaxmeta_envs.bandit import bandit, bayes_optimal_return, gaussian_bandit
+from jaxmeta_envs.bandit import bandit, gaussian_bandit
+from jaxmeta_envs.bandit_planning import bayes_optimal_return
 
 PULLS = 20_000
 
