@@ -18,6 +18,7 @@ from gymnax.environments import environment, spaces
 from jaxmeta.base import Key, TaskDistribution
 from jaxmeta.errors import require, require_known
 from jaxmeta_envs.splits import only_train_seen
+from jaxmeta_envs.tabular_mdp_policies import tabular_mdp_policies
 
 SPLITS = ("train", "validation", "test")
 
@@ -168,4 +169,5 @@ def tabular_mdp(states: int = 10, actions: int = 5, horizon: int = 10, episodes:
         describe=describe,
         oracle=best_return,
         suggested={"rounds": episodes},
+        policies=functools.partial(tabular_mdp_policies, states, actions, horizon),
     )
