@@ -131,6 +131,9 @@ class OuterConfig:
     """Discount of the returns that `policy_gradient` maximises; below 1, less variance, less weight on late rewards."""
     entropy: float = 0.01
     """Weight of the adapted policy's entropy in `policy_gradient`."""
+    outer_update: str = "descent"
+    """`descent`, one step of the optimizer a meta-step; or `proximal`, several on what was lived once, within a trust
+    region, for adapted policies (`actor_critic`)."""
     outer_learning_rate: float = 1e-3
     learning_rate_left: float = 1.0
     """Share of `outer_learning_rate` that is left after `meta_steps`; it falls along a line, 1 keeps it as it is."""
@@ -148,6 +151,7 @@ class OuterConfig:
             group,
         )
         require_known("outer_loss", self.outer_loss, ("policy_gradient", "td", "monte_carlo"))
+        require_known("outer_update", self.outer_update, ("descent", "proximal"))
         require_known("scored_rounds", self.scored_rounds, ("every", "last", "before_and_every"))
         for name in ("outer_discount", "entropy", "outer_learning_rate", "learning_rate_left", "max_gradient_norm"):
             require_finite(name, getattr(self, name))
@@ -191,7 +195,7 @@ class MemoryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProximalConfig:
-    """Proximal policy optimisation over lifetimes."""
+    """Proximal policy optimisation: of memories over whole lifetimes, and of adapted policies (`outer_update`)."""
 
     epochs: int = 4
     """Passes over what was collected."""

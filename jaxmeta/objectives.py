@@ -47,6 +47,12 @@ def numbers_along(act: Act, meta: PyTree, life: Life, rollout: Rollout) -> jax.A
     return jax.vmap(jax.vmap(numbers))(rollout.percept)
 
 
+def advantage_of(query: Rollout, discount: float) -> jax.Array:
+    """Returns to go of a query rollout, held against those of its other environments, [T, E]."""
+    decay = discount * ~(query.terminated | query.truncated)
+    return losses.leave_one_out_advantage(jax.vmap(losses.returns_to_go, 1, 1)(query.reward, decay))
+
+
 def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: OuterConfig) -> OuterLoss:
     """REINFORCE on the adapted policy, with a leave-one-out baseline and an entropy bonus.
 
@@ -58,9 +64,7 @@ def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: Outer
     """
 
     def outer_loss(meta: PyTree, life: Life, query: Rollout):
-        discount = config.outer_discount * ~(query.terminated | query.truncated)
-        returns = jax.vmap(losses.returns_to_go, 1, 1)(query.reward, discount)
-        advantage = losses.leave_one_out_advantage(returns)
+        advantage = advantage_of(query, config.outer_discount)
         numbers = numbers_along(adapter.exploit, meta, life, query)
         log_prob = jax.vmap(jax.vmap(actions.log_prob))(numbers, query.action)
         entropy = jnp.mean(jax.vmap(jax.vmap(actions.entropy))(numbers))
@@ -88,6 +92,13 @@ OUTER_LOSSES: dict[str, Callable[[Adapter, Agent, ActionDistribution, OuterConfi
     "td": lambda adapter, agent, actions, config: regression(agent, 1),
     "monte_carlo": lambda adapter, agent, actions, config: regression(agent, 0),
 }
+
+
+def round_weights(rounds: int, config: OuterConfig) -> jax.Array:
+    """What the score after each round counts, [rounds] float32; with one before the first round they sum to 1."""
+    if config.scored_rounds == "last":
+        return (jnp.arange(rounds) == rounds - 1).astype(jnp.float32)
+    return jnp.ones(rounds) / (rounds + config.scores_before)
 
 
 def post_adaptation(
@@ -126,9 +137,7 @@ def post_adaptation(
       episode after the last round.
     """
     corrected = config.sampling_correction and config.lives_per_task > 1
-    weights = jnp.ones(lifetime.rounds) / (lifetime.rounds + config.scores_before)
-    if config.scored_rounds == "last":
-        weights = (jnp.arange(lifetime.rounds) == lifetime.rounds - 1).astype(jnp.float32)
+    weights = round_weights(lifetime.rounds, config)
 
     def log_prob_of(lived: living.Round, meta: PyTree) -> jax.Array:
         """Log-probability of everything that a round did, []."""

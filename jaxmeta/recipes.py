@@ -16,11 +16,12 @@ from jaxmeta import contracts, distributions, plugins, presets
 from jaxmeta.adapters import gradient_steps, in_context, in_head
 from jaxmeta.agents import actor_critic, dqn, tabular_q
 from jaxmeta.base import Adapter, Agent, Hypers, MetaLearner, MetaState, Objective, PyTree, Spec, Task, TaskDistribution
-from jaxmeta.config import LifetimeConfig, OuterConfig
+from jaxmeta.config import LifetimeConfig, OuterConfig, ProximalConfig
 from jaxmeta.errors import UsageError, require, require_known
 from jaxmeta.memories import Attentive, ContentAddressed, Recurrent
 from jaxmeta.objectives import OUTER_LOSSES, post_adaptation
-from jaxmeta.outer import meta_gradient, policy_optimisation, pretraining, reptile
+from jaxmeta.outer import meta_gradient, policy_optimisation, pretraining, proximal, reptile
+from jaxmeta.outer.descent import Init, Update
 from jaxmeta.settings import Settings
 
 ENTRY_POINTS = "jaxmeta.recipes"
@@ -208,7 +209,10 @@ def compose(parts: Parts, adapter: Adapter, rule: Callable = meta_gradient) -> M
     """
     lifetime, outer = parts.settings.lifetime, parts.settings.outer
     objective = scored(parts, adapter)
-    init, update = rule(adapter, objective, _no_context, parts.optimizer, outer.tasks_per_group)
+    if outer.outer_update == "proximal":
+        init, update = _within_a_trust_region(parts, adapter, rule)
+    else:
+        init, update = rule(adapter, objective, _no_context, parts.optimizer, outer.tasks_per_group)
     queries = lifetime.rounds + outer.scores_before
     env_steps_of_life = lifetime.rounds * lifetime.envs * lifetime.steps
     env_steps_of_queries = queries * outer.query_envs * parts.tasks.horizon
@@ -222,6 +226,23 @@ def compose(parts: Parts, adapter: Adapter, rule: Callable = meta_gradient) -> M
         tasks_per_batch=outer.tasks_per_batch,
         env_steps_per_task=outer.lives_per_task * (env_steps_of_life + env_steps_of_queries),
     )
+
+
+def _within_a_trust_region(parts: Parts, adapter: Adapter, rule: Callable) -> tuple[Init, Update]:
+    """The outer rule `proximal` in place of `meta_gradient`."""
+    tasks, lifetime, outer, config = parts.tasks, parts.settings.lifetime, parts.settings.outer, parts.settings.proximal
+    suits = rule is meta_gradient and parts.agent.on_policy and outer.lives_per_task == 1
+    rule_of_use = "be 'descent' but for a meta-gradient, agent 'actor_critic' and lives_per_task 1"
+    require(suits, "outer_update", rule_of_use, outer.outer_update)
+    _require_minibatches(outer, config)
+    optimizer = outer_optimizer(outer, config.epochs * config.minibatches)
+    actions = distributions.of_actions(parts.spec)
+    return proximal(tasks.env, adapter, actions, _no_context, optimizer, lifetime, outer, config, tasks.horizon)
+
+
+def _require_minibatches(outer: OuterConfig, config: ProximalConfig) -> None:
+    divides = outer.tasks_per_batch % config.minibatches == 0
+    require(divides, "minibatches", f"divide tasks_per_batch = {outer.tasks_per_batch}", config.minibatches)
 
 
 def _trained_by(rule: Callable, **options: Any) -> Callable[[Parts], MetaLearner]:
@@ -245,13 +266,12 @@ def _in_context(network_of: Callable[[Settings, int], nn.Module]) -> Callable[[P
 
     def build(parts: Parts) -> MetaLearner:
         tasks, spec, settings = parts.tasks, parts.spec, parts.settings
-        lifetime, outer, proximal = settings.lifetime, settings.outer, settings.proximal
-        divides = outer.tasks_per_batch % proximal.minibatches == 0
-        require(divides, "minibatches", f"divide tasks_per_batch = {outer.tasks_per_batch}", proximal.minibatches)
+        lifetime, outer, config = settings.lifetime, settings.outer, settings.proximal
+        _require_minibatches(outer, config)
         actions = distributions.of_actions(spec)
         adapter = in_context(network_of(settings, actions.size), spec, actions)
         discount = settings.hypers.discount
-        optimizer = outer_optimizer(outer, proximal.epochs * proximal.minibatches)
+        optimizer = outer_optimizer(outer, config.epochs * config.minibatches)
         init, update = policy_optimisation(
             tasks.env,
             adapter,
@@ -259,7 +279,7 @@ def _in_context(network_of: Callable[[Settings, int], nn.Module]) -> Callable[[P
             _no_context,
             optimizer,
             lifetime,
-            proximal,
+            config,
             settings.policy,
             discount,
             outer.entropy,

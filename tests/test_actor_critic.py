@@ -5,6 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
@@ -12,8 +13,9 @@ from jaxmeta import advantages, distributions, losses, objectives, recipes
 from jaxmeta import lifetime as living
 from jaxmeta.adapters import gradient_steps
 from jaxmeta.base import Percept, Rollout, Spec, Task
-from jaxmeta.config import AgentConfig, InnerConfig, LifetimeConfig, OuterConfig, PolicyConfig
+from jaxmeta.config import AgentConfig, InnerConfig, LifetimeConfig, OuterConfig, PolicyConfig, ProximalConfig
 from jaxmeta.errors import UsageError
+from jaxmeta.outer import meta_gradient, proximal
 from tests import toy
 from tests.conftest import TINY
 
@@ -211,6 +213,37 @@ def test_low_variance_curvature_leaves_out_what_actions_do_to_later_values_and_n
         missing += jnp.exp(jax.nn.log_softmax(logits_of(vector))[0, action]) * jnp.outer(score, later)
     left = exact_hessian(vector, 2) + np.asarray(missing + missing.T).ravel() / 2
     assert distance_in_standard_errors(samples, left)[0] < 3.5
+
+
+def test_the_first_proximal_step_is_along_the_meta_gradient():
+    """Nothing is clipped yet, so that it is the same on average; later steps see what the first one changed."""
+    agent = agent_by("dice")
+    lifetime = LifetimeConfig(envs=2, steps=2, rounds=2)
+    hypers = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), toy.hypers(learning_rate=RATE, discount=1.0))
+    adapter = gradient_steps(agent, SPEC, lifetime, InnerConfig(), hypers, slow_targets=False)
+    outer = OuterConfig(query_envs=4, entropy=0.1, scored_rounds="before_and_every")
+    outer_loss = objectives.policy_gradient(adapter, ACTIONS, outer)
+    objective = objectives.post_adaptation(Fork(), adapter, ACTIONS, lifetime, outer_loss, outer, 2)
+    vector, unravel = start_of(agent)
+    meta = adapter.init(jax.random.key(0)).replace(params=unravel(vector))
+    env_params = jnp.full(4, 2)
+    rules = {"descent": meta_gradient(adapter, objective, toy.pose, optax.sgd(0.05))}
+    for epochs in (1, 3):
+        config = ProximalConfig(epochs=epochs, minibatches=1)
+        given = (Fork(), adapter, ACTIONS, toy.pose, optax.sgd(0.05), lifetime, outer, config, 2)
+        rules[f"proximal, {epochs}"] = proximal(*given)
+    moved = {}
+    for name, (init, update) in rules.items():
+        state = init(jax.random.key(0)).replace(meta=meta)
+        step = jax.vmap(lambda key, update=update, state=state: update(key, state, env_params)[0].meta.params["policy"])
+        after = jax.jit(step)(jax.random.split(jax.random.key(3), 3_000))
+        moved[name] = np.asarray(jax.vmap(lambda tree: ravel_pytree(tree)[0])(after)) - vector
+    first, again, thrice = (moved[name] for name in ("descent", "proximal, 1", "proximal, 3"))
+    error = np.sqrt(sum(x.var(axis=0, ddof=1) / len(x) for x in (first, again)))
+    gap = np.abs(first.mean(axis=0) - again.mean(axis=0))
+    assert np.linalg.norm(error) < 0.1 * np.linalg.norm(first.mean(axis=0))
+    assert np.all(gap < 3.5 * error + 1e-9)
+    assert np.linalg.norm(thrice.mean(axis=0)) > 2 * np.linalg.norm(again.mean(axis=0))
 
 
 def test_dice_is_the_sum_of_rewards_behind_magic_boxes_to_third_order():

@@ -19,6 +19,7 @@ from jaxmeta.base import Adapter, Environment, Key, Lifetime, MetaState, Metrics
 from jaxmeta.config import PolicyConfig, ProximalConfig
 from jaxmeta.distributions import ActionDistribution
 from jaxmeta.outer.descent import Init, Pose, Update
+from jaxmeta.outer.epochs import clipped_gain, over_epochs
 
 
 class Lived(NamedTuple):
@@ -98,37 +99,29 @@ def policy_optimisation(
     def loss(meta: PyTree, lives: Lived):
         numbers, value = jax.vmap(rerun, (None, 0))(meta, lives)
         log_prob = jax.vmap(jax.vmap(jax.vmap(actions.log_prob)))(numbers, lives.rollout.action)
-        ratio = jnp.exp(log_prob - lives.log_prob)
-        clipped = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
-        gain = jnp.mean(jnp.minimum(ratio * lives.advantage, clipped * lives.advantage))
+        log_ratio = log_prob - lives.log_prob
+        gain = jnp.mean(clipped_gain(log_ratio, lives.advantage, config.clip))
+        clipped = jnp.mean(jnp.abs(jnp.expm1(log_ratio)) > config.clip)
         spread = jnp.mean(jax.vmap(jax.vmap(jax.vmap(actions.entropy)))(numbers))
         # In units of the targets' variance: a gradient as large as returns are would leave the policy no say.
         error = 0.5 * jnp.mean((value - lives.target) ** 2) / (jnp.var(lives.target) + 1e-8)
-        metrics = {"entropy": spread, "value_loss": error, "clipped": jnp.mean(jnp.abs(ratio - 1) > config.clip)}
+        metrics = {"entropy": spread, "value_loss": error, "clipped": clipped}
         return policy.value_weight * error - gain - entropy * spread, metrics
 
+    def gradient(meta: PyTree, lives: Lived) -> tuple[PyTree, Metrics]:
+        (value, metrics), direction = jax.value_and_grad(loss, has_aux=True)(meta, lives)
+        return direction, {"loss": value, **metrics}
+
+    descend = over_epochs(gradient, optimizer, config)
+
     def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
-        tasks = jax.tree.leaves(env_params)[0].shape[0]
         collect_key, epoch_key = jax.random.split(key)
-        keys = jax.random.split(collect_key, tasks)
+        keys = jax.random.split(collect_key, jax.tree.leaves(env_params)[0].shape[0])
         lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, env_params)
         advantage = lives.advantage
         normal = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
-        batch = lives._replace(advantage=normal)
-
-        def minibatch_step(carry, chosen):
-            meta, optimizer_state = carry
-            picked = jax.tree.map(lambda leaf: leaf[chosen], batch)
-            (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(meta, picked)
-            changes, optimizer_state = optimizer.update(gradient, optimizer_state, meta)
-            metrics = {**metrics, "loss": value, "meta_gradient_norm": optax.tree.norm(gradient)}
-            return (optax.apply_updates(meta, changes), optimizer_state), metrics
-
-        orders = jax.vmap(lambda key: jax.random.permutation(key, tasks))(jax.random.split(epoch_key, config.epochs))
-        orders = orders.reshape(config.epochs * config.minibatches, -1)
-        (meta, optimizer_state), metrics = jax.lax.scan(minibatch_step, (state.meta, state.optimizer), orders)
+        state, metrics = descend(epoch_key, state, lives._replace(advantage=normal))
         trial = jnp.mean(jnp.sum(lives.rollout.reward, axis=1))
-        metrics = {**jax.tree.map(jnp.mean, metrics), "return": trial / lifetime.rounds, "trial_return": trial}
-        return state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1), metrics
+        return state, {**metrics, "return": trial / lifetime.rounds, "trial_return": trial}
 
     return init, update
