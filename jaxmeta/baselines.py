@@ -1,4 +1,4 @@
-"""What every evaluation is held against: DQN from a fresh start (`scratch`) and from a trained one (`finetune`).
+"""What every evaluation is held against: its agent from a fresh start (`scratch`) and from a trained one (`finetune`).
 
 Both get the environment steps that the evaluated learner gets, in the same rounds, and all data of a lifetime to learn
 from. Neither is differentiated through, so both may use Adam, a replay buffer and many gradient steps. How they adapt
@@ -20,10 +20,6 @@ from jaxmeta.recipes import make_recipe
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Tried together, with everything else that is tried."""
-N_STEPS = (1, 0)
-EPSILONS = (1.0, 0.3)
-INNER_STEPS = (10, 30, 100, 300, 1000)
-"""A ladder, climbed from its middle for as long as it gets better."""
 TUNING_TASKS = 32
 PRETRAINING = {
     "tasks_per_batch": 32,
@@ -38,6 +34,26 @@ PRETRAINING = {
 """How `finetune` learns all training tasks at once: many environments, so that its steps are taken in parallel."""
 
 
+class Grid(NamedTuple):
+    """What is tried, the first of each to begin with."""
+
+    n_steps: tuple[int, ...]
+    epsilons: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    inner_steps: tuple[int, ...]
+    """A ladder, climbed from its middle for as long as it gets better."""
+
+
+def grid_of(settings: Mapping[str, Any]) -> Grid:
+    """What there is to tune in a learner's agent: much about exploration and targets of action values, of a policy how
+    long it learns from each round.
+    """
+    if settings["agent"] == "actor_critic":
+        return Grid((1,), (1.0,), (0.0,), (1, 3, 10, 30, 100))
+    temperatures = (0.0, settings["temperature"]) if settings["temperature"] else (0.0,)
+    return Grid((1, 0), (1.0, 0.3), temperatures, (10, 30, 100, 300, 1000))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """How a baseline adapts."""
@@ -50,21 +66,23 @@ class Choice:
     inner_steps: int
     n_step: int
 
-    def on_edge(self) -> bool:
+    def on_edge(self, grid: Grid) -> bool:
         """Whether the step size or the number of steps lies at an end of its grid: a wider one might find better."""
-        return self.learning_rate in _ends(LEARNING_RATES) or self.inner_steps in _ends(INNER_STEPS)
+        return self.learning_rate in _ends(LEARNING_RATES) or self.inner_steps in _ends(grid.inner_steps)
 
 
 class Tried(NamedTuple):
     """A choice, and what it gave on validation tasks."""
 
     choice: Choice
+    grid: Grid
     validation_return: float | None
     """Mean return of an episode after the last round; None where the choice was made elsewhere."""
 
     def report(self) -> dict[str, Any]:
         """What an evaluation writes down about the tuning."""
-        return asdict(self.choice) | {"on_edge": self.choice.on_edge(), "validation_return": self.validation_return}
+        on_edge = self.choice.on_edge(self.grid)
+        return asdict(self.choice) | {"on_edge": on_edge, "validation_return": self.validation_return}
 
 
 Starts = Callable[[Key, int], Params]
@@ -102,7 +120,7 @@ def measure_baselines(
       By name, what was measured, leaves [tasks, ...], and how the baseline adapted.
     """
     train_key, *keys = jax.random.split(key, 3)
-    programs = make_programs(tasks, settings)
+    programs, grid = make_programs(tasks, settings), grid_of(settings)
     on_stage("training the start of finetune")
     trained = pretrain(train_key, tasks, settings, pretraining_steps)
     starts: dict[str, Starts] = {
@@ -113,10 +131,10 @@ def measure_baselines(
     for (name, starts_of), baseline_key in zip(starts.items(), keys, strict=True):
         tune_key, start_key, life_key = jax.random.split(baseline_key, 3)
         if name in choices:
-            tried = Tried(choices[name], None)
+            tried = Tried(choices[name], grid, None)
         else:
             on_stage(f"tuning {name} on validation tasks")
-            tried = tune(tune_key, tasks, programs, starts_of, settings["temperature"])
+            tried = tune(tune_key, tasks, programs, starts_of, grid)
         on_stage(f"measuring {name}")
         choice, count = tried.choice, jax.tree.leaves(env_params)[0].shape[0]
         starts_in_each = starts_of(start_key, count)
@@ -125,12 +143,12 @@ def measure_baselines(
     return measured
 
 
-def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts, temperature: float) -> Tried:
+def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts, grid: Grid) -> Tried:
     """Finds what returns most after the last round on validation tasks, one coordinate after another.
 
     Every step size is tried with each kind of target, then with each exploration rate, then with the softmax policy of
-    a temperature, the evaluated learner's, in place of the greedy one, then with more or fewer gradient steps for as
-    long as that helps, and with each kind of target again. All are tried in the same tasks with the same keys.
+    each temperature, then with more or fewer gradient steps for as long as that helps, and with each kind of target
+    again. All are tried in the same tasks with the same keys.
     """
     task_key, start_key, life_key = jax.random.split(key, 3)
     env_params = sample_tasks(task_key, tasks, "validation", TUNING_TASKS)
@@ -140,32 +158,32 @@ def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts, 
         lives = live_by(programs, life_key, choice, LEARNING_RATES, params, env_params)
         returns = np.asarray(lives.returns)[..., -1].mean(axis=1)
         best = int(returns.argmax())
-        return Tried(replace(choice, learning_rate=LEARNING_RATES[best]), float(returns[best]))
+        return Tried(replace(choice, learning_rate=LEARNING_RATES[best]), grid, float(returns[best]))
 
     def best_of(start: Tried, name: str, values: Iterable[float]) -> Tried:
         """The start, or the best of what differs from it in one coordinate."""
         changed = (over_step_sizes(replace(start.choice, **{name: value})) for value in values)
         return max(start, *changed, key=_by_return)
 
-    middle = len(INNER_STEPS) // 2
+    middle = len(grid.inner_steps) // 2
     start = Choice(
         learning_rate=LEARNING_RATES[0],
-        epsilon=EPSILONS[0],
-        temperature=0.0,
-        inner_steps=INNER_STEPS[middle],
-        n_step=N_STEPS[0],
+        epsilon=grid.epsilons[0],
+        temperature=grid.temperatures[0],
+        inner_steps=grid.inner_steps[middle],
+        n_step=grid.n_steps[0],
     )
-    best = best_of(over_step_sizes(start), "n_step", N_STEPS[1:])
-    best = best_of(best, "epsilon", EPSILONS[1:])
-    start = best = best_of(best, "temperature", [temperature] if temperature else [])
-    for direction in (INNER_STEPS[middle + 1 :], INNER_STEPS[:middle][::-1]):
+    best = best_of(over_step_sizes(start), "n_step", grid.n_steps[1:])
+    best = best_of(best, "epsilon", grid.epsilons[1:])
+    start = best = best_of(best, "temperature", grid.temperatures[1:])
+    for direction in (grid.inner_steps[middle + 1 :], grid.inner_steps[:middle][::-1]):
         for inner_steps in direction if best is start else ():
             tried = over_step_sizes(replace(best.choice, inner_steps=inner_steps))
             if _by_return(tried) <= _by_return(best):
                 break
             best = tried
     if best is not start:  # what the targets are worth depends on how long is learned from them
-        best = best_of(best, "n_step", [n_step for n_step in N_STEPS if n_step != best.choice.n_step])
+        best = best_of(best, "n_step", [n_step for n_step in grid.n_steps if n_step != best.choice.n_step])
     return best
 
 
@@ -229,7 +247,7 @@ def pretrain(key: Key, tasks: TaskDistribution, settings: dict[str, Any], env_st
 
 
 def _adaptation_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """How a baseline adapts, but for what is tuned: the learner's lifetime and exploration, and DQN's usual means."""
+    """How a baseline adapts, but for what is tuned: the learner's lifetime and exploration, and the usual means."""
     return settings | {
         "inner_optimizer": "adam",
         "replay_rounds": settings["rounds"],
@@ -237,6 +255,7 @@ def _adaptation_settings(settings: dict[str, Any]) -> dict[str, Any]:
         "tasks_per_group": 0,
         "temperature": 0.0,
         "target_step_size": 0.1,
+        "estimator": "lvc",
     }
 
 

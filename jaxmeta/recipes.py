@@ -100,11 +100,15 @@ def make_recipe(name: str, tasks: TaskDistribution, **settings: Any) -> MetaLear
 
 
 def resolve_settings(name: str, tasks: TaskDistribution, **settings: Any) -> dict[str, Any]:
-    """The complete settings of a recipe: a user's own, over what suits the recipe and the family, over the defaults."""
+    """The complete settings of a recipe: a user's own, over what suits the recipe and the family, over the defaults.
+
+    Where no agent is asked for it is `actor_critic` if actions are continuous.
+    """
     family, recipe = tasks.name.partition(":")[0], find(name)
-    agent = settings.get("agent", tasks.suggested.get("agent"))
+    fitting = {"agent": "actor_critic"} if spec_of(tasks).num_actions is None else {}
+    agent = (fitting | settings).get("agent")
     shared = presets.POLICY_SETTINGS if agent == "actor_critic" else presets.FAMILY_SETTINGS
-    suited = {**tasks.suggested, **shared.get(family, {})}
+    suited = {**fitting, **tasks.suggested, **shared.get(family, {})}
     resolved = Settings.from_flat({**suited, **recipe.everywhere, **recipe.settings.get(family, {}), **settings}).flat()
     resolved["steps"] = resolved["steps"] or tasks.horizon
     return resolved

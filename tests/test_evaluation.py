@@ -188,7 +188,7 @@ def test_baselines_adapt_as_they_are_told(grid):
     assert np.any(busy["scratch"][0].trial != still["scratch"][0].trial)
     np.testing.assert_array_equal(busy["finetune"][0].returns, still["finetune"][0].returns)
     assert still["scratch"][0].returns.shape == (32, settings["rounds"] + 1)
-    assert still["finetune"][1] == baselines.Tried(told(learning_rate=0.0), None)
+    assert still["finetune"][1] == baselines.Tried(told(learning_rate=0.0), baselines.grid_of(settings), None)
 
 
 def test_scratch_starts_anew_in_every_task(grid):
@@ -197,11 +197,13 @@ def test_scratch_starts_anew_in_every_task(grid):
     assert not np.allclose(kernel[0], kernel[1])
 
 
+GRID = baselines.grid_of({"agent": "dqn", "temperature": 0.2})
+
+
 def test_the_edge_of_a_grid_is_reported():
-    middle = told(inner_steps=100)
-    assert not middle.on_edge()
-    assert told(learning_rate=1e-4, inner_steps=100).on_edge()
-    assert told(inner_steps=max(baselines.INNER_STEPS)).on_edge()
+    assert not told(inner_steps=100).on_edge(GRID)
+    assert told(learning_rate=1e-4, inner_steps=100).on_edge(GRID)
+    assert told(inner_steps=1000).on_edge(GRID)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_tuning_finds_the_best_of_a_hill(grid, best, tried):
 
         return program
 
-    found = baselines.tune(jax.random.key(0), grid, programs, lambda key, count: None, 0.2)
+    found = baselines.tune(jax.random.key(0), grid, programs, lambda key, count: None, GRID)
     assert found.choice == best
     assert found.validation_return == pytest.approx(0.0, abs=1e-5)
     assert asked == tried
@@ -245,8 +247,29 @@ def test_tuning_tries_the_other_targets_again(grid):
 
         return program
 
-    found = baselines.tune(jax.random.key(0), grid, programs, lambda key, count: None, 0.2)
+    found = baselines.tune(jax.random.key(0), grid, programs, lambda key, count: None, GRID)
     assert (found.choice.inner_steps, found.choice.n_step, found.validation_return) == (300, 0, 4.0)
+
+
+def test_of_a_policy_only_how_long_it_learns_is_tuned():
+    """Targets, exploration rates and temperatures of action values are none of its concern."""
+    grid = baselines.grid_of({"agent": "actor_critic", "temperature": 0.2})
+    assert [len(values) for values in grid] == [1, 1, 1, 5]
+
+
+def test_a_policy_over_continuous_actions_is_evaluated_beside_its_baselines():
+    distribution = make("point_navigation:horizon=5")
+    settings = {"envs": 2, "rounds": 1, "tasks_per_batch": 2, "query_envs": 2, "hidden": (4,)}
+    config = {"recipe": "maml", "seed": 0}
+    config["settings"] = recipes.resolve_settings("maml", distribution, **settings)
+    assert config["settings"]["agent"] == "actor_critic"
+    learner = recipes.make_recipe("maml", distribution, **config["settings"])
+    state = learner.init(jax.random.key(0)).replace(step=jnp.ones((), jnp.int32))
+    choices = dict.fromkeys(("scratch", "finetune"), told(inner_steps=1))
+    report = evaluation.evaluate(learner, state, distribution, config, num_tasks=3, choices=choices)
+    assert set(report["baselines"]) == {"random", "oracle", "scratch", "finetune"}
+    assert all(np.all(np.isfinite(entry["returns"])) for entry in report["baselines"].values())
+    assert len(report["returns"]) == 2
 
 
 def test_compare_pools_seeds_and_ranks(report):

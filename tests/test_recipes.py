@@ -97,7 +97,7 @@ def test_finetune_and_scratch_start_alike_and_only_finetune_learns(grid):
 
 
 def test_settings_take_precedence_in_order(grid, monkeypatch):
-    monkeypatch.setitem(recipes.FAMILY_SETTINGS, "grid_navi", {"rounds": 4, "envs": 5})
+    monkeypatch.setitem(presets.FAMILY_SETTINGS, "grid_navi", {"rounds": 4, "envs": 5})
     resolved = recipes.resolve_settings("maml", grid, envs=6)
     assert (resolved["envs"], resolved["rounds"], resolved["discount"]) == (6, 4, 0.9)
     assert resolved["steps"] == grid.horizon
