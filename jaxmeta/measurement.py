@@ -1,6 +1,8 @@
 """Measures what a learner earns in tasks, round after round, and what that costs."""
 
+import itertools
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 
 from jaxmeta import costs
 from jaxmeta import lifetime as living
-from jaxmeta.base import Key, Life, MetaLearner, PyTree, TaskDistribution
+from jaxmeta.base import Key, Life, MetaLearner, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.losses import first_episode_return
 
 EPISODES = 16
@@ -63,6 +65,51 @@ def measure_task(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistri
     before = episode_return(first_key, life)
     _, (after, rewards) = living.live(live_key, env, adapter, meta, task, life, lifetime, observe)
     return Measured(jnp.concatenate([before[None], after]), jnp.sum(rewards))
+
+
+def trials(
+    key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, batch: int, split: str = "test"
+) -> Iterator[np.ndarray]:
+    """Lives whole lifetimes in fresh tasks, batch after batch without end; compiled once.
+
+    The learner acts as it does while it learns, and nothing is played beside that. The same key gives the same tasks to
+    every learner.
+
+    Args:
+      key: one key.
+      learner: what is measured.
+      meta: its meta-parameters.
+      tasks: where tasks are drawn from.
+      batch: tasks of a batch, each lived in once.
+      split: whose tasks.
+
+    Yields:
+      Total reward of each lifetime, a mean over its environments, [batch] float32.
+    """
+
+    @jax.jit
+    def live_batch(key, meta):
+        task_key, life_key = jax.random.split(key)
+        env_params = sample_tasks(task_key, tasks, split, batch)
+        keys = jax.random.split(life_key, batch)
+        return jax.vmap(lambda key, env_params: trial_of_task(key, learner, meta, tasks, env_params))(keys, env_params)
+
+    for index in itertools.count():
+        yield np.asarray(live_batch(jax.random.fold_in(key, index), meta))
+
+
+def trial_of_task(
+    key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree
+) -> jax.Array:
+    """What `measure_task` reports as `trial`, for the same key, without the episodes that it plays after each round."""
+    task_key, begin_key, _, live_key = jax.random.split(key, 4)
+    env, adapter, lifetime = tasks.env, learner.adapter, learner.lifetime
+    task = learner.task(task_key, env_params)
+    life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
+    _, rewards = living.live(
+        live_key, env, adapter, meta, task, life, lifetime, lambda _, lived: jnp.sum(lived.rollout.reward)
+    )
+    return jnp.sum(rewards) / lifetime.envs
 
 
 def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution) -> dict[str, float]:
