@@ -128,7 +128,6 @@ PROBLEMS = {
         ),
         trials=512,
         by_step=True,
-        settings={"agent": "actor_critic", "rounds": 3},
         policies={"stand_still": stand_still},
     ),
 }

@@ -52,14 +52,39 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
 }
 """By task family, what suits gradient steps on action values."""
 
-POLICY_SETTINGS: dict[str, dict[str, Any]] = {}
+POLICY_SETTINGS: dict[str, dict[str, Any]] = {
+    "point_navigation": {
+        "envs": 20,
+        "rounds": 3,
+        "query_envs": 20,
+        "learning_rate": 0.1,
+        "max_inner_norm": 2.0,
+        "discount": 0.99,
+        "initial_scale": 0.3,
+        "entropy": 0.0,
+        "scored_rounds": "before_and_every",
+        "tasks_per_batch": 20,
+        "tasks_per_group": 1,
+        "outer_learning_rate": 2e-3,
+        "meta_steps": 400,
+    },
+}
 """By task family, the same where the agent is a policy (`actor_critic`)."""
 
 ON_TRIALS: dict[str, Any] = {
     "envs": 1,
     "discount": 0.99,
-    "tasks_per_batch": 1024,
-    "outer_learning_rate": 1e-3,
-    "meta_steps": 1000,
+    "memory_width": 64,
+    "tasks_per_batch": 256,
+    "outer_learning_rate": 3e-3,
+    "learning_rate_left": 0.0,
+    "meta_steps": 500,
 }
-TRIALS: dict[str, dict[str, Any]] = {"grid_navi": {"rounds": 4}}
+"""What suits learners in context."""
+
+TRIALS: dict[str, dict[str, Any]] = {
+    "bandit": {"discount": 1.0, "tasks_per_batch": 1024},
+    "gaussian_bandit": {"discount": 1.0, "tasks_per_batch": 1024},
+    "grid_navi": {"discount": 0.97, "rounds": 4},
+}
+"""By task family, what differs from that."""
