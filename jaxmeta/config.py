@@ -203,12 +203,16 @@ class ProximalConfig:
     """Optimizer steps of an epoch, each on its share of the tasks."""
     clip: float = 0.2
     """How far the probability of an action may move from what it was, as a ratio, before the gain stops."""
+    entropy_left: float = 1.0
+    """Share of the weight of a learner's entropy in context that is left after `meta_steps`; it falls along a line."""
 
     def __post_init__(self):
         require(self.epochs >= 1, "epochs", "be at least 1", self.epochs)
         require(self.minibatches >= 1, "minibatches", "be at least 1", self.minibatches)
-        require_finite("clip", self.clip)
+        for name in ("clip", "entropy_left"):
+            require_finite(name, getattr(self, name))
         require(self.clip > 0, "clip", "be above 0", self.clip)
+        require(0 <= self.entropy_left <= 1, "entropy_left", "be from 0 to 1", self.entropy_left)
 
 
 @dataclass(frozen=True, kw_only=True)

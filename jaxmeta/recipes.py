@@ -276,6 +276,7 @@ def _in_context(network_of: Callable[[Settings, int], nn.Module]) -> Callable[[P
         adapter = in_context(network_of(settings, actions.size), spec, actions)
         discount = settings.hypers.discount
         optimizer = outer_optimizer(outer, config.epochs * config.minibatches)
+        entropy = optax.linear_schedule(outer.entropy, outer.entropy * config.entropy_left, outer.meta_steps)
         init, update = policy_optimisation(
             tasks.env,
             adapter,
@@ -286,7 +287,7 @@ def _in_context(network_of: Callable[[Settings, int], nn.Module]) -> Callable[[P
             config,
             settings.policy,
             discount,
-            outer.entropy,
+            entropy,
         )
         return MetaLearner(
             init=init,

@@ -90,7 +90,16 @@ def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms)
     config, policy = ProximalConfig(epochs=1, minibatches=1), PolicyConfig(gae_lambda=1.0, value_weight=0.0)
     lifetime = LifetimeConfig(envs=1, steps=1, rounds=PULLS)
     init, update = policy_optimisation(
-        arms.env, adapter, actions, pose, optax.sgd(1.0), lifetime, config, policy, discount=1.0, entropy=0.0
+        arms.env,
+        adapter,
+        actions,
+        pose,
+        optax.sgd(1.0),
+        lifetime,
+        config,
+        policy,
+        discount=1.0,
+        entropy=lambda step: 0.0,
     )
     state = init(jax.random.key(0))
     meta = jax.tree.map(lambda leaf: leaf + 0.5 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), state.meta)

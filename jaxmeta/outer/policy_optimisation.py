@@ -48,7 +48,7 @@ def policy_optimisation(
     config: ProximalConfig,
     policy: PolicyConfig,
     discount: float,
-    entropy: float,
+    entropy: optax.Schedule,
 ) -> tuple[Init, Update]:
     """Builds the rule: collect one lifetime of every task, then several epochs over minibatches of tasks.
 
@@ -62,7 +62,7 @@ def policy_optimisation(
       config: epochs, minibatches and how far a step may go.
       policy: what actions are judged by.
       discount: of a lifetime's rewards.
-      entropy: weight of the policy's entropy.
+      entropy: weight of the policy's entropy, by meta-step.
     """
     steps = lifetime.rounds * lifetime.steps
 
@@ -96,7 +96,7 @@ def policy_optimisation(
 
         return jax.lax.scan(jax.vmap(act), life.memory, lived.rollout.percept)[1]
 
-    def loss(meta: PyTree, lives: Lived):
+    def loss(meta: PyTree, lives: Lived, entropy_weight: jax.typing.ArrayLike):
         numbers, value = jax.vmap(rerun, (None, 0))(meta, lives)
         log_prob = jax.vmap(jax.vmap(jax.vmap(actions.log_prob)))(numbers, lives.rollout.action)
         log_ratio = log_prob - lives.log_prob
@@ -106,13 +106,7 @@ def policy_optimisation(
         # In units of the targets' variance: a gradient as large as returns are would leave the policy no say.
         error = 0.5 * jnp.mean((value - lives.target) ** 2) / (jnp.var(lives.target) + 1e-8)
         metrics = {"entropy": spread, "value_loss": error, "clipped": clipped}
-        return policy.value_weight * error - gain - entropy * spread, metrics
-
-    def gradient(meta: PyTree, lives: Lived) -> tuple[PyTree, Metrics]:
-        (value, metrics), direction = jax.value_and_grad(loss, has_aux=True)(meta, lives)
-        return direction, {"loss": value, **metrics}
-
-    descend = over_epochs(gradient, optimizer, config)
+        return policy.value_weight * error - gain - entropy_weight * spread, metrics
 
     def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
         collect_key, epoch_key = jax.random.split(key)
@@ -120,6 +114,13 @@ def policy_optimisation(
         lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, env_params)
         advantage = lives.advantage
         normal = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+        entropy_weight = entropy(state.step)
+
+        def gradient(meta: PyTree, lives: Lived) -> tuple[PyTree, Metrics]:
+            (value, metrics), direction = jax.value_and_grad(loss, has_aux=True)(meta, lives, entropy_weight)
+            return direction, {"loss": value, **metrics}
+
+        descend = over_epochs(gradient, optimizer, config)
         state, metrics = descend(epoch_key, state, lives._replace(advantage=normal))
         trial = jnp.mean(jnp.sum(lives.rollout.reward, axis=1))
         return state, {**metrics, "return": trial / lifetime.rounds, "trial_return": trial}
