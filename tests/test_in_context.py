@@ -11,7 +11,7 @@ import pytest
 from jaxmeta import distributions, recipes, tasks
 from jaxmeta import lifetime as living
 from jaxmeta.adapters import in_context
-from jaxmeta.base import Task
+from jaxmeta.base import Task, sample_tasks
 from jaxmeta.config import LifetimeConfig, PolicyConfig, ProximalConfig
 from jaxmeta.memories import Recurrent
 from jaxmeta.outer import policy_optimisation
@@ -142,3 +142,14 @@ def test_the_range_of_actions_is_read_off_where_tasks_share_it():
     np.testing.assert_allclose((low, high), ([-0.1, -0.1], [0.1, 0.1]), rtol=1e-6)
     assert recipes.spec_of(tasks.make("bandit")).action_range is None
     assert recipes.spec_of(tasks.make("gymnax:id=PointRobot-misc,vary=max_force@0.1@0.5")).action_range is None
+
+
+def test_the_entropys_weight_falls_along_a_line(arms):
+    settings = {"memory_width": 4, "tasks_per_batch": 4, "epochs": 1, "minibatches": 1, "entropy": 0.5}
+    learner = recipes.make_recipe("rl2", arms, **settings, entropy_left=0.2, meta_steps=10)
+    start = learner.init(jax.random.key(0))
+    env_params = sample_tasks(jax.random.key(1), arms, "train", 4)
+    update = jax.jit(lambda step: learner.update(jax.random.key(2), start.replace(step=step), env_params)[1])
+    first, half, last = (update(jnp.int32(step)) for step in (0, 5, 10))
+    np.testing.assert_allclose(half["loss"] - first["loss"], 0.5 * 0.4 * first["entropy"], rtol=1e-4)
+    np.testing.assert_allclose(last["loss"] - first["loss"], 0.5 * 0.8 * first["entropy"], rtol=1e-4)

@@ -7,6 +7,7 @@ import pytest
 
 from jaxmeta import presets, recipes, tasks
 from jaxmeta.base import sample_tasks
+from jaxmeta.config import OuterConfig
 from jaxmeta.errors import UsageError
 from tests.conftest import TINY
 
@@ -103,6 +104,19 @@ def test_settings_take_precedence_in_order(grid, monkeypatch):
     assert resolved["steps"] == grid.horizon
 
 
+def test_the_outer_step_size_falls_along_a_line():
+    """Adam's step is as large as its step size where the gradient is always the same."""
+    outer = OuterConfig(meta_steps=10, outer_learning_rate=0.1, learning_rate_left=0.5)
+    optimizer = recipes.outer_optimizer(outer, steps_per_meta_step=2)
+    gradient = jnp.array([0.3])
+    state, sizes = optimizer.init(gradient), []
+    for _ in range(25):
+        change, state = optimizer.update(gradient, state, gradient)
+        sizes.append(-float(change[0]))
+    np.testing.assert_allclose(sizes[:21], np.linspace(0.1, 0.05, 21), rtol=1e-3)
+    np.testing.assert_allclose(sizes[21:], 0.05, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -123,6 +137,8 @@ def test_settings_take_precedence_in_order(grid, monkeypatch):
         ({"outer_loss": "policy"}, "Did you mean 'policy_gradient'?"),
         ({"round": 3}, "Did you mean 'rounds'?"),
         ({"inner_optimizer": "adam"}, "inner_optimizer must be 'sgd'"),
+        ({"learning_rate_left": 1.5}, "learning_rate_left must be from 0 to 1, got 1.5"),
+        ({"outer_update": "proximal"}, "outer_update must be 'descent' but for"),
     ],
 )
 def test_a_bad_setting_is_refused_with_a_sentence(grid, settings, named):
