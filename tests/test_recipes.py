@@ -17,6 +17,9 @@ def name(request):
     return request.param
 
 
+BY_GRADIENT = ["maml", "fomaml", "anil", "meta_sgd", "reptile", "finetune"]
+
+
 def batch_of(grid, seed=0):
     return sample_tasks(jax.random.key(seed), grid, "train", TINY["tasks_per_batch"])
 
@@ -45,7 +48,22 @@ def test_recipe_protocol(name, grid):
     assert jax.tree.structure(learner.meta(state)) == jax.tree.structure(learner.adapter.init(jax.random.key(0)))
 
 
-@pytest.mark.parametrize("family", presets.FAMILY_SETTINGS)
+@pytest.mark.parametrize("recipe", BY_GRADIENT)
+@pytest.mark.parametrize("family", ["point_navigation:horizon=4", "grid_navi:size=3,horizon=4"])
+@pytest.mark.parametrize("baseline", ["linear", "value"])
+def test_a_policy_is_trained_by_every_gradient_based_recipe(recipe, family, baseline):
+    distribution = tasks.make(family)
+    settings = TINY | {"agent": "actor_critic", "baseline": baseline, "hidden": (4,), "inner_steps": 1}
+    learner = recipes.make_recipe(recipe, distribution, **settings)
+    state = jax.jit(learner.init)(jax.random.key(0))
+    after, metrics = jax.jit(learner.update)(jax.random.key(1), state, batch_of(distribution))
+    assert all(np.isfinite(value) for value in metrics.values())
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.meta.params["policy"], after.meta.params["policy"])
+    assert any(jax.tree.leaves(moved))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+@pytest.mark.parametrize("family", sorted({*presets.FAMILY_SETTINGS, *presets.POLICY_SETTINGS, *presets.TRIALS}))
 def test_a_familys_own_settings_suit_every_recipe(name, family):
     recipes.make_recipe(name, tasks.make(family))
 
