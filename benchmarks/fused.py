@@ -6,6 +6,7 @@ serves DQN with double targets and squared loss, plain SGD in the inner loop on 
 two or more lives a task and the policy-gradient outer loss after every round; `require_same_work` checks that.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta.base import TaskDistribution
+
+GradientOf = Callable[..., tuple[Any, Any]]
+"""`gradient_of(key, params, env_params)`: the meta-gradient, not clipped, and what was drawn on the way."""
 
 SAME_WORK = {
     "agent": "dqn",
@@ -30,21 +34,15 @@ SAME_WORK = {
 }
 
 
-def require_same_work(settings: dict[str, Any]) -> None:
-    """Refuses settings that the function below does not serve."""
-    for name, value in SAME_WORK.items():
+def require_same_work(settings: dict[str, Any], same_work: dict[str, Any]) -> None:
+    """Refuses settings that a hand-written form does not serve."""
+    for name, value in same_work.items():
         if settings[name] != value:
             raise SystemExit(f"{name} must be {value!r} for the hand-fused form, got {settings[name]!r}.")
-    if settings["replay_rounds"] != settings["rounds"] or len(settings["hidden"]) != 2:
-        raise SystemExit("The hand-fused form must have a replay of all rounds and two hidden layers.")
-    if settings["lives_per_task"] < 2:
-        lives = settings["lives_per_task"]
-        raise SystemExit(f"lives_per_task must be at least 2 for the hand-fused form, got {lives}.")
 
 
-def make_fused(tasks: TaskDistribution, settings: dict[str, Any]):
+def make_fused(gradient_of: GradientOf, settings: dict[str, Any]):
     """The function (key, params, optimizer state, env_params) -> (params, optimizer state), and the optimizer."""
-    gradient_of = make_gradient(tasks, settings)
     clip = optax.clip_by_global_norm(settings["max_gradient_norm"])
     optimizer = optax.chain(clip, optax.adam(settings["outer_learning_rate"]))
 
@@ -63,7 +61,12 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
     exploration, [tasks, lives, rounds, steps, envs], and of the query episodes, [tasks, lives, rounds, horizon,
     query_envs].
     """
-    require_same_work(settings)
+    require_same_work(settings, SAME_WORK)
+    if settings["replay_rounds"] != settings["rounds"] or len(settings["hidden"]) != 2:
+        raise SystemExit("The hand-fused form must have a replay of all rounds and two hidden layers.")
+    if settings["lives_per_task"] < 2:
+        lives = settings["lives_per_task"]
+        raise SystemExit(f"lives_per_task must be at least 2 for the hand-fused form, got {lives}.")
     env, horizon, s = tasks.env, tasks.horizon, settings
     envs, steps, rounds, lives, queries = s["envs"], s["steps"], s["rounds"], s["lives_per_task"], s["query_envs"]
     discount, temperature, stickiness = s["discount"], s["temperature"], s["stickiness"]

@@ -18,12 +18,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fused
+import fused_policy
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from fused import make_fused
 
 from jaxmeta import lifetime as living
 from jaxmeta import recipes, tasks
@@ -166,19 +167,21 @@ def measured_meta_step(name: str, recipe: str, settings: dict[str, Any]) -> dict
     }
 
 
-def beside_fused(name: str, pairs: int) -> dict[str, Any]:
-    """The engine's meta-step of MAML over DQN against the same work written by hand; both must agree."""
+def beside_fused(
+    name: str, make_gradient: Callable[..., fused.GradientOf], pairs: int, **settings: Any
+) -> dict[str, Any]:
+    """The engine's meta-step of MAML against the same work written by hand; both must agree."""
     distribution = tasks.make(name)
-    settings = recipes.resolve_settings("maml", distribution)
-    learner = recipes.make_recipe("maml", distribution)
+    learner = recipes.make_recipe("maml", distribution, **settings)
     state = jax.jit(learner.init)(jax.random.key(0))
     env_params = sample_tasks(jax.random.key(1), distribution, "train", learner.tasks_per_batch)
-    fused, optimizer = make_fused(distribution, settings)
+    resolved = recipes.resolve_settings("maml", distribution, **settings)
+    meta_step, optimizer = fused.make_fused(make_gradient(distribution, resolved), resolved)
     params = state.meta.params
     optimizer_state = optimizer.init(params)
     key = jax.random.key(2)
     ours = jax.jit(learner.update).lower(key, state, env_params).compile()
-    by_hand = jax.jit(fused).lower(key, params, optimizer_state, env_params).compile()
+    by_hand = jax.jit(meta_step).lower(key, params, optimizer_state, env_params).compile()
     # Adam's first step is nearly the gradient's sign, which says nothing: its mean is compared, the clipped gradient.
     ours_mean = optax.tree.get(ours(key, state, env_params)[0].optimizer, "mu").params
     their_mean = optax.tree.get(by_hand(key, params, optimizer_state, env_params)[1], "mu")
@@ -188,7 +191,7 @@ def beside_fused(name: str, pairs: int) -> dict[str, Any]:
     timed = ratio_of(
         lambda: ours(key, state, env_params), lambda: by_hand(key, params, optimizer_state, env_params), pairs
     )
-    return {"tasks": name, "relative_difference": difference, **timed}
+    return {"tasks": name, **settings, "relative_difference": difference, **timed}
 
 
 def large_batches(name: str, sizes: list[int], groups: list[int]) -> list[dict[str, Any]]:
@@ -244,7 +247,10 @@ def main() -> None:
         for name in ("grid_navi", "cartpole", "maze")
         for recipe in ("maml", "fomaml", "anil", "meta_sgd", "reptile")
     ]
-    result["beside_fused"] = beside_fused("grid_navi", options.pairs)
+    result["beside_fused"] = beside_fused("grid_navi", fused.make_gradient, options.pairs)
+    result["beside_fused_policy"] = beside_fused(
+        "point_navigation", fused_policy.make_gradient, options.pairs, **fused_policy.SETTINGS
+    )
     result["large_batches"] = large_batches("grid_navi", options.sizes, options.groups)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     plot(result["large_batches"], options.out.with_suffix(".png"))
