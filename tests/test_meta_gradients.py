@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxmeta import distributions, recipes
 from jaxmeta import lifetime as living
 from jaxmeta.adapters import in_head
+from jaxmeta.adapters.forward_over_reverse import value_and_gradient
 from jaxmeta.base import Task
 from jaxmeta.outer import meta_gradient, reptile
 from tests import toy
@@ -245,3 +246,24 @@ def test_remat_and_group_size_leave_the_meta_gradient_alone(meta_step_of, settin
 
 def to_float64_floats(tree):
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf, tree)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_gradients_forward_derivative_is_the_reverse_one_in_every_argument():
+    def loss(params, slow, batch, hypers):
+        return jnp.mean(jnp.tanh(batch @ params["w"] + slow["w"]) ** 3) * hypers * jnp.sum(params["w"] ** 4), {}
+
+    arguments = [{"w": jnp.array([0.3, -0.7])}, {"w": jnp.array(0.2)}, jnp.arange(6.0).reshape(3, 2), jnp.array(1.7)]
+
+    def slope(derive, params, slow, hypers):
+        gradient = derive(params, slow, arguments[2], hypers)[1]
+        return jnp.sum(jnp.sin(gradient["w"]) * jnp.array([0.4, 1.1]))
+
+    def third(derive, params, slow, hypers):
+        return jnp.sum(jax.grad(slope, 1)(derive, params, slow, hypers)["w"] ** 2)
+
+    learned = (arguments[0], arguments[1], arguments[3])
+    reverse, forward = jax.value_and_grad(loss, has_aux=True), value_and_gradient(loss)
+    for function in (slope, third):
+        wanted, found = (jax.grad(function, (1, 2, 3))(which, *learned) for which in (reverse, forward))
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12), found, wanted)

@@ -8,6 +8,7 @@ on-policy agent, is all there is to learn from) and K steps are taken on the age
 References: Finn, Abbeel and Levine (2017), MAML; Raghu et al. (2020), ANIL; Li et al. (2017), Meta-SGD.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -16,6 +17,7 @@ import optax
 from flax import struct
 
 from jaxmeta import replay
+from jaxmeta.adapters.forward_over_reverse import value_and_gradient
 from jaxmeta.base import Adapter, Agent, Hypers, Key, Lifetime, Params, Percept, PyTree, Rollout, Spec
 from jaxmeta.config import InnerConfig
 from jaxmeta.trees import scale_down
@@ -79,6 +81,9 @@ def gradient_steps(
     Returns:
       An `Adapter` with meta `Start`, fast `Learner` and no memory.
     """
+    # Targets from the newest parameters make the update's derivative more than a Hessian, so Q-learners gain nothing.
+    derive = value_and_gradient if agent.on_policy else functools.partial(jax.value_and_grad, has_aux=True)
+    loss_and_gradient = derive(agent.loss)
     direction = optax.scale_by_adam() if config.inner_optimizer == "adam" else optax.identity()
 
     def init(key: Key) -> Start:
@@ -139,7 +144,7 @@ def gradient_steps(
             params, slow, optimizer = carry
             batch = read_batch(index)
             targets = params if slow is None else slow
-            (loss, metrics), gradient = jax.value_and_grad(agent.loss, has_aux=True)(params, targets, batch, hypers)
+            (loss, metrics), gradient = loss_and_gradient(params, targets, batch, hypers)
             gradient = scale_down(adapted_part(gradient), config.max_inner_norm)
             if first_order:
                 gradient = jax.lax.stop_gradient(gradient)
