@@ -1,4 +1,4 @@
-"""The same work in what users would pick instead: DQN by rejax, and MAML over DQN in plain PyTorch with torch.func.
+"""The same work in what users would pick instead: DQN by rejax, and MAML in plain PyTorch with torch.func.
 
     python benchmarks/peers.py --out benchmarks/results/peers.json
 
@@ -24,6 +24,9 @@ afterwards, greedily and not timed. What still differs:
 its default number of threads and with a single one. Given the same actions both must arrive at the same meta-gradient,
 or nothing is timed: the actions and our gradient are those of `fused.py`, which `throughput.py` holds against the
 engine.
+
+**MAML over policy gradients on 2-D navigation**, in the same way, at the settings of `fused_policy.py`; what is given
+is the noise of the actions.
 """
 
 import argparse
@@ -37,14 +40,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fused
+import fused_policy
 import jax
 import numpy as np
-from fused import make_gradient
 from throughput import machine, paired_ratio, resampled
 
 from jaxmeta import recipes, tasks
-from jaxmeta.base import sample_tasks
+from jaxmeta.advantages import RIDGE
+from jaxmeta.base import TaskDistribution, sample_tasks
+from jaxmeta_envs import point_navigation
 
+PARTS = ("maml", "policy", "dqn")
 WORKERS = Path(__file__).parent / "peers"
 REQUIREMENTS = {
     "torch": ["torch==2.15.*", "numpy"],
@@ -170,11 +177,15 @@ def learned(answers: list[dict]) -> dict[str, Any]:
     }
 
 
-def named(params: Any) -> dict[str, np.ndarray]:
-    """Leaves of a Q-learner's parameters by name, such as `torso_0/kernel` and `exploration`."""
-    layers = params["network"]["params"]
-    leaves = {f"{layer}/{name}": np.asarray(leaf) for layer, kept in layers.items() for name, leaf in kept.items()}
-    return {**leaves, "exploration": np.asarray(params["exploration"])}
+def named(layers: Any) -> dict[str, np.ndarray]:
+    """Leaves of a network's parameters by name, such as `torso_0/kernel`."""
+    paths = jax.tree_util.tree_leaves_with_path(layers)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in paths}
+
+
+def named_q(params: Any) -> dict[str, np.ndarray]:
+    """The same of a Q-learner, with its `exploration`."""
+    return named({**params["network"]["params"], "exploration": params["exploration"]})
 
 
 def largest_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> float:
@@ -185,31 +196,78 @@ def largest_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray
 
 
 def maml(torch_python: Path, pairs: int) -> dict[str, Any]:
-    """A meta-step of both, once their meta-gradients have been found to agree."""
+    """A meta-step of MAML over DQN on GridNavi."""
     distribution = tasks.make("grid_navi")
     settings = recipes.resolve_settings("maml", distribution)
     if settings["steps"] != distribution.horizon:
         raise SystemExit(f"A round must be one episode in PyTorch, got steps = {settings['steps']}.")
-    params = recipes.make_recipe("maml", distribution).init(jax.random.key(0)).meta.params
-    env_params = sample_tasks(jax.random.key(1), distribution, "train", settings["tasks_per_batch"])
-    gradient, actions = jax.jit(make_gradient(distribution, settings))(jax.random.key(2), params, env_params)
-    given: dict[str, Any] = {f"params/{name}": leaf for name, leaf in named(params).items()}
-    given.update(goals=env_params.goal, explored=actions[0], queried=actions[1])
+    params, env_params, gradient, (explored, queried) = by_hand(fused.make_gradient, distribution, settings)
     size = round(params["network"]["params"]["torso_0"]["kernel"].shape[0] ** 0.5)
+    given = {**as_params(named_q(params)), "goals": env_params.goal, "explored": explored, "queried": queried}
+    shape = {"horizon": distribution.horizon, "size": size}
+    return beside_torch("maml_torch.py", torch_python, distribution, settings, given, named_q(gradient), shape, pairs)
+
+
+def policy(torch_python: Path, pairs: int) -> dict[str, Any]:
+    """A meta-step of MAML over policy gradients on 2-D navigation."""
+    distribution = tasks.make("point_navigation")
+    settings = recipes.resolve_settings("maml", distribution, **fused_policy.SETTINGS)
+    params, env_params, gradient, noise = by_hand(fused_policy.make_gradient, distribution, settings)
+    params, gradient = (named(tree["policy"]["params"]) for tree in (params, gradient))
+    given = {**as_params(params), "goals": env_params.goal, "noise": noise[0], "query_noise": noise[1]}
+    constants = {"speed": point_navigation.SPEED, "tolerance": point_navigation.TOLERANCE, "ridge": RIDGE}
+    shape = {"horizon": distribution.horizon, **constants}
+    return beside_torch("policy_torch.py", torch_python, distribution, settings, given, gradient, shape, pairs)
+
+
+def by_hand(make_gradient: Callable, distribution: TaskDistribution, settings: dict[str, Any]) -> tuple[Any, ...]:
+    """Parameters, tasks, and their meta-gradient by a hand-written form, with what it drew."""
+    params = recipes.make_recipe("maml", distribution, **settings).init(jax.random.key(0)).meta.params
+    env_params = sample_tasks(jax.random.key(1), distribution, "train", settings["tasks_per_batch"])
+    gradient_of = jax.jit(make_gradient(distribution, settings))
+    return params, env_params, *gradient_of(jax.random.key(2), params, env_params)
+
+
+def as_params(leaves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"params/{name}": leaf for name, leaf in leaves.items()}
+
+
+def beside_torch(
+    script: str,
+    python: Path,
+    distribution: TaskDistribution,
+    settings: dict[str, Any],
+    given: dict[str, Any],
+    gradient: dict[str, np.ndarray],
+    shape: dict[str, Any],
+    pairs: int,
+) -> dict[str, Any]:
+    """A meta-step of both, once their meta-gradients have been found to agree.
+
+    Args:
+      script: the worker in PyTorch.
+      python: an interpreter that has it.
+      distribution: the tasks, each with a goal.
+      settings: complete.
+      given: what both start from, and the draws under which `gradient` arose.
+      gradient: the meta-gradient that PyTorch must find, by name.
+      shape: what else the worker must know.
+      pairs: meta-steps of each.
+    """
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder, worker(sys.executable, "maml_jaxmeta.py") as ours:
         inputs, outputs = f"{folder}/inputs.npz", f"{folder}/gradient.npz"
         np.savez(inputs, **given)
-        versions = ours("prepare", settings=settings, seed=0, inputs=inputs)
+        versions = ours("prepare", task_family=distribution.name, settings=settings, seed=0, inputs=inputs)
         first = ours("meta_step")
         for name, threads in (("torch", 0), ("torch_one_thread", 1)):
-            with worker(torch_python, "maml_torch.py") as theirs:
-                shape = {"horizon": distribution.horizon, "size": size, "threads": threads}
-                their_versions = theirs("prepare", settings=settings, inputs=inputs, **shape)
+            with worker(python, script) as theirs:
+                arguments = {"settings": settings, "inputs": inputs, "threads": threads, **shape}
+                their_versions = theirs("prepare", **arguments)
                 their_first = theirs("meta_step")
-                theirs("prepare", settings=settings, inputs=inputs, **shape)  # that call has moved the parameters
+                theirs("prepare", **arguments)  # that call has moved the parameters
                 theirs("gradient", path=outputs)
-                difference = largest_difference(named(gradient), dict(np.load(outputs)))
+                difference = largest_difference(gradient, dict(np.load(outputs)))
                 if difference > TOLERANCE:
                     raise SystemExit(f"Both must find the same meta-gradient, got a difference of {difference:.1e}.")
                 answers = in_turns(lambda pair: ours("meta_step"), lambda pair, ask=theirs: ask("meta_step"), pairs)
@@ -219,12 +277,12 @@ def maml(torch_python: Path, pairs: int) -> dict[str, Any]:
                 "gradient_difference": difference,
                 **compared(*answers),
             }
-    return {"tasks": "grid_navi", "settings": settings, **rows}
+    return {"tasks": distribution.name, "settings": settings, **rows}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("dqn", "maml"), help="leave out the other part")
+    parser.add_argument("--only", choices=PARTS, help="leave out the other parts")
     parser.add_argument("--pairs", type=int, default=20, help="meta-steps of each, 20 unless given")
     parser.add_argument("--seeds", type=int, default=10, help="trainings of each, 10 unless given")
     parser.add_argument("--steps", type=int, default=100_000, help="environment steps of a training")
@@ -248,9 +306,11 @@ def main() -> None:
 
     jax.config.update("jax_platforms", "cpu")
     result: dict[str, Any] = {"machine": machine()}
-    if options.only != "dqn":
-        result["maml"] = maml(interpreter("torch", options.torch_python, options.venvs), options.pairs)
-    if options.only != "maml":
+    parts = [options.only] if options.only else PARTS
+    for name, part in (("maml", maml), ("policy", policy)):
+        if name in parts:
+            result[name] = part(interpreter("torch", options.torch_python, options.venvs), options.pairs)
+    if "dqn" in parts:
         python = interpreter("rejax", options.rejax_python, options.venvs)
         result["dqn"] = dqn(python, options.seeds, options.steps)
     options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""A meta-step of MAML over DQN on GridNavi by the engine."""
+"""A meta-step of MAML by the engine, on tasks that are goals."""
 
 import time
 from typing import Any
@@ -13,9 +13,9 @@ from jaxmeta import recipes, tasks
 kept: dict[str, Any] = {}
 
 
-def prepare(settings: dict[str, Any], seed: int, inputs: str) -> dict[str, Any]:
+def prepare(task_family: str, settings: dict[str, Any], seed: int, inputs: str) -> dict[str, Any]:
     """Builds the learner and the tasks of the goals in a file; nothing is compiled yet."""
-    distribution = tasks.make("grid_navi")
+    distribution = tasks.make(task_family)
     learner = recipes.make_recipe("maml", distribution, **settings)
     goals = jnp.asarray(np.load(inputs)["goals"])
     env_params = jax.vmap(lambda goal: distribution.sample(jax.random.key(0), "train").replace(goal=goal))(goals)

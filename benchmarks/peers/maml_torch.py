@@ -7,19 +7,17 @@ the list of the rounds so far, so that an early round costs less, as it does in 
 
 # pyright: reportMissingImports=false
 import math
-import time
 from typing import Any
 
-import numpy as np
+import meta_torch
 import torch
+from meta_torch import returns_to_go
 from torch.func import grad
-from wire import peak_megabytes, serve
 
 LAYERS = ("torso_0", "torso_1", "head")
 MOVES = torch.tensor([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])
 
 Net = dict[str, torch.Tensor]
-kept: dict[str, Any] = {}
 
 
 def action_values(net: Net, observation: torch.Tensor) -> torch.Tensor:
@@ -39,18 +37,14 @@ def chosen_of(values: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
     return values.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
 
-class Worker:
-    """Meta-parameters, their optimizer, and the settings of a meta-step."""
+class Worker(meta_torch.Worker):
+    """MAML over DQN on a grid of `size` times `size` cells."""
 
     def __init__(self, settings: dict[str, Any], horizon: int, size: int, inputs: str):
-        self.s, self.horizon, self.size = settings, horizon, size
-        given = np.load(inputs)
-        self.params = {name[7:]: torch.tensor(given[name]) for name in given.files if name.startswith("params/")}
-        for leaf in self.params.values():
-            leaf.requires_grad_()
-        self.given_actions = [torch.tensor(given[name]).long() for name in ("explored", "queried")]
-        self.goals = torch.tensor(given["goals"]).long()
-        self.optimizer = torch.optim.Adam(self.params.values(), lr=settings["outer_learning_rate"])
+        super().__init__(settings, horizon, inputs)
+        self.size = size
+        self.given_actions = [self.given[name].long() for name in ("explored", "queried")]
+        self.goals = self.given["goals"].long()
 
     @torch.no_grad()
     def play(self, logits_of, goals: torch.Tensor, envs: int, given: torch.Tensor | None):
@@ -97,7 +91,7 @@ class Worker:
         sticky = torch.full((self.horizon, 1, 1), stickiness)
         sticky[0] = 0.0
         log_probs = torch.log_softmax(self.exploring_logits(greedy, previous, sticky, epsilon), -1)
-        to_go = self.returns_to_go(reward, discount)
+        to_go = returns_to_go(reward, discount)
         weight = discount ** torch.arange(self.horizon, 0, -1).float()
         batch = (
             observation.flatten(1, 2),
@@ -107,14 +101,6 @@ class Worker:
             last.unsqueeze(1).expand_as(observation).flatten(1, 2),
         )
         return batch, chosen_of(log_probs, action).sum((1, 2))
-
-    def returns_to_go(self, reward: torch.Tensor, discount: float) -> torch.Tensor:
-        """Discounted sum of the rewards from each step on, [lives, T, envs]."""
-        total, found = torch.zeros_like(reward[:, 0]), []
-        for step in reversed(range(self.horizon)):
-            total = reward[:, step] + discount * total
-            found.append(total)
-        return torch.stack(found[::-1], dim=1)
 
     @staticmethod
     def inner_loss(net: Net, slow: Net, observation, action, to_go, weight, last) -> torch.Tensor:
@@ -147,7 +133,7 @@ class Worker:
             return logits, logits
 
         observation, _, action, reward, _ = self.play(logits_of, goals, queries, given)
-        to_go = self.returns_to_go(reward, self.s["outer_discount"])
+        to_go = returns_to_go(reward, self.s["outer_discount"])
         advantage = to_go - (to_go.sum(-1, keepdim=True) - to_go) / (queries - 1)
         values = action_values(net, observation.flatten(1, 2)).unflatten(1, (self.horizon, queries))
         log_probs = torch.log_softmax(values / temperature, -1)
@@ -156,7 +142,7 @@ class Worker:
         loss = self.horizon * (surrogate - self.s["entropy"] * entropy).mean((1, 2))
         return loss, reward.sum(1).mean(1)
 
-    def meta_loss(self, given: list[torch.Tensor] | None = None) -> torch.Tensor:
+    def meta_loss(self, given: bool) -> torch.Tensor:
         """The loss of all tasks; actions are drawn, or given, [tasks, lives, rounds, T, envs]."""
         lives, rounds = self.s["lives_per_task"], self.s["rounds"]
         goals = self.goals.repeat_interleave(lives, 0).unsqueeze(1)
@@ -165,7 +151,7 @@ class Worker:
         replay, scores, explored, returns = [], [], [], []
         epsilon = self.s["epsilon"]
         for index in range(rounds):
-            actions = [None, None] if given is None else [leaf.flatten(0, 1)[:, index] for leaf in given]
+            actions = [leaf.flatten(0, 1)[:, index] if given else None for leaf in self.given_actions]
             batch, log_prob = self.explore(net, goals, epsilon, actions[0])
             replay.append(batch)
             net = self.adapt(net, tuple(torch.cat(leaves, dim=1) for leaves in zip(*replay, strict=True)))
@@ -179,39 +165,6 @@ class Worker:
         credit = (torch.stack(explored).view(rounds, -1, lives) * advantage).sum(0).mean()
         return torch.stack(scores).mean() - credit
 
-    def meta_step(self) -> None:
-        """A meta-step of Adam on the clipped meta-gradient."""
-        self.optimizer.zero_grad()
-        self.meta_loss().backward()
-        torch.nn.utils.clip_grad_norm_(self.params.values(), self.s["max_gradient_norm"])
-        self.optimizer.step()
-
-    def gradient(self) -> dict[str, np.ndarray]:
-        """The meta-gradient under the actions that were given, before it is clipped."""
-        self.optimizer.zero_grad()
-        self.meta_loss(self.given_actions).backward()
-        return {name: leaf.grad.numpy() for name, leaf in self.params.items()}
-
-
-def prepare(settings: dict[str, Any], horizon: int, size: int, inputs: str, threads: int) -> dict[str, Any]:
-    """Reads parameters, goals and actions from a file; 0 threads stands for as many as PyTorch takes by itself."""
-    if threads:
-        torch.set_num_threads(threads)
-    kept["worker"] = Worker(settings, horizon, size, inputs)
-    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
-
-
-def gradient(path: str) -> dict[str, Any]:
-    np.savez(path, **kept["worker"].gradient())
-    return {}
-
-
-def meta_step() -> dict[str, Any]:
-    """One meta-step from where the last one ended, timed."""
-    start = time.perf_counter()
-    kept["worker"].meta_step()
-    return {"seconds": time.perf_counter() - start, "peak_megabytes": peak_megabytes()}
-
 
 if __name__ == "__main__":
-    serve({"prepare": prepare, "gradient": gradient, "meta_step": meta_step})
+    meta_torch.serve_worker(Worker)
