@@ -1,4 +1,4 @@
-"""The same work in what users would pick instead: DQN by rejax, and MAML in plain PyTorch with torch.func.
+"""The same work in what users would pick instead: DQN by rejax, MAML in PyTorch, recurrent PPO.
 
     python benchmarks/peers.py --out benchmarks/results/peers.json
 
@@ -27,6 +27,11 @@ engine.
 
 **MAML over policy gradients on 2-D navigation**, in the same way, at the settings of `fused_policy.py`; what is given
 is the noise of the actions.
+
+**RL^2 on bandits and on XLand**, training updates of the recipe `rl2` against recurrent PPO in one file, written in the
+style of XLand-MiniGrid's baseline (`peers/ppo_gru.py` says what that is and is not). On either side the same
+environment, network, number of environments, epochs and minibatches; one update takes one trial of fresh tasks and
+learns from it as a whole. The environment stepped by random actions, as many at once, is what both could reach at most.
 """
 
 import argparse
@@ -51,7 +56,9 @@ from jaxmeta.advantages import RIDGE
 from jaxmeta.base import TaskDistribution, sample_tasks
 from jaxmeta_envs import point_navigation
 
-PARTS = ("maml", "policy", "dqn")
+PARTS = ("maml", "policy", "rl2", "dqn")
+RECURRENT = {"bandit": {}, "xland": {"rounds": 1, "tasks_per_batch": 256}}
+"""Tasks of `rl2`, and the settings that differ from its own there."""
 WORKERS = Path(__file__).parent / "peers"
 REQUIREMENTS = {
     "torch": ["torch==2.15.*", "numpy"],
@@ -280,6 +287,30 @@ def beside_torch(
     return {"tasks": distribution.name, "settings": settings, **rows}
 
 
+def rl2(task_family: str, pairs: int, **settings: Any) -> dict[str, Any]:
+    """Updates of both from networks of the same size, in environment steps per second."""
+    complete = recipes.resolve_settings("rl2", tasks.make(task_family), **settings)
+    trial, envs = complete["rounds"] * complete["steps"], complete["tasks_per_batch"]
+    if complete["envs"] != 1 or complete["cell"] != "gru":
+        raise SystemExit("A task must have one environment, and the cell must be a GRU, as in recurrent PPO.")
+    arguments = {"task_family": task_family, "settings": complete, "trial": trial, "window": trial, "seed": 0}
+    with worker(sys.executable, "rl2_jaxmeta.py") as ours, worker(sys.executable, "ppo_gru.py") as theirs:
+        random = ours("random_actions", task_family=task_family, envs=envs, steps=trial)
+        versions = [ask("prepare", **arguments) for ask in (ours, theirs)]
+        if versions[0]["parameters"] != versions[1]["parameters"]:
+            raise SystemExit(f"Both must train as many parameters, got {[row['parameters'] for row in versions]}.")
+        first = [ask("update") for ask in (ours, theirs)]
+        answers = in_turns(lambda pair: ours("update"), lambda pair: theirs("update"), pairs)
+    rows = [summary(*of_one) for of_one in zip(first, answers, versions, strict=True)]
+    for row, answered in zip(rows, answers, strict=True):
+        row["env_steps_per_second"] = envs * trial / row["seconds"]
+        row["share_of_random_actions"] = random["seconds"] / row["seconds"]
+        row["last_return"] = answered[-1]["return"]
+    rows[1].update(compared(*answers))
+    rate = {"random_actions_per_second": envs * trial / random["seconds"]}
+    return {"tasks": task_family, "settings": complete, **rate, "jaxmeta": rows[0], "ppo_gru": rows[1]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PARTS, help="leave out the other parts")
@@ -310,6 +341,8 @@ def main() -> None:
     for name, part in (("maml", maml), ("policy", policy)):
         if name in parts:
             result[name] = part(interpreter("torch", options.torch_python, options.venvs), options.pairs)
+    if "rl2" in parts:
+        result["rl2"] = [rl2(name, options.pairs, **settings) for name, settings in RECURRENT.items()]
     if "dqn" in parts:
         python = interpreter("rejax", options.rejax_python, options.venvs)
         result["dqn"] = dqn(python, options.seeds, options.steps)

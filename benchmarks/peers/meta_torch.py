@@ -58,7 +58,7 @@ def returns_to_go(reward: torch.Tensor, weight: torch.Tensor | float) -> torch.T
 
 def serve_worker(make: Callable[..., Worker]) -> None:
     """Answers `prepare`, `gradient` and `meta_step` with the worker that `make` builds."""
-    kept: dict[str, Worker] = {}
+    kept: dict[str, Any] = {}
 
     def prepare(threads: int, **arguments: Any) -> dict[str, Any]:
         """Builds a worker; 0 threads stands for as many as PyTorch takes by itself."""
