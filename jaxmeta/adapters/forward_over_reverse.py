@@ -12,8 +12,8 @@ def value_and_gradient(loss: Callable) -> Callable:
 
     Reverse mode multiplies a cotangent by the transposed derivative of the gradient. In the parameters that derivative
     is a Hessian, which is symmetric, so the product is the gradient's derivative along the cotangent: linearised where
-    the gradient is taken, and no second backward pass. For a round's worth of experience at once this is a fifth
-    faster; it takes as much memory.
+    the gradient is taken, and no second backward pass. A meta-step of policy gradients takes about a tenth less time
+    for it, and as much memory.
 
     The batch is data: no derivative reaches it. Nor does any come from the value and the metrics, which are reports.
 

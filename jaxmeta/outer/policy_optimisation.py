@@ -86,18 +86,29 @@ def policy_optimisation(
         log_prob = jax.vmap(jax.vmap(actions.log_prob))(rollout.extras["logits"], rollout.action)
         return Lived(begin_key, task, rollout, log_prob, advantage, advantage + value)
 
-    def rerun(meta: PyTree, lived: Lived):
-        """What the network puts out along a lifetime: numbers [T, E, N] and values [T, E]."""
-        life = begin(lived.key, meta, lived.task)
+    def rerun(meta: PyTree, lives: Lived):
+        """What the network puts out along lifetimes: numbers [tasks, T, E, N] and values [tasks, T, E].
 
-        def act(memory, percept):
-            _, memory, extras = adapter.act(lived.key, meta, life.fast, memory, percept)  # its draw is not used
+        The environments of all tasks are rows of one batch: as [tasks, E], with an E of 1, their matrix products and
+        the derivatives of these take longer.
+        """
+        tasks, _, envs = lives.rollout.reward.shape
+        begun = jax.vmap(begin, (0, None, 0))(lives.key, meta, lives.task)
+        memory = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun.memory)
+        key, fast = jax.tree.map(lambda leaf: jnp.repeat(leaf, envs, axis=0), (lives.key, begun.fast))
+        percepts = jax.tree.map(
+            lambda leaf: jnp.moveaxis(leaf, 1, 0).reshape(steps, -1, *leaf.shape[3:]), lives.rollout.percept
+        )
+
+        def act(key, fast, memory, percept):
+            _, memory, extras = adapter.act(key, meta, fast, memory, percept)  # its draw is not used
             return memory, (extras["logits"], extras["value"])
 
-        return jax.lax.scan(jax.vmap(act), life.memory, lived.rollout.percept)[1]
+        put_out = jax.lax.scan(lambda memory, percept: jax.vmap(act)(key, fast, memory, percept), memory, percepts)[1]
+        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(steps, tasks, envs, *leaf.shape[2:]), 0, 1), put_out)
 
     def loss(meta: PyTree, lives: Lived, entropy_weight: jax.typing.ArrayLike):
-        numbers, value = jax.vmap(rerun, (None, 0))(meta, lives)
+        numbers, value = rerun(meta, lives)
         log_prob = jax.vmap(jax.vmap(jax.vmap(actions.log_prob)))(numbers, lives.rollout.action)
         log_ratio = log_prob - lives.log_prob
         gain = jnp.mean(clipped_gain(log_ratio, lives.advantage, config.clip))
