@@ -116,7 +116,7 @@ def naive_surrogate(log_ratio, first, advantage):
     Args:
       log_ratio: [T] float32, log-probability of each action minus what it was when the action was taken.
       first: [T] bool, the first step of an episode; not used.
-      advantage: [T] float32, a constant.
+      advantage: [T] float32; nothing is gradient-stopped.
 
     Returns:
       [T] float32, to be maximised.
@@ -124,7 +124,7 @@ def naive_surrogate(log_ratio, first, advantage):
     Reference: Williams (1992).
     """
     del first
-    return log_ratio * jax.lax.stop_gradient(advantage)
+    return log_ratio * advantage
 
 
 def lvc_surrogate(log_ratio, first, advantage):
@@ -136,7 +136,7 @@ def lvc_surrogate(log_ratio, first, advantage):
     Reference: Rothfuss et al. (2019), ProMP, section 4.
     """
     del first
-    return jnp.exp(log_ratio) * jax.lax.stop_gradient(advantage)
+    return jnp.exp(log_ratio) * advantage
 
 
 def dice_surrogate(log_ratio, first, advantage):
@@ -151,7 +151,7 @@ def dice_surrogate(log_ratio, first, advantage):
     chex.assert_rank([log_ratio, first, advantage], 1)
     before = jnp.cumsum(log_ratio) - log_ratio
     before -= before[episode_starts(first)]
-    return jnp.exp(before) * jnp.expm1(log_ratio) * jax.lax.stop_gradient(advantage)
+    return jnp.exp(before) * jnp.expm1(log_ratio) * advantage
 
 
 def log_softmax_or_greedy(q, temperature):

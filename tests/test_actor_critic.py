@@ -176,7 +176,7 @@ def inner_hessians(estimator, steps, samples):
         task = Task(jnp.array(steps), None)
         life = living.begin(begin_key, Fork(), adapter, meta, task, 1)
         taken = living.rollout(rollout_key, Fork(), task, adapter.act, meta, life, steps)[1]
-        return jax.hessian(lambda vector: agent.loss(unravel(vector), None, taken, hypers)[0])(vector).ravel()
+        return jax.hessian(lambda vector: agent.loss(unravel(vector), meta.params, taken, hypers)[0])(vector).ravel()
 
     return vector, np.asarray(jax.jit(jax.vmap(hessian))(jax.random.split(jax.random.key(2), samples)))
 
@@ -344,7 +344,7 @@ def test_a_learned_value_is_bootstrapped_where_an_episode_is_cut_short_and_not_w
     for truncated, error in ((np.array([True, False]), 0.0), (np.array([False, False]), 0.5 * 2.0**2 / 2)):
         terminated = np.array([not truncated[0], True])
         rollout = rollout_of(reward, terminated, truncated, observation, observation[jnp.array([1, 0])])
-        value_loss = agent.loss(params, None, rollout, toy.hypers(discount=0.5))[1]["value_loss"]
+        value_loss = agent.loss(params, params, rollout, toy.hypers(discount=0.5))[1]["value_loss"]
         np.testing.assert_allclose(value_loss, error, atol=1e-12)
 
 

@@ -94,6 +94,8 @@ def grid_objective(grid, method="maml", **settings):
         ("maml", {"max_inner_norm": 0.1, "n_step": 0}),
         ("maml", {"lives_per_task": 2}),
         ("maml", {"agent": "tabular_q"}),
+        ("maml", {"agent": "actor_critic", "estimator": "naive", "baseline": "value"}),
+        ("maml", {"agent": "actor_critic", "estimator": "naive", "baseline": "linear"}),
         ("anil", {}),
         ("meta_sgd", {}),
     ],

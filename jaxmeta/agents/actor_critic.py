@@ -60,29 +60,30 @@ def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent
         numbers = numbers_of(params, percept.observation)
         return actions.draw(key, numbers), {"logits": numbers}
 
-    def judge(params: Params, rollout: Rollout, discount: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Advantages, which carry no gradient, and the loss of what they are held against."""
+    def judge(params: Params, slow: Params, rollout: Rollout, discount: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Advantages, which depend on `slow` alone, and the loss of what is expected."""
         ended = rollout.terminated | rollout.truncated
         observation, first = rollout.percept.observation, rollout.percept.first
         if learned_value:
-            value = over_rollout(lambda seen: value_of(params, seen))(observation)
-            next_value = over_rollout(lambda seen: value_of(params, seen))(rollout.next_observation)
+            value = over_rollout(lambda seen: value_of(slow, seen))(observation)
+            next_value = over_rollout(lambda seen: value_of(slow, seen))(rollout.next_observation)
         else:  # fitted to what was earned up to the end of episode or rollout, so nothing is worth anything there
             returns = jax.vmap(losses.returns_to_go, 1, 1)(rollout.reward, discount * ~ended)
             value = linear_baseline(over_rollout(lambda seen: features_of(spec, seen))(observation), first, returns)
             next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])]) * ~ended
-        kept = jax.lax.stop_gradient((value, next_value))
         advantage = jax.vmap(generalised_advantage, (1, 1, 1, 1, 1, None, None), 1)(
-            rollout.reward, rollout.terminated, ended, *kept, discount, policy.gae_lambda
+            rollout.reward, rollout.terminated, ended, value, next_value, discount, policy.gae_lambda
         )
-        error = 0.5 * jnp.mean((value - kept[0] - advantage) ** 2) if learned_value else jnp.zeros(())
+        error = jnp.zeros(())
+        if learned_value:
+            expected = over_rollout(lambda seen: value_of(params, seen))(observation)
+            error = 0.5 * jnp.mean((expected - value - advantage) ** 2)
         if policy.normalised:
             advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
         return advantage, error
 
     def loss(params: Params, slow: Params, batch: Rollout, hypers: Hypers):
-        del slow
-        advantage, value_loss = judge(params, batch, hypers.discount)
+        advantage, value_loss = judge(params, slow, batch, hypers.discount)
         numbers = over_rollout(lambda seen: numbers_of(params, seen))(batch.percept.observation)
         log_prob = over_rollout(actions.log_prob)
         log_ratio = log_prob(numbers, batch.action) - log_prob(batch.extras["logits"], batch.action)
