@@ -68,8 +68,15 @@ def summarised(samples: np.ndarray) -> dict[str, Any]:
         "means": samples.mean(axis=0).tolist(),
         "standard_errors": standard_error(samples).tolist(),
         "machine": machine() | {"jaxmeta": jaxmeta.__version__},
-        "command": " ".join(["python benchmarks/papers.py", *sys.argv[1:]]),
+        "command": command(),
     }
+
+
+def command() -> str:
+    """What was asked, but for where it is kept."""
+    words = iter(sys.argv[1:])
+    asked = [word for word in words if word not in ("--runs", "--out") or not next(words, None)]
+    return " ".join(["python benchmarks/papers.py", *asked])
 
 
 def trained(

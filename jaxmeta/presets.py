@@ -86,5 +86,13 @@ TRIALS: dict[str, dict[str, Any]] = {
     "bandit": {"discount": 1.0, "tasks_per_batch": 1024},
     "gaussian_bandit": {"discount": 1.0, "tasks_per_batch": 1024},
     "grid_navi": {"discount": 0.97, "rounds": 4},
+    "tabular_mdp": {
+        "memory_width": 128,
+        "gae_lambda": 0.3,
+        "outer_learning_rate": 1e-2,
+        "entropy": 0.05,
+        "entropy_left": 0.05,
+        "meta_steps": 4000,
+    },
 }
 """By task family, what differs from that."""
