@@ -64,7 +64,7 @@ POLICY_SETTINGS: dict[str, dict[str, Any]] = {
         "entropy": 0.0,
         "scored_rounds": "before_and_every",
         "tasks_per_batch": 20,
-        "tasks_per_group": 1,
+        "tasks_per_group": 2,
         "outer_learning_rate": 2e-3,
         "meta_steps": 400,
     },
