@@ -144,6 +144,7 @@ def distance_in_standard_errors(samples, exact):
     return np.max(gap / np.maximum(error, 1e-12)), np.linalg.norm(error) / np.linalg.norm(exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_whole_graphs_score_function_matches_the_exact_meta_gradient(steps):
     """Inner data count once: by the sampling correction, and not by the inner surrogate's second derivative too."""
@@ -154,6 +155,7 @@ def test_the_whole_graphs_score_function_matches_the_exact_meta_gradient(steps):
     assert distance < 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("estimator", "corrected"), [("naive", False), ("dice", True), ("lvc", True)])
 def test_counting_the_inner_data_never_or_twice_misses_the_exact_meta_gradient(estimator, corrected):
     settings = {"lives_per_task": 4, "sampling_correction": corrected}
@@ -215,6 +217,7 @@ def test_low_variance_curvature_leaves_out_what_actions_do_to_later_values_and_n
     assert distance_in_standard_errors(samples, left)[0] < 3.5
 
 
+@pytest.mark.slow
 def test_the_first_proximal_step_is_along_the_meta_gradient():
     """Nothing is clipped yet, so that it is the same on average; later steps see what the first one changed."""
     agent = agent_by("dice")

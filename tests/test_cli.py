@@ -85,7 +85,7 @@ def subprocess_environment(folder):
         ("train --set learning_rate=inf", "learning_rate must be finite, got inf."),
         ("train --set rounds=0", "rounds must be at least 1, got 0."),
         ("train --set rounds=two", "rounds must be an integer, got 'two'."),
-        ("train --agent dpn", "agent must be one of dqn, tabular_q, got 'dpn'. Did you mean 'dqn'?"),
+        ("train --agent dpn", "agent must be one of actor_critic, dqn, tabular_q, got 'dpn'. Did you mean 'dqn'?"),
         ("train --tasks probe:nme=x", "--tasks probe option must be one of "),
         ("train --tasks prob", "--tasks must be one of "),
         ("train --recipe mamal", "recipe must be one of "),

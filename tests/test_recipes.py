@@ -49,8 +49,9 @@ def test_recipe_protocol(name, grid):
 
 
 @pytest.mark.parametrize("recipe", BY_GRADIENT)
-@pytest.mark.parametrize("family", ["point_navigation:horizon=4", "grid_navi:size=3,horizon=4"])
-@pytest.mark.parametrize("baseline", ["linear", "value"])
+@pytest.mark.parametrize(
+    ("family", "baseline"), [("point_navigation:horizon=4", "linear"), ("grid_navi:size=3,horizon=4", "value")]
+)
 def test_a_policy_is_trained_by_every_gradient_based_recipe(recipe, family, baseline):
     distribution = tasks.make(family)
     settings = TINY | {"agent": "actor_critic", "baseline": baseline, "hidden": (4,), "inner_steps": 1}
