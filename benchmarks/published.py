@@ -99,7 +99,7 @@ PROBLEMS = {
             "outer_learning_rate": 1e-2,
             "entropy": 0.03,
             "entropy_left": 0.05,
-            "meta_steps": 1500,
+            "meta_steps": 3000,
         },
         published=published(DUAN, random=49.9, gittins=78.3, thompson=74.7, ucb1=78.0, epsilon_greedy=75.4, rl2=78.7)
         | published(MISHRA, snail=79.1),
