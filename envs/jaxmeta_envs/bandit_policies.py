@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.adapters import without_learning
 from jaxmeta.base import Adapter, Key, Lifetime, Percept, PyTree
 from jaxmeta.errors import require
 from jaxmeta_envs.bandit_planning import (
@@ -191,13 +192,7 @@ def bandit_policy(arms: int, prior: Prior, preference: Preference) -> Adapter:
 
         return act
 
-    return Adapter(
-        init=lambda key: None,
-        begin=begin,
-        act=acting(preference),
-        exploit=acting(lambda key, pulls: prior.posterior_mean(pulls)),
-        adapt=lambda key, meta, fast, rollout: (fast, {}),
-    )
+    return without_learning(begin, acting(preference), acting(lambda key, pulls: prior.posterior_mean(pulls)))
 
 
 def bernoulli_policies(arms: int, lifetime: Lifetime) -> dict[str, Adapter]:

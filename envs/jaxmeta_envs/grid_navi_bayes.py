@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.adapters import without_learning
 from jaxmeta.base import Adapter, Key, Percept, PyTree
 from jaxmeta_envs.grid import GOAL_REWARD, STEP_REWARD
 from jaxmeta_envs.grid_navi import GridNavi, goal_cells
@@ -112,13 +113,7 @@ def bayes_policy(size: int, horizon: int, episodes: int) -> Adapter:
 
         return act
 
-    return Adapter(
-        init=lambda key: None,
-        begin=begin,
-        act=follow(plan.trial),
-        exploit=follow(plan.single),
-        adapt=lambda key, meta, fast, rollout: (fast, {}),
-    )
+    return without_learning(begin, follow(plan.trial), follow(plan.single))
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.adapters import without_learning
 from jaxmeta.base import Adapter, Key, Lifetime, Percept, PyTree
 from jaxmeta.errors import require
 
@@ -64,9 +65,8 @@ def ucrl2(scale: float = 1.0) -> Model:
     """The best process in a confidence set around the posterior's mean, where the prior counts as visits.
 
     With L = log(2 S A t / RISK) after t steps, a reward of n visits lies within scale sqrt(3.5 L / n) of its mean, and
-    transitions lie within the L1 distance scale sqrt(14 S L / n) of
-    theirs. The textbook has a scale of 1, counts no prior, and
-    starts an episode when some count has doubled; here episodes are those of the environment.
+    transitions lie within the L1 distance scale sqrt(14 S L / n) of theirs. The textbook has a scale of 1, counts no
+    prior, and starts an episode when some count has doubled; here episodes are those of the environment.
 
     Raises:
       UsageError: a negative scale.
@@ -170,7 +170,7 @@ def planning_policy(states: int, actions: int, horizon: int, model: Model, epsil
 
         return act
 
-    return _without_learning(begin, acting(model, epsilon), acting(posterior_mean, 0.0))
+    return without_learning(begin, acting(model, epsilon), acting(posterior_mean, 0.0))
 
 
 class Learned(NamedTuple):
@@ -223,7 +223,7 @@ def q_learning_policy(states: int, actions: int, discount: float, epsilon: float
 
         return act
 
-    return _without_learning(begin, acting(epsilon), acting(0.0))
+    return without_learning(begin, acting(epsilon), acting(0.0))
 
 
 def _mean_reward(counts: Counts) -> jax.Array:
@@ -254,16 +254,6 @@ def _epsilon_greedy(key: Key, greedy: jax.Array, actions: int, epsilon: float) -
     """An action, the greedy one or with probability epsilon any, and its logits [A] float32."""
     logits = jnp.log((1 - epsilon) * jax.nn.one_hot(greedy, actions) + epsilon / actions)
     return jax.random.categorical(key, logits), logits
-
-
-def _without_learning(begin, act, exploit) -> Adapter:
-    return Adapter(
-        init=lambda key: None,
-        begin=begin,
-        act=act,
-        exploit=exploit,
-        adapt=lambda key, meta, fast, rollout: (fast, {}),
-    )
 
 
 def tabular_mdp_policies(states: int, actions: int, horizon: int, lifetime: Lifetime) -> dict[str, Adapter]:

@@ -3,5 +3,15 @@
 from jaxmeta.adapters.gradient_steps import Learner, Start, gradient_steps, in_head
 from jaxmeta.adapters.in_context import in_context
 from jaxmeta.adapters.random_policy import pose_openly, random_policy
+from jaxmeta.adapters.without_learning import without_learning
 
-__all__ = ["Learner", "Start", "gradient_steps", "in_context", "in_head", "pose_openly", "random_policy"]
+__all__ = [
+    "Learner",
+    "Start",
+    "gradient_steps",
+    "in_context",
+    "in_head",
+    "pose_openly",
+    "random_policy",
+    "without_learning",
+]

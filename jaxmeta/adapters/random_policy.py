@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.adapters.without_learning import without_learning
 from jaxmeta.base import Adapter, Key, PyTree, Task, TaskDistribution
 from jaxmeta.errors import UsageError
 
@@ -35,13 +36,7 @@ def random_policy(tasks: TaskDistribution) -> Adapter:
         del meta, percept
         return env.action_space(fast).sample(key), memory, {}
 
-    return Adapter(
-        init=lambda key: None,
-        begin=lambda key, meta, context: (context, None),
-        act=act,
-        exploit=act,
-        adapt=lambda key, meta, fast, rollout: (fast, {}),
-    )
+    return without_learning(lambda key, meta, context: (context, None), act, act)
 
 
 def pose_openly(key: Key, env_params: PyTree) -> Task:
