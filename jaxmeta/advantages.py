@@ -39,6 +39,11 @@ def generalised_advantage(reward, terminated, ended, value, next_value, discount
     return returns_to_go(surprise, discount * gae_lambda * ~ended)
 
 
+def normalised(advantage):
+    """Advantages of any shape, moved and scaled to mean 0 and variance 1."""
+    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+
+
 def linear_baseline(features, first, returns):
     """Values by ridge regression of returns to go on observations and time, fitted to many environments at once.
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta import losses
-from jaxmeta.advantages import generalised_advantage, linear_baseline
+from jaxmeta.advantages import generalised_advantage, linear_baseline, normalised
 from jaxmeta.base import Agent, Hypers, Key, Params, Percept, Rollout, Spec
 from jaxmeta.config import AgentConfig, PolicyConfig
 from jaxmeta.distributions import of_actions
@@ -41,7 +41,9 @@ def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent
     network = PolicyNetwork(actions.size - scales, config.hidden, scales, policy.initial_scale)
     value_network = ValueNetwork(config.hidden)
     learned_value = policy.baseline == "value"
-    over_rollout = lambda function: jax.vmap(jax.vmap(function))  # noqa: E731
+
+    def over_rollout(function):
+        return jax.vmap(jax.vmap(function))
 
     def numbers_of(params: Params, observation) -> jax.Array:
         return cast(jax.Array, network.apply(params["policy"], features_of(spec, observation)))
@@ -79,7 +81,7 @@ def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent
             expected = over_rollout(lambda seen: value_of(params, seen))(observation)
             error = 0.5 * jnp.mean((expected - value - advantage) ** 2)
         if policy.normalised:
-            advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+            advantage = normalised(advantage)
         return advantage, error
 
     def loss(params: Params, slow: Params, batch: Rollout, hypers: Hypers):

@@ -19,6 +19,16 @@ Direction = Callable[[Key, PyTree, Task], tuple[PyTree, Metrics]]
 """`direction(key, meta, task)`: one task's contribution to the meta-gradient, a tree like `meta`, and metrics."""
 
 
+def starting(adapter: Adapter, optimizer: optax.GradientTransformation) -> Init:
+    """How a rule starts that carries nothing from step to step but what it learns and its optimizer's state."""
+
+    def init(key: Key) -> MetaState:
+        meta = adapter.init(key)
+        return MetaState(meta=meta, optimizer=optimizer.init(meta), step=jnp.zeros((), jnp.int32), carried=None)
+
+    return init
+
+
 def meta_gradient(
     adapter: Adapter,
     objective: Objective,
@@ -69,10 +79,6 @@ def reptile(
 def _descend(
     adapter: Adapter, direction: Direction, pose: Pose, optimizer: optax.GradientTransformation, tasks_per_group: int
 ) -> tuple[Init, Update]:
-    def init(key: Key) -> MetaState:
-        meta = adapter.init(key)
-        return MetaState(meta=meta, optimizer=optimizer.init(meta), step=jnp.zeros((), jnp.int32), carried=None)
-
     def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
         def per_task(key, env_params):
             task_key, direction_key = jax.random.split(key)
@@ -85,4 +91,4 @@ def _descend(
         metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(gradient)}
         return state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1), metrics
 
-    return init, update
+    return starting(adapter, optimizer), update

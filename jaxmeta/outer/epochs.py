@@ -13,21 +13,25 @@ Gradient = Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]
 """`gradient(meta, minibatch)`: a tree like `meta`, and metrics."""
 
 
-def clipped_gain(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> jax.Array:
-    """min(ratio * advantage, clip(ratio, 1 - clip, 1 + clip) * advantage), any shape.
+def clipped_gain(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> tuple[jax.Array, jax.Array]:
+    """Mean of min(ratio * advantage, clip(ratio, 1 - clip, 1 + clip) * advantage).
 
     What is to be gained by moving an action's probability away from what it was when the action was taken, and nothing
     beyond that.
 
     Args:
-      log_ratio: log-probability now minus then.
-      advantage: of the action, a constant.
+      log_ratio: log-probability now minus then, any shape.
+      advantage: of the action, a constant, of the same shape.
       clip: how far the ratio may move.
+
+    Returns:
+      The mean, and the share of ratios that have moved farther, [] float32 each.
 
     Reference: Schulman et al. (2017), equation 7.
     """
     ratio = jnp.exp(log_ratio)
-    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+    gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+    return jnp.mean(gain), jnp.mean(jnp.abs(jnp.expm1(log_ratio)) > clip)
 
 
 def over_epochs(

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta import lifetime as living
-from jaxmeta.advantages import generalised_advantage
+from jaxmeta.advantages import generalised_advantage, normalised
 from jaxmeta.base import Adapter, Environment, Key, Lifetime, MetaState, Metrics, PyTree, Rollout, Task
 from jaxmeta.config import PolicyConfig, ProximalConfig
 from jaxmeta.distributions import ActionDistribution
-from jaxmeta.outer.descent import Init, Pose, Update
+from jaxmeta.outer.descent import Init, Pose, Update, starting
 from jaxmeta.outer.epochs import clipped_gain, over_epochs
 
 
@@ -66,10 +66,6 @@ def policy_optimisation(
     """
     steps = lifetime.rounds * lifetime.steps
 
-    def init(key: Key) -> MetaState:
-        meta = adapter.init(key)
-        return MetaState(meta=meta, optimizer=optimizer.init(meta), step=jnp.zeros((), jnp.int32), carried=None)
-
     def begin(key: Key, meta: PyTree, task: Task):
         return living.begin(key, env, adapter, meta, task, lifetime.envs)
 
@@ -110,9 +106,7 @@ def policy_optimisation(
     def loss(meta: PyTree, lives: Lived, entropy_weight: jax.typing.ArrayLike):
         numbers, value = rerun(meta, lives)
         log_prob = jax.vmap(jax.vmap(jax.vmap(actions.log_prob)))(numbers, lives.rollout.action)
-        log_ratio = log_prob - lives.log_prob
-        gain = jnp.mean(clipped_gain(log_ratio, lives.advantage, config.clip))
-        clipped = jnp.mean(jnp.abs(jnp.expm1(log_ratio)) > config.clip)
+        gain, clipped = clipped_gain(log_prob - lives.log_prob, lives.advantage, config.clip)
         spread = jnp.mean(jax.vmap(jax.vmap(jax.vmap(actions.entropy)))(numbers))
         # In units of the targets' variance: a gradient as large as returns are would leave the policy no say.
         error = 0.5 * jnp.mean((value - lives.target) ** 2) / (jnp.var(lives.target) + 1e-8)
@@ -123,8 +117,7 @@ def policy_optimisation(
         collect_key, epoch_key = jax.random.split(key)
         keys = jax.random.split(collect_key, jax.tree.leaves(env_params)[0].shape[0])
         lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, env_params)
-        advantage = lives.advantage
-        normal = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+        batch = lives._replace(advantage=normalised(lives.advantage))
         entropy_weight = entropy(state.step)
 
         def gradient(meta: PyTree, lives: Lived) -> tuple[PyTree, Metrics]:
@@ -132,8 +125,8 @@ def policy_optimisation(
             return direction, {"loss": value, **metrics}
 
         descend = over_epochs(gradient, optimizer, config)
-        state, metrics = descend(epoch_key, state, lives._replace(advantage=normal))
+        state, metrics = descend(epoch_key, state, batch)
         trial = jnp.mean(jnp.sum(lives.rollout.reward, axis=1))
         return state, {**metrics, "return": trial / lifetime.rounds, "trial_return": trial}
 
-    return init, update
+    return starting(adapter, optimizer), update

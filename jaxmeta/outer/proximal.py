@@ -20,7 +20,7 @@ from jaxmeta.config import OuterConfig, ProximalConfig
 from jaxmeta.distributions import ActionDistribution
 from jaxmeta.objectives import advantage_of, numbers_along, round_weights
 from jaxmeta.outer.batch import mean_over_tasks
-from jaxmeta.outer.descent import Init, Pose, Update
+from jaxmeta.outer.descent import Init, Pose, Update, starting
 from jaxmeta.outer.epochs import clipped_gain, over_epochs
 
 
@@ -64,10 +64,6 @@ def proximal(
     """
     weights = round_weights(lifetime.rounds, outer)
 
-    def init(key: Key) -> MetaState:
-        meta = adapter.init(key)
-        return MetaState(meta=meta, optimizer=optimizer.init(meta), step=jnp.zeros((), jnp.int32), carried=None)
-
     def collect(key: Key, meta: PyTree, env_params: PyTree) -> Lived:
         pose_key, begin_key, before_key, live_key = jax.random.split(key, 4)
         task = pose(pose_key, env_params)
@@ -90,8 +86,7 @@ def proximal(
         log_prob = jax.vmap(jax.vmap(actions.log_prob))
         log_ratio = log_prob(numbers, query.action) - log_prob(query.extras["logits"], query.action)
         entropy = jnp.mean(jax.vmap(jax.vmap(actions.entropy))(numbers))
-        gain = jnp.mean(clipped_gain(log_ratio, advantage_of(query, outer.outer_discount), config.clip))
-        clipped = jnp.mean(jnp.abs(jnp.expm1(log_ratio)) > config.clip)
+        gain, clipped = clipped_gain(log_ratio, advantage_of(query, outer.outer_discount), config.clip)
         return -steps * (gain + outer.entropy * entropy), {"entropy": entropy, "clipped": clipped}
 
     def loss(meta: PyTree, lived: Lived) -> tuple[jax.Array, Metrics]:
@@ -124,4 +119,4 @@ def proximal(
         state, metrics = descend(epoch_key, state, lives)
         return state, {**metrics, "return": jnp.mean(returns)}
 
-    return init, update
+    return starting(adapter, optimizer), update
