@@ -105,7 +105,9 @@ def resolve_settings(name: str, tasks: TaskDistribution, **settings: Any) -> dic
     Where no agent is asked for it is `actor_critic` if actions are continuous.
     """
     family, recipe = tasks.name.partition(":")[0], find(name)
-    fitting = {"agent": "actor_critic"} if spec_of(tasks).num_actions is None else {}
+    fitting = {}
+    if "agent" not in settings and spec_of(tasks).num_actions is None:
+        fitting = {"agent": "actor_critic"}
     agent = (fitting | settings).get("agent")
     shared = presets.POLICY_SETTINGS if agent == "actor_critic" else presets.FAMILY_SETTINGS
     suited = {**fitting, **tasks.suggested, **shared.get(family, {})}
@@ -165,10 +167,6 @@ def _no_context(key: jax.Array, env_params: PyTree) -> Task:
     return Task(env_params, None)
 
 
-def _meta(state: MetaState) -> PyTree:
-    return state.meta
-
-
 def learner_by_gradient(parts: Parts, **options: Any) -> Adapter:
     """The adapter of MAML and its kin; the options are those of `adapters.gradient_steps`."""
     settings = parts.settings
@@ -220,15 +218,21 @@ def compose(parts: Parts, adapter: Adapter, rule: Callable = meta_gradient) -> M
     queries = lifetime.rounds + outer.scores_before
     env_steps_of_life = lifetime.rounds * lifetime.envs * lifetime.steps
     env_steps_of_queries = queries * outer.query_envs * parts.tasks.horizon
+    env_steps = outer.lives_per_task * (env_steps_of_life + env_steps_of_queries)
+    return _learner(parts, adapter, init, update, env_steps)
+
+
+def _learner(parts: Parts, adapter: Adapter, init: Init, update: Update, env_steps_per_task: int) -> MetaLearner:
+    """What the recipes here have in common: they see no context, and adapt with all that they have learned."""
     return MetaLearner(
         init=init,
         update=update,
         task=_no_context,
         adapter=adapter,
-        meta=_meta,
-        lifetime=lifetime,
-        tasks_per_batch=outer.tasks_per_batch,
-        env_steps_per_task=outer.lives_per_task * (env_steps_of_life + env_steps_of_queries),
+        meta=lambda state: state.meta,
+        lifetime=parts.settings.lifetime,
+        tasks_per_batch=parts.settings.outer.tasks_per_batch,
+        env_steps_per_task=env_steps_per_task,
     )
 
 
@@ -289,16 +293,7 @@ def _in_context(network_of: Callable[[Settings, int], nn.Module]) -> Callable[[P
             discount,
             entropy,
         )
-        return MetaLearner(
-            init=init,
-            update=update,
-            task=_no_context,
-            adapter=adapter,
-            meta=_meta,
-            lifetime=lifetime,
-            tasks_per_batch=outer.tasks_per_batch,
-            env_steps_per_task=lifetime.rounds * lifetime.envs * lifetime.steps,
-        )
+        return _learner(parts, adapter, init, update, lifetime.rounds * lifetime.envs * lifetime.steps)
 
     return build
 
@@ -338,16 +333,7 @@ def _scratch(parts: Parts) -> MetaLearner:
         nothing = jnp.zeros(())
         return state.replace(step=state.step + 1), {"loss": nothing, "return": nothing}
 
-    return MetaLearner(
-        init=init,
-        update=update,
-        task=_no_context,
-        adapter=adapter,
-        meta=_meta,
-        lifetime=settings.lifetime,
-        tasks_per_batch=settings.outer.tasks_per_batch,
-        env_steps_per_task=0,
-    )
+    return _learner(parts, adapter, init, update, env_steps_per_task=0)
 
 
 def _finetune(parts: Parts) -> MetaLearner:
@@ -358,16 +344,7 @@ def _finetune(parts: Parts) -> MetaLearner:
     learner = gradient_steps(agent, spec, wide, settings.inner, hypers)
     init, update = pretraining(tasks.env, learner, _no_context, lifetime)
     adapter = gradient_steps(agent, spec, lifetime, settings.inner, hypers)
-    return MetaLearner(
-        init=init,
-        update=update,
-        task=_no_context,
-        adapter=adapter,
-        meta=_meta,
-        lifetime=lifetime,
-        tasks_per_batch=batch,
-        env_steps_per_task=lifetime.envs * lifetime.steps,
-    )
+    return _learner(parts, adapter, init, update, lifetime.envs * lifetime.steps)
 
 
 RECIPES = {
