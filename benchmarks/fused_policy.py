@@ -155,10 +155,11 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
 
     def gradient_of(key, params, env_params):
         round_keys, query_keys = jax.vmap(keys_of)(jax.random.split(key, s["tasks_per_batch"]))
-        explore = lambda key, task: play(key, params, task, s["envs"], s["steps"])  # noqa: E731
-        played = jax.vmap(explore)(round_keys, env_params)  # all tasks at once: they still share their parameters
-        one = lambda task: task_gradient(task[0], params, *task[1:])  # noqa: E731
-        gradients, query_noise = jax.lax.map(one, (query_keys, env_params, played), batch_size=group)
+        # All tasks at once: they still share their parameters.
+        played = jax.vmap(lambda key, task: play(key, params, task, s["envs"], s["steps"]))(round_keys, env_params)
+        gradients, query_noise = jax.lax.map(
+            lambda task: task_gradient(task[0], params, *task[1:]), (query_keys, env_params, played), batch_size=group
+        )
         return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients), (played[1], query_noise)
 
     return gradient_of

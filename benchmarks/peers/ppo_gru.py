@@ -151,8 +151,10 @@ def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
             last_value = state.apply_fn(state.params, memory, features[None], clear[None])[2][0]
             advantage = advantages(taken, last_value)
             epochs = jax.random.split(learn_key, s["epochs"])
-            epoch = lambda state, key: (learn(state, hidden, taken, advantage, key), None)  # noqa: E731
-            return (jax.lax.scan(epoch, state, epochs)[0], lived), jnp.sum(taken.reward, axis=0).mean()
+            state, _ = jax.lax.scan(
+                lambda state, key: (learn(state, hidden, taken, advantage, key), None), state, epochs
+            )
+            return (state, lived), jnp.sum(taken.reward, axis=0).mean()
 
         (state, _), rewards = jax.lax.scan(one_window, (state, carry), jax.random.split(windows_key, trial // window))
         return state, jnp.sum(rewards)
