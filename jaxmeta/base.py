@@ -5,6 +5,7 @@ of a rollout, `A` the number of actions; a batch of tasks is made by `jax.vmap` 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -207,14 +208,24 @@ class Life(struct.PyTreeNode):
     """Leaves [E, ...]: what each environment shows now."""
 
 
-class Objective(Protocol):
-    """Scores one lifetime, or a stretch of it, in one task.
+@dataclass(frozen=True)
+class Objective:
+    """Scores one lifetime, or a stretch of it, in one task, in two parts.
 
-    It returns a scalar to minimise, whose gradient with respect to `meta` is the meta-gradient; the life at the end;
-    and metrics. The lifetime goes on from `life`, or begins where that is None.
+    What parameters do that have not adapted yet is the same function for all tasks, which therefore is fastest of all
+    of them at once; what follows has parameters of its own in every task. The lifetime goes on from `life`, or begins
+    where that is None.
     """
 
-    def __call__(self, key: Key, meta: PyTree, task: Task, life: Life | None) -> tuple[jax.Array, Life, Metrics]: ...
+    collect: Callable[[Key, PyTree, Task, Life | None], PyTree]
+    """`collect(key, meta, task, life)`: what parameters do before they adapt; it carries no gradient."""
+    score: Callable[[Key, PyTree, Task, Life | None, PyTree], tuple[jax.Array, Life, Metrics]]
+    """`score(key, meta, task, life, collected)`, with the same arguments: a scalar to minimise, whose gradient with
+    respect to `meta` is the meta-gradient; the life at the end; and metrics."""
+
+    def __call__(self, key: Key, meta: PyTree, task: Task, life: Life | None) -> tuple[jax.Array, Life, Metrics]:
+        """Both parts, one after the other."""
+        return self.score(key, meta, task, life, self.collect(key, meta, task, life))
 
 
 class MetaState(struct.PyTreeNode):

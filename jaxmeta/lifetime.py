@@ -118,6 +118,14 @@ def play(
     return rollout(rollout_key, env, task, adapter.exploit, meta, guest, steps)[1]
 
 
+def first_rollout(
+    key: Key, env: Environment, adapter: Adapter, meta: PyTree, task: Task, life: Life, lifetime: Lifetime
+) -> tuple[Life, Rollout]:
+    """What `live` acts in its first round, given the same arguments: by what the life has not changed yet."""
+    rollout_key, _, _ = _keys_of_round(jax.random.split(key, lifetime.rounds)[0])
+    return rollout(rollout_key, env, task, adapter.act, meta, life, lifetime.steps)
+
+
 def live(
     key: Key,
     env: Environment,
@@ -128,6 +136,7 @@ def live(
     lifetime: Lifetime,
     observe: Observe,
     unrolled: bool = False,
+    first: tuple[Life, Rollout] | None = None,
 ) -> tuple[Life, PyTree]:
     """Lives `lifetime.rounds` rounds: act for `lifetime.steps` steps, adapt, report.
 
@@ -142,14 +151,15 @@ def live(
       observe: called as `observe(key, round)` after every round, with a key of its own.
       unrolled: write the rounds one after the other instead of as a loop. That is faster to differentiate, for nothing
         is stacked and a replay buffer knows how full it is; the program grows with the number of rounds.
+      first: where rounds are unrolled, what `first_rollout` returned, if that is known already.
 
     Returns:
       The life after the last round, and what `observe` returned, stacked: leaves [rounds, ...].
     """
 
-    def one_round(life, key):
-        rollout_key, adapt_key, observe_key = jax.random.split(key, 3)
-        moved, taken = rollout(rollout_key, env, task, adapter.act, meta, life, lifetime.steps)
+    def one_round(life, key, acted=None):
+        rollout_key, adapt_key, observe_key = _keys_of_round(key)
+        moved, taken = acted or rollout(rollout_key, env, task, adapter.act, meta, life, lifetime.steps)
         fast, metrics = adapter.adapt(adapt_key, meta, life.fast, taken)
         after = moved.replace(fast=fast)
         return after, observe(observe_key, Round(life, taken, after, metrics))
@@ -159,6 +169,12 @@ def live(
         return jax.lax.scan(one_round, life, keys)
     reports = []
     for index in range(lifetime.rounds):
-        life, report = one_round(life, keys[index])
+        life, report = one_round(life, keys[index], None if index else first)
         reports.append(report)
     return life, jax.tree.map(lambda *leaves: jnp.stack(leaves), *reports)
+
+
+def _keys_of_round(key: Key) -> tuple[Key, Key, Key]:
+    """To act with, to adapt with, and to observe with."""
+    act_key, adapt_key, observe_key = jax.random.split(key, 3)
+    return act_key, adapt_key, observe_key

@@ -138,39 +138,53 @@ def post_adaptation(
     """
     corrected = config.sampling_correction and config.lives_per_task > 1
     weights = round_weights(lifetime.rounds, config)
+    unrolled = lifetime.rounds <= MOST_UNROLLED_ROUNDS
 
     def log_prob_of(lived: living.Round, meta: PyTree) -> jax.Array:
         """Log-probability of everything that a round did, []."""
         numbers = numbers_along(adapter.act, meta, lived.before, lived.rollout)
         return jnp.sum(jax.vmap(jax.vmap(actions.log_prob))(numbers, lived.rollout.action))
 
-    def live_once(key: Key, meta: PyTree, task: Task, life: Life | None):
-        begin_key, live_key, before_key = jax.random.split(key, 3)
-        if life is None:
-            life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
+    def begin(key: Key, meta: PyTree, task: Task, life: Life | None) -> Life:
+        return living.begin(key, env, adapter, meta, task, lifetime.envs) if life is None else life
 
-        def score(key: Key, life: Life):
-            query = living.play(key, env, adapter, meta, task, life, config.query_envs, steps)
-            loss, metrics = outer_loss(meta, life, query)
-            done = query.terminated | query.truncated
-            episode_return = jnp.mean(jax.vmap(losses.first_episode_return, 1)(query.reward, done))
-            return loss, {**metrics, "return": episode_return}
+    def query(key: Key, meta: PyTree, task: Task, life: Life) -> Rollout:
+        return living.play(key, env, adapter, meta, task, life, config.query_envs, steps)
+
+    def collect_once(key: Key, meta: PyTree, task: Task, life: Life | None):
+        begin_key, live_key, before_key = jax.random.split(key, 3)
+        life = begin(begin_key, meta, task, life)
+        first = living.first_rollout(live_key, env, adapter, meta, task, life, lifetime) if unrolled else None
+        return first, query(before_key, meta, task, life) if config.scores_before else None
+
+    def score_once(key: Key, meta: PyTree, task: Task, life: Life | None, collected: PyTree):
+        begin_key, live_key, _ = jax.random.split(key, 3)
+        first, before = collected
+        life = begin(begin_key, meta, task, life)
 
         def score_round(key: Key, lived: living.Round):
-            loss, metrics = score(key, lived.after)
+            after = query(key, meta, task, lived.after)
+            loss, metrics = outer_loss(meta, lived.after, after)
             explored = log_prob_of(lived, meta) if corrected else jnp.zeros(())
-            return loss, explored, {**lived.metrics, **metrics}
+            done = after.terminated | after.truncated
+            episode_return = jnp.mean(jax.vmap(losses.first_episode_return, 1)(after.reward, done))
+            return loss, explored, {**lived.metrics, **metrics, "return": episode_return}
 
-        value = score(before_key, life)[0] / (lifetime.rounds + 1) if config.scores_before else 0.0
-        unrolled = lifetime.rounds <= MOST_UNROLLED_ROUNDS
+        value = outer_loss(meta, life, before)[0] / (lifetime.rounds + 1) if config.scores_before else 0.0
         life, (scores, explored, metrics) = living.live(
-            live_key, env, adapter, meta, task, life, lifetime, score_round, unrolled
+            live_key, env, adapter, meta, task, life, lifetime, score_round, unrolled, first
         )
         return value + scores @ weights, explored, metrics, life
 
-    def objective(key: Key, meta: PyTree, task: Task, life: Life | None):
+    def collect(key: Key, meta: PyTree, task: Task, life: Life | None):
         keys = jax.random.split(key, config.lives_per_task)
-        values, explored, metrics, lives = jax.vmap(lambda key: live_once(key, meta, task, life))(keys)
+        return jax.vmap(collect_once, (0, None, None, None))(keys, meta, task, life)
+
+    def score(key: Key, meta: PyTree, task: Task, life: Life | None, collected: PyTree):
+        keys = jax.random.split(key, config.lives_per_task)
+        values, explored, metrics, lives = jax.vmap(score_once, (0, None, None, None, 0))(
+            keys, meta, task, life, collected
+        )
         value = jnp.mean(values)
         if corrected:
             following = jnp.cumsum((weights * metrics["return"])[:, ::-1], axis=1)[:, ::-1]
@@ -179,4 +193,4 @@ def post_adaptation(
         last = jax.tree.map(lambda leaf: jnp.mean(leaf[:, -1]), metrics)
         return value, jax.tree.map(lambda leaf: leaf[0], lives), last
 
-    return objective
+    return Objective(collect, score)

@@ -95,22 +95,17 @@ def test_rounds_written_out_are_the_rounds_of_the_loop(grid):
     meta = learner.adapter.init(jax.random.key(0))
     task = Task(grid.sample(jax.random.key(1), "train"), None)
 
-    def adapted(unrolled):
-        life = living.begin(jax.random.key(2), grid.env, learner.adapter, meta, task, learner.lifetime.envs)
-        reported = living.live(
-            jax.random.key(3),
-            grid.env,
-            learner.adapter,
-            meta,
-            task,
-            life,
-            learner.lifetime,
-            lambda key, lived: (lived.rollout.action, lived.after.fast.params, jax.random.uniform(key)),
-            unrolled,
-        )
-        return reported[1]
+    def observe(key, lived):
+        return lived.rollout.action, lived.after.fast.params, jax.random.uniform(key)
 
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), adapted(True), adapted(False))
+    def adapted(unrolled, known=False):
+        life = living.begin(jax.random.key(2), grid.env, learner.adapter, meta, task, learner.lifetime.envs)
+        same = (jax.random.key(3), grid.env, learner.adapter, meta, task, life, learner.lifetime)
+        return living.live(*same, observe, unrolled, living.first_rollout(*same) if known else None)[1]
+
+    looped = adapted(False)
+    for written_out in (adapted(True), adapted(True, known=True)):
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), written_out, looped)
 
 
 def test_rollouts_carry_no_gradient(grid):

@@ -15,8 +15,9 @@ from jaxmeta.outer.batch import mean_over_tasks
 Init = Callable[[Key], MetaState]
 Update = Callable[[Key, MetaState, PyTree], tuple[MetaState, Metrics]]
 Pose = Callable[[Key, PyTree], Task]
-Direction = Callable[[Key, PyTree, Task], tuple[PyTree, Metrics]]
-"""`direction(key, meta, task)`: one task's contribution to the meta-gradient, a tree like `meta`, and metrics."""
+Direction = Callable[[Key, PyTree, Task, PyTree], tuple[PyTree, Metrics]]
+"""`direction(key, meta, task, collected)`: one task's contribution to the meta-gradient, a tree like `meta`, and
+metrics."""
 
 
 def starting(adapter: Adapter, optimizer: optax.GradientTransformation) -> Init:
@@ -41,15 +42,15 @@ def meta_gradient(
     Reference: Finn, Abbeel and Levine (2017).
     """
 
-    def direction(key: Key, meta: PyTree, task: Task):
+    def direction(key: Key, meta: PyTree, task: Task, collected: PyTree):
         def loss(meta):
-            value, _, metrics = objective(key, meta, task, None)
+            value, _, metrics = objective.score(key, meta, task, None, collected)
             return value, metrics
 
         (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(meta)
         return gradient, {"loss": value, **metrics}
 
-    return _descend(adapter, direction, pose, optimizer, tasks_per_group)
+    return _descend(adapter, objective, direction, pose, optimizer, tasks_per_group)
 
 
 def reptile(
@@ -67,25 +68,35 @@ def reptile(
     Reference: Nichol, Achiam and Schulman (2018).
     """
 
-    def direction(key: Key, meta: PyTree, task: Task):
-        value, life, metrics = objective(key, meta, task, None)
+    def direction(key: Key, meta: PyTree, task: Task, collected: PyTree):
+        value, life, metrics = objective.score(key, meta, task, None, collected)
         displacement = jax.tree.map(jnp.subtract, meta.params, life.fast.params)
         nothing = jax.tree.map(jnp.zeros_like, meta)
         return nothing.replace(params=displacement), {"loss": value, **metrics}
 
-    return _descend(adapter, direction, pose, optimizer, tasks_per_group)
+    return _descend(adapter, objective, direction, pose, optimizer, tasks_per_group)
 
 
 def _descend(
-    adapter: Adapter, direction: Direction, pose: Pose, optimizer: optax.GradientTransformation, tasks_per_group: int
+    adapter: Adapter,
+    objective: Objective,
+    direction: Direction,
+    pose: Pose,
+    optimizer: optax.GradientTransformation,
+    tasks_per_group: int,
 ) -> tuple[Init, Update]:
     def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
-        def per_task(key, env_params):
+        def prepare(key, env_params):
             task_key, direction_key = jax.random.split(key)
-            return direction(direction_key, state.meta, pose(task_key, env_params))
+            task = pose(task_key, env_params)
+            return direction_key, task, objective.collect(direction_key, state.meta, task, None)
+
+        def per_task(key, task, collected):
+            return direction(key, state.meta, task, collected)
 
         keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
-        gradient, metrics = mean_over_tasks(per_task, tasks_per_group)(keys, env_params)
+        prepared = jax.vmap(prepare)(keys, env_params)
+        gradient, metrics = mean_over_tasks(per_task, tasks_per_group)(*prepared)
         changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.meta)
         meta = optax.apply_updates(state.meta, changes)
         metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(gradient)}
