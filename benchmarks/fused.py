@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta import recipes
 from jaxmeta.base import TaskDistribution
 
 GradientOf = Callable[..., tuple[Any, Any]]
@@ -68,6 +69,7 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
         lives = settings["lives_per_task"]
         raise SystemExit(f"lives_per_task must be at least 2 for the hand-fused form, got {lives}.")
     env, horizon, s = tasks.env, tasks.horizon, settings
+    actions = recipes.spec_of(tasks).num_actions
     envs, steps, rounds, lives, queries = s["envs"], s["steps"], s["rounds"], s["lives_per_task"], s["query_envs"]
     discount, temperature, stickiness = s["discount"], s["temperature"], s["stickiness"]
 
@@ -90,18 +92,20 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
         return state, observation, nothing, jnp.ones(count, bool)
 
     def play(key, env_params, start, count, length, logits_of):
-        def step(carry, keys):
-            act_keys, step_keys = keys
+        def step(carry, chance):
+            noise, step_keys = chance
             state, observation, previous_action, first = carry
             logits = logits_of(observation, previous_action, first)
-            action = jax.vmap(jax.random.categorical)(act_keys, logits)
+            action = jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
             following, state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
                 step_keys, state, action, env_params
             )
             seen = (observation, previous_action, first, action, reward, terminated, truncated)
             return (state, following, action, terminated | truncated), (*seen, info["final_observation"])
 
-        return jax.lax.scan(step, start, tuple(jax.random.split(key, (2, length, count))))
+        act_keys, step_keys = jax.random.split(key, (2, length, count))
+        noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, (actions,))))(act_keys)
+        return jax.lax.scan(step, start, (noise, step_keys))
 
     def transitions(taken):
         """What gradient steps read of a round, leaves [steps * envs, ...].

@@ -109,15 +109,25 @@ class Initialise(Protocol):
     def __call__(self, key: Key) -> Params: ...
 
 
+Noise = Callable[[Key], PyTree]
+"""`noise(key)`: all that one action leaves to chance. That of a whole rollout is drawn at once, which takes less time
+than drawing it step by step; so what acts is given the noise instead of a key."""
+
+
+def key_itself(key: Key) -> PyTree:
+    """The `Noise` of what draws as it acts."""
+    return key
+
+
 class AgentAct(Protocol):
-    """Chooses an action for one percept.
+    """Chooses an action for one percept, given what its `Agent.noise` has drawn.
 
     `extras` holds what losses need, under fixed names: `logits`, [A] float32, of the distribution that the action was
     drawn from, and what else the agent knows, such as action values `q`.
     """
 
     def __call__(
-        self, key: Key, params: Params, percept: Percept, hypers: Hypers
+        self, noise: PyTree, params: Params, percept: Percept, hypers: Hypers, /
     ) -> tuple[jax.Array, dict[str, jax.Array]]: ...
 
 
@@ -159,6 +169,8 @@ class Agent(NamedTuple):
     loss: AgentLoss
     on_policy: bool = False
     """Whether it learns from each round as a whole, right after it, rather than from a replay of single transitions."""
+    noise: Noise = key_itself
+    """Of `act` and `exploit`."""
 
 
 class Begin(Protocol):
@@ -168,10 +180,10 @@ class Begin(Protocol):
 
 
 class Act(Protocol):
-    """Chooses an action in one environment."""
+    """Chooses an action in one environment, given what its `Adapter.noise` has drawn."""
 
     def __call__(
-        self, key: Key, meta: PyTree, fast: PyTree, memory: PyTree, percept: Percept
+        self, noise: PyTree, meta: PyTree, fast: PyTree, memory: PyTree, percept: Percept, /
     ) -> tuple[jax.Array, PyTree, dict[str, jax.Array]]: ...
 
 
@@ -194,6 +206,8 @@ class Adapter(NamedTuple):
     exploit: Act
     """How it behaves when what it has learned is scored; `extras` of what is trained reports the policy's `logits`."""
     adapt: Adapt
+    noise: Noise = key_itself
+    """Of `act` and `exploit`."""
 
 
 class Life(struct.PyTreeNode):

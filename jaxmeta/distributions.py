@@ -15,8 +15,10 @@ class ActionDistribution(NamedTuple):
 
     size: int
     """N, how many numbers say what is drawn."""
-    draw: Callable[[Key, jax.Array], jax.Array]
-    """`draw(key, numbers)`, an action."""
+    noise: Callable[[Key], jax.Array]
+    """`noise(key)`, all that a draw leaves to chance, float32."""
+    draw: Callable[[jax.Array, jax.Array], jax.Array]
+    """`draw(noise, numbers)`, an action."""
     log_prob: Callable[[jax.Array, jax.Array], jax.Array]
     """`log_prob(numbers, action)`, its log-probability or log-density, [] float32."""
     entropy: Callable[[jax.Array], jax.Array]
@@ -38,7 +40,7 @@ def of_actions(spec: Spec) -> ActionDistribution:
 
 
 def _categorical(num_actions: int, dtype) -> ActionDistribution:
-    """Its numbers are logits."""
+    """Its numbers are logits; the largest of them plus Gumbel noise is drawn (Gumbel, 1954)."""
 
     def entropy(logits: jax.Array) -> jax.Array:
         log_probs = jax.nn.log_softmax(logits)
@@ -46,7 +48,8 @@ def _categorical(num_actions: int, dtype) -> ActionDistribution:
 
     return ActionDistribution(
         size=num_actions,
-        draw=lambda key, logits: jax.random.categorical(key, logits).astype(dtype),
+        noise=lambda key: jax.random.gumbel(key, (num_actions,)),
+        draw=lambda noise, logits: jnp.argmax(logits + noise).astype(dtype),
         log_prob=lambda logits, action: jax.nn.log_softmax(logits)[action],
         entropy=entropy,
     )
@@ -57,9 +60,8 @@ def _diagonal_gaussian(action: jax.ShapeDtypeStruct, middle: np.ndarray, unit: n
     size = middle.size
     log_of_unit = np.log(unit) + 0.5 * np.log(2 * np.pi)
 
-    def draw(key: Key, numbers: jax.Array) -> jax.Array:
+    def draw(noise: jax.Array, numbers: jax.Array) -> jax.Array:
         mean, log_scale = jnp.split(numbers, 2)
-        noise = jax.random.normal(key, (size,), mean.dtype)
         drawn = (mean + jnp.exp(log_scale) * noise) * unit + middle
         return drawn.reshape(action.shape).astype(action.dtype)
 
@@ -71,4 +73,4 @@ def _diagonal_gaussian(action: jax.ShapeDtypeStruct, middle: np.ndarray, unit: n
     def entropy(numbers: jax.Array) -> jax.Array:
         return jnp.sum(jnp.split(numbers, 2)[1] + log_of_unit + 0.5)
 
-    return ActionDistribution(2 * size, draw, log_prob, entropy)
+    return ActionDistribution(2 * size, lambda key: jax.random.normal(key, (size,)), draw, log_prob, entropy)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.base import (
-    Act,
     Adapter,
     Environment,
     Key,
@@ -52,7 +51,14 @@ def reset(key: Key, env: Environment, env_params: PyTree, envs: int) -> tuple[Py
 
 
 def rollout(
-    key: Key, env: Environment, task: Task, act: Act, meta: PyTree, life: Life, steps: int
+    key: Key,
+    env: Environment,
+    task: Task,
+    adapter: Adapter,
+    meta: PyTree,
+    life: Life,
+    steps: int,
+    exploit: bool = False,
 ) -> tuple[Life, Rollout]:
     """Takes `steps` steps in every environment of a life, with `fast` as it is.
 
@@ -63,18 +69,20 @@ def rollout(
       key: one key, used here alone.
       env: the environment.
       task: leaves without a batch axis.
-      act: `adapter.act`, or `adapter.exploit`.
+      adapter: what acts.
       meta: the meta-parameters.
       life: leaves of memory, environment state and percept are [E, ...].
       steps: T, static.
+      exploit: act by `adapter.exploit` instead of `adapter.act`.
 
     Returns:
       The life after the last step, and a `Rollout` with leaves [T, E, ...].
     """
     meta, life = jax.lax.stop_gradient((meta, life))
+    act = adapter.exploit if exploit else adapter.act
 
-    def step_one(act_key, step_key, memory, env_state, percept):
-        action, memory, extras = act(act_key, meta, life.fast, memory, percept)
+    def step_one(noise, step_key, memory, env_state, percept):
+        action, memory, extras = act(noise, meta, life.fast, memory, percept)
         observation, env_state, reward, terminated, truncated, info = env.step(
             step_key, env_state, action, task.env_params
         )
@@ -83,13 +91,14 @@ def rollout(
         percept = Percept(observation, action, reward, terminated | truncated)
         return memory, env_state, percept, taken
 
-    def step(carry, keys):
-        memory, env_state, percept, taken = jax.vmap(step_one)(*keys, *carry)
+    def step(carry, chance):
+        memory, env_state, percept, taken = jax.vmap(step_one)(*chance, *carry)
         return (memory, env_state, percept), taken
 
     envs = life.percept.first.shape[0]
-    keys = jax.random.split(key, (2, steps, envs))
-    (memory, env_state, percept), taken = jax.lax.scan(step, (life.memory, life.env_state, life.percept), tuple(keys))
+    act_keys, step_keys = jax.random.split(key, (2, steps, envs))
+    chance = (jax.vmap(jax.vmap(adapter.noise))(act_keys), step_keys)
+    (memory, env_state, percept), taken = jax.lax.scan(step, (life.memory, life.env_state, life.percept), chance)
     return life.replace(memory=memory, env_state=env_state, percept=percept), taken
 
 
@@ -115,7 +124,7 @@ def play(
     memory, action, reward = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], (envs, *leaf.shape[1:])), last)
     percept = percept._replace(previous_action=action, previous_reward=reward)
     guest = Life(fast=life.fast, memory=memory, env_state=env_state, percept=percept)
-    return rollout(rollout_key, env, task, adapter.exploit, meta, guest, steps)[1]
+    return rollout(rollout_key, env, task, adapter, meta, guest, steps, exploit=True)[1]
 
 
 def first_rollout(
@@ -123,7 +132,7 @@ def first_rollout(
 ) -> tuple[Life, Rollout]:
     """What `live` acts in its first round, given the same arguments: by what the life has not changed yet."""
     rollout_key, _, _ = _keys_of_round(jax.random.split(key, lifetime.rounds)[0])
-    return rollout(rollout_key, env, task, adapter.act, meta, life, lifetime.steps)
+    return rollout(rollout_key, env, task, adapter, meta, life, lifetime.steps)
 
 
 def live(
@@ -159,7 +168,7 @@ def live(
 
     def one_round(life, key, acted=None):
         rollout_key, adapt_key, observe_key = _keys_of_round(key)
-        moved, taken = acted or rollout(rollout_key, env, task, adapter.act, meta, life, lifetime.steps)
+        moved, taken = acted or rollout(rollout_key, env, task, adapter, meta, life, lifetime.steps)
         fast, metrics = adapter.adapt(adapt_key, meta, life.fast, taken)
         after = moved.replace(fast=fast)
         return after, observe(observe_key, Round(life, taken, after, metrics))

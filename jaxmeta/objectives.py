@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxmeta import lifetime as living
 from jaxmeta import losses, replay
 from jaxmeta.base import (
-    Act,
     Adapter,
     Agent,
     Environment,
@@ -36,13 +35,14 @@ MOST_UNROLLED_ROUNDS = 4
 """Lives of up to so many rounds are written out in the program: a fifth faster and more, and compiled as soon."""
 
 
-def numbers_along(act: Act, meta: PyTree, life: Life, rollout: Rollout) -> jax.Array:
+def numbers_along(adapter: Adapter, meta: PyTree, life: Life, rollout: Rollout, exploit: bool = False) -> jax.Array:
     """The numbers of the distributions over actions, [T, E, N], that a life without memory gives along a rollout."""
-    key = jax.random.key(0)  # the distribution is asked for, not a draw from it
+    act = adapter.exploit if exploit else adapter.act
+    noise = adapter.noise(jax.random.key(0))  # the distribution is asked for, not a draw from it
     memory = jax.tree.map(lambda leaf: leaf[0], life.memory)
 
     def numbers(percept):
-        return act(key, meta, life.fast, memory, percept)[2]["logits"]
+        return act(noise, meta, life.fast, memory, percept)[2]["logits"]
 
     return jax.vmap(jax.vmap(numbers))(rollout.percept)
 
@@ -65,7 +65,7 @@ def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: Outer
 
     def outer_loss(meta: PyTree, life: Life, query: Rollout):
         advantage = advantage_of(query, config.outer_discount)
-        numbers = numbers_along(adapter.exploit, meta, life, query)
+        numbers = numbers_along(adapter, meta, life, query, exploit=True)
         log_prob = jax.vmap(jax.vmap(actions.log_prob))(numbers, query.action)
         entropy = jnp.mean(jax.vmap(jax.vmap(actions.entropy))(numbers))
         surrogate = jnp.mean(log_prob * jax.lax.stop_gradient(advantage))
@@ -142,7 +142,7 @@ def post_adaptation(
 
     def log_prob_of(lived: living.Round, meta: PyTree) -> jax.Array:
         """Log-probability of everything that a round did, []."""
-        numbers = numbers_along(adapter.act, meta, lived.before, lived.rollout)
+        numbers = numbers_along(adapter, meta, lived.before, lived.rollout)
         return jnp.sum(jax.vmap(jax.vmap(actions.log_prob))(numbers, lived.rollout.action))
 
     def begin(key: Key, meta: PyTree, task: Task, life: Life | None) -> Life:

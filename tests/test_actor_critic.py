@@ -177,7 +177,7 @@ def inner_hessians(estimator, steps, samples):
         begin_key, rollout_key = jax.random.split(key)
         task = Task(jnp.array(steps), None)
         life = living.begin(begin_key, Fork(), adapter, meta, task, 1)
-        taken = living.rollout(rollout_key, Fork(), task, adapter.act, meta, life, steps)[1]
+        taken = living.rollout(rollout_key, Fork(), task, adapter, meta, life, steps)[1]
         return jax.hessian(lambda vector: agent.loss(unravel(vector), meta.params, taken, hypers)[0])(vector).ravel()
 
     return vector, np.asarray(jax.jit(jax.vmap(hessian))(jax.random.split(jax.random.key(2), samples)))

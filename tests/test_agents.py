@@ -60,7 +60,7 @@ def test_no_inner_gradient_enters_the_target(spec):
     error = agent.loss(params, params, batch, GREEDY)[1]["td_error"]
     features = jnp.eye(9)[4]
     q_gradient = jax.grad(
-        lambda params: agent.exploit(jax.random.key(0), params, percept_of(features), GREEDY)[1]["q"][2]
+        lambda params: agent.exploit(agent.noise(jax.random.key(0)), params, percept_of(features), GREEDY)[1]["q"][2]
     )
     signs = jax.tree.map(lambda g, q: float(jnp.sum(g * q)), gradient[0], q_gradient(params))
     assert abs(sum(jax.tree.leaves(signs))) > 0
@@ -83,12 +83,12 @@ def test_dueling_values_equal_value_plus_centred_advantage(spec):
     features = jax.nn.relu(jnp.eye(9)[3] @ params["torso_0"]["kernel"] + params["torso_0"]["bias"])
     advantage = features @ params["head"]["kernel"] + params["head"]["bias"]
     value = features @ params["head_value"]["kernel"] + params["head_value"]["bias"]
-    q = agent.exploit(jax.random.key(0), learned, percept_of(jnp.eye(9)[3]), GREEDY)[1]["q"]
+    q = agent.exploit(agent.noise(jax.random.key(0)), learned, percept_of(jnp.eye(9)[3]), GREEDY)[1]["q"]
     np.testing.assert_allclose(q, value + advantage - advantage.mean(), rtol=1e-5)
 
 
 def actions(agent, params, hypers, percept, n=2000):
-    act = jax.jit(jax.vmap(lambda key: agent.act(key, params, percept, hypers)[0]))
+    act = jax.jit(jax.vmap(lambda key: agent.act(agent.noise(key), params, percept, hypers)[0]))
     return np.bincount(act(jax.random.split(jax.random.key(0), n)), minlength=5) / n
 
 
@@ -125,7 +125,7 @@ def test_softmax_policy_has_the_probabilities_of_its_logits(spec):
     agent = agent_for("dqn", spec, hidden=(8,))
     params = agent.init(jax.random.key(0))
     percept, soft = percept_of(jnp.eye(9)[0]), toy.hypers(temperature=0.2)
-    extras = agent.exploit(jax.random.key(0), params, percept, soft)[1]
+    extras = agent.exploit(agent.noise(jax.random.key(0)), params, percept, soft)[1]
     np.testing.assert_allclose(extras["logits"], jax.nn.log_softmax(extras["q"] / 0.2), rtol=1e-5)
     expected = jax.nn.softmax(extras["logits"])
     np.testing.assert_allclose(actions(agent, params, soft, percept), expected, atol=0.04)
@@ -180,7 +180,7 @@ def learned_values(agent, number, discount=0.9, **settings):
     observations, expected = probe_values(number, discount)
     network = agent_for(agent, recipes.spec_of(distribution), hidden=(16,))
     q = [
-        network.exploit(jax.random.key(0), params, percept_of(seen), GREEDY)[1]["q"]
+        network.exploit(network.noise(jax.random.key(0)), params, percept_of(seen), GREEDY)[1]["q"]
         for seen in jnp.asarray(observations)
     ]
     return np.array(q), np.asarray(expected)
@@ -220,5 +220,5 @@ def test_observations_may_be_trees():
     assert np.isfinite(loss)
     first = jax.tree.map(lambda leaf: leaf[0, 0], percept)
     other = first._replace(observation=first.observation | {"carrying": 1 - first.observation["carrying"]})
-    values = [agent.act(jax.random.key(3), params, seen, GREEDY)[1]["q"] for seen in (first, other)]
+    values = [agent.act(agent.noise(jax.random.key(3)), params, seen, GREEDY)[1]["q"] for seen in (first, other)]
     assert not np.allclose(*values)

@@ -46,7 +46,7 @@ def test_memory_lasts_through_episodes_and_is_cleared_between_lifetimes(arms, ce
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
     life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(life.memory))
-    after, taken = living.rollout(jax.random.key(2), arms.env, task, adapter.act, meta, life, 3)
+    after, taken = living.rollout(jax.random.key(2), arms.env, task, adapter, meta, life, 3)
     assert np.all(taken.terminated)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(after.memory))
     logits = taken.extras["logits"][:, 0]
@@ -57,7 +57,7 @@ def test_what_was_done_and_paid_last_is_perceived(arms):
     adapter, _ = learner_of(arms)
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
     life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
-    life, taken = living.rollout(jax.random.key(2), arms.env, task, adapter.act, meta, life, 5)
+    life, taken = living.rollout(jax.random.key(2), arms.env, task, adapter, meta, life, 5)
     np.testing.assert_array_equal(taken.percept.previous_action[1:], taken.action[:-1])
     np.testing.assert_array_equal(taken.percept.previous_reward[1:], taken.reward[:-1])
     assert np.all(taken.percept.first)
@@ -74,7 +74,7 @@ def expected_return(adapter, meta, task):
     for history in itertools.product(*[(0, 1)] * (2 * PULLS)):
         (memory, percept), chance = start, 1.0
         for action, paid in zip(history[::2], history[1::2], strict=True):
-            _, memory, extras = adapter.act(jax.random.key(0), meta, None, memory, percept)
+            _, memory, extras = adapter.act(adapter.noise(jax.random.key(0)), meta, None, memory, percept)
             mean = MEANS[action]
             chance *= jax.nn.softmax(extras["logits"])[action] * (mean if paid else 1 - mean)
             percept = percept._replace(previous_action=jnp.array(action), previous_reward=jnp.array(float(paid)))
@@ -130,7 +130,9 @@ def test_a_gaussian_is_scored_as_it_is_drawn(action_range):
     action = jnp.array([0.0, -1.5, 5.0])
     density = jax.scipy.stats.norm.logpdf(action, mean, deviation).sum()
     np.testing.assert_allclose(gaussian.log_prob(numbers, action), density, rtol=1e-5)
-    drawn = jax.vmap(gaussian.draw, (0, None))(jax.random.split(jax.random.key(0), 40_000), numbers)
+    drawn = jax.vmap(lambda key: gaussian.draw(gaussian.noise(key), numbers))(
+        jax.random.split(jax.random.key(0), 40_000)
+    )
     np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=0.1)
     np.testing.assert_allclose(drawn.std(axis=0), deviation, rtol=0.02)
     surprise = -jax.vmap(gaussian.log_prob, (None, 0))(numbers, drawn)

@@ -21,7 +21,7 @@ def random_life(distribution, key, envs=3):
 def test_the_task_stays_the_same_across_auto_resets(grid):
     key = jax.random.key(0)
     adapter, task, life = random_life(grid, key)
-    taken = living.rollout(key, grid.env, task, adapter.act, None, life, 5 * grid.horizon)[1]
+    taken = living.rollout(key, grid.env, task, adapter, None, life, 5 * grid.horizon)[1]
     assert int(taken.truncated.sum()) == 5 * 3
     positions = jnp.argmax(taken.next_observation, axis=-1)
     goal = task.env_params.goal[1] * 3 + task.env_params.goal[0]
@@ -31,7 +31,7 @@ def test_the_task_stays_the_same_across_auto_resets(grid):
 def test_first_marks_the_step_after_an_episode_and_successors_are_true_ones(grid):
     key = jax.random.key(1)
     adapter, task, life = random_life(grid, key)
-    taken = living.rollout(key, grid.env, task, adapter.act, None, life, 3 * grid.horizon)[1]
+    taken = living.rollout(key, grid.env, task, adapter, None, life, 3 * grid.horizon)[1]
     expected = np.zeros(3 * grid.horizon, bool)
     expected[:: grid.horizon] = True
     np.testing.assert_array_equal(taken.percept.first, np.repeat(expected[:, None], 3, axis=1))
@@ -115,7 +115,7 @@ def test_rollouts_carry_no_gradient(grid):
 
     def value(meta):
         life = living.begin(jax.random.key(2), grid.env, learner.adapter, meta, task, 3)
-        taken = living.rollout(jax.random.key(3), grid.env, task, learner.adapter.act, meta, life, 4)[1]
+        taken = living.rollout(jax.random.key(3), grid.env, task, learner.adapter, meta, life, 4)[1]
         return jnp.sum(taken.extras["q"])
 
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(jax.grad(value)(meta)))

@@ -106,14 +106,14 @@ def gradient_steps(
         )
         return fast, None
 
-    def act(key: Key, meta: Start, fast: Learner, memory: None, percept: Percept):
+    def act(noise: PyTree, meta: Start, fast: Learner, memory: None, percept: Percept):
         del meta
-        action, extras = agent.act(key, fast.params, percept, fast.hypers)
+        action, extras = agent.act(noise, fast.params, percept, fast.hypers)
         return action, memory, extras
 
-    def exploit(key: Key, meta: Start, fast: Learner, memory: None, percept: Percept):
+    def exploit(noise: PyTree, meta: Start, fast: Learner, memory: None, percept: Percept):
         del meta
-        action, extras = agent.exploit(key, fast.params, percept, fast.hypers)
+        action, extras = agent.exploit(noise, fast.params, percept, fast.hypers)
         return action, memory, extras
 
     def adapted_part(gradient: Params) -> Params:
@@ -163,4 +163,4 @@ def gradient_steps(
         fast = fast.replace(params=params, slow=slow, optimizer=optimizer, hypers=hypers, replay=buffer)
         return fast, jax.tree.map(lambda leaf: leaf[-1], metrics)
 
-    return Adapter(init, begin, act, exploit, adapt)
+    return Adapter(init, begin, act, exploit, adapt, agent.noise)

@@ -47,13 +47,13 @@ def in_context(network: nn.Module, spec: Spec, actions: ActionDistribution) -> A
         del key, meta, context
         return None, network.initial_memory()
 
-    def act(key: Key, meta: PyTree, fast: None, memory: PyTree, percept: Percept):
+    def act(noise: jax.Array, meta: PyTree, fast: None, memory: PyTree, percept: Percept):
         del fast
         memory, numbers, value = cast(tuple, network.apply(meta, memory, features(percept)))
-        return actions.draw(key, numbers), memory, {"logits": numbers, "value": value}
+        return actions.draw(noise, numbers), memory, {"logits": numbers, "value": value}
 
     def adapt(key: Key, meta: PyTree, fast: None, rollout: Rollout):
         del key, meta, rollout
         return fast, {}
 
-    return Adapter(init, begin, act, act, adapt)
+    return Adapter(init, begin, act, act, adapt, actions.noise)

@@ -57,10 +57,10 @@ def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent
         params = {"policy": network.init(policy_key, features)}
         return params | {"value": value_network.init(value_key, features)} if learned_value else params
 
-    def act(key: Key, params: Params, percept: Percept, hypers: Hypers):
+    def act(noise: jax.Array, params: Params, percept: Percept, hypers: Hypers):
         del hypers
         numbers = numbers_of(params, percept.observation)
-        return actions.draw(key, numbers), {"logits": numbers}
+        return actions.draw(noise, numbers), {"logits": numbers}
 
     def judge(params: Params, slow: Params, rollout: Rollout, discount: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Advantages, which depend on `slow` alone, and the loss of what is expected."""
@@ -94,4 +94,4 @@ def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent
         value = policy.value_weight * value_loss - jnp.mean(surrogate) - policy.inner_entropy * entropy
         return value, {"inner_entropy": entropy, "value_loss": value_loss}
 
-    return Agent(init, act, act, loss, on_policy=True)
+    return Agent(init, act, act, loss, on_policy=True, noise=actions.noise)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxmeta import losses
 from jaxmeta.base import Agent, Experience, Hypers, Key, Params, Percept, Spec
 from jaxmeta.config import AgentConfig
+from jaxmeta.distributions import of_actions
 from jaxmeta.errors import UsageError
 from jaxmeta.networks import QNetwork, QTable, features_of, nothing_seen
 
@@ -39,30 +40,30 @@ def q_learner(spec: Spec, network: nn.Module, config: AgentConfig) -> Agent:
     They start uniform; no value loss depends on them, so that learning within a task leaves them alone, and
     meta-learning may shape them.
     """
-    num_actions = spec.num_actions
+    actions = of_actions(spec)
 
     def action_values(params: Params, observation):
         return network.apply(params["network"], features_of(spec, observation))
 
-    def draw(key: Key, q, logits: jax.Array):
-        return jax.random.categorical(key, logits).astype(spec.action.dtype), {"q": q, "logits": logits}
+    def draw(noise: jax.Array, q, logits: jax.Array):
+        return actions.draw(noise, logits), {"q": q, "logits": logits}
 
     def init(key: Key) -> Params:
         features = features_of(spec, nothing_seen(spec))
-        return {"network": network.init(key, features), "exploration": jnp.zeros(num_actions)}
+        return {"network": network.init(key, features), "exploration": jnp.zeros(actions.size)}
 
-    def exploit(key: Key, params: Params, percept: Percept, hypers: Hypers):
+    def exploit(noise: jax.Array, params: Params, percept: Percept, hypers: Hypers):
         q = action_values(params, percept.observation)
-        return draw(key, q, losses.log_softmax_or_greedy(q, hypers.temperature))
+        return draw(noise, q, losses.log_softmax_or_greedy(q, hypers.temperature))
 
-    def act(key: Key, params: Params, percept: Percept, hypers: Hypers):
+    def act(noise: jax.Array, params: Params, percept: Percept, hypers: Hypers):
         q = action_values(params, percept.observation)
         stickiness = hypers.stickiness * ~percept.first
         exploring = losses.log_sticky_softmax(params["exploration"], percept.previous_action, stickiness)
         # What exploration is credited with goes to its own logits: through the values it drowned all else in noise.
         exploiting = jax.lax.stop_gradient(losses.log_softmax_or_greedy(q, hypers.temperature))
         logits = jnp.logaddexp(jnp.log1p(-hypers.epsilon) + exploiting, jnp.log(hypers.epsilon) + exploring)
-        return draw(key, q, logits)
+        return draw(noise, q, logits)
 
     def loss(params: Params, slow: Params, batch: Experience, hypers: Hypers):
         del hypers
@@ -76,4 +77,4 @@ def q_learner(spec: Spec, network: nn.Module, config: AgentConfig) -> Agent:
         value = jnp.sum(weight * losses.half_squared_or_huber(errors, config.huber))
         return value, {"td_error": jnp.sum(weight * jnp.abs(errors))}
 
-    return Agent(init, act, exploit, loss)
+    return Agent(init, act, exploit, loss, noise=actions.noise)

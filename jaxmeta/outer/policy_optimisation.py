@@ -72,7 +72,7 @@ def policy_optimisation(
     def collect(key: Key, meta: PyTree, env_params: PyTree) -> Lived:
         pose_key, begin_key, rollout_key = jax.random.split(key, 3)
         task = pose(pose_key, env_params)
-        _, rollout = living.rollout(rollout_key, env, task, adapter.act, meta, begin(begin_key, meta, task), steps)
+        _, rollout = living.rollout(rollout_key, env, task, adapter, meta, begin(begin_key, meta, task), steps)
         value = rollout.extras["value"]
         next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
         never = jnp.zeros_like(rollout.terminated)
@@ -91,16 +91,17 @@ def policy_optimisation(
         tasks, _, envs = lives.rollout.reward.shape
         begun = jax.vmap(begin, (0, None, 0))(lives.key, meta, lives.task)
         memory = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun.memory)
-        key, fast = jax.tree.map(lambda leaf: jnp.repeat(leaf, envs, axis=0), (lives.key, begun.fast))
+        fast = jax.tree.map(lambda leaf: jnp.repeat(leaf, envs, axis=0), begun.fast)
+        noise = adapter.noise(jax.random.key(0))  # the distribution is asked for, not a draw from it
         percepts = jax.tree.map(
             lambda leaf: jnp.moveaxis(leaf, 1, 0).reshape(steps, -1, *leaf.shape[3:]), lives.rollout.percept
         )
 
-        def act(key, fast, memory, percept):
-            _, memory, extras = adapter.act(key, meta, fast, memory, percept)  # its draw is not used
+        def act(fast, memory, percept):
+            _, memory, extras = adapter.act(noise, meta, fast, memory, percept)
             return memory, (extras["logits"], extras["value"])
 
-        put_out = jax.lax.scan(lambda memory, percept: jax.vmap(act)(key, fast, memory, percept), memory, percepts)[1]
+        put_out = jax.lax.scan(lambda memory, percept: jax.vmap(act)(fast, memory, percept), memory, percepts)[1]
         return jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(steps, tasks, envs, *leaf.shape[2:]), 0, 1), put_out)
 
     def loss(meta: PyTree, lives: Lived, entropy_weight: jax.typing.ArrayLike):

@@ -29,7 +29,7 @@ def pretraining(env: Environment, adapter: Adapter, pose: Pose, lifetime: Lifeti
             task = pose(pose_key, env_params)
             env_state, percept = living.reset(reset_key, env, env_params, lifetime.envs)
             life = Life(fast=state.carried, memory=None, env_state=env_state, percept=percept)
-            return living.rollout(rollout_key, env, task, adapter.act, state.meta, life, lifetime.steps)[1]
+            return living.rollout(rollout_key, env, task, adapter, state.meta, life, lifetime.steps)[1]
 
         play_key, adapt_key = jax.random.split(key)
         keys = jax.random.split(play_key, jax.tree.leaves(env_params)[0].shape[0])

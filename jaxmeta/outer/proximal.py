@@ -82,7 +82,7 @@ def proximal(
     def score(meta: PyTree, fast: PyTree, query: Rollout) -> tuple[jax.Array, Metrics]:
         """Minus what a policy gains over the one that acted, and how far it has moved."""
         life = Life(fast=fast, memory=None, env_state=None, percept=query.percept)
-        numbers = numbers_along(adapter.exploit, meta, life, query)
+        numbers = numbers_along(adapter, meta, life, query, exploit=True)
         log_prob = jax.vmap(jax.vmap(actions.log_prob))
         log_ratio = log_prob(numbers, query.action) - log_prob(query.extras["logits"], query.action)
         entropy = jnp.mean(jax.vmap(jax.vmap(actions.entropy))(numbers))

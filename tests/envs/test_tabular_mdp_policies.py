@@ -31,7 +31,7 @@ def lived(policy, steps):
     tasks = tabular_mdp(states=STATES, actions=ACTIONS, horizon=HORIZON)
     task = Task(tasks.sample(jax.random.key(0), "test"), None)
     life = living.begin(jax.random.key(1), tasks.env, policy, None, task, 1)
-    life, taken = living.rollout(jax.random.key(2), tasks.env, task, policy.act, None, life, steps)
+    life, taken = living.rollout(jax.random.key(2), tasks.env, task, policy, None, life, steps)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[0], life.memory), jax.tree.map(lambda leaf: leaf[:, 0], taken)
 
 
