@@ -173,8 +173,12 @@ class MemoryConfig:
 
     cell: str = "gru"
     """The cell of `rl2`: `gru` or `lstm`."""
+    reading: str = "product"
+    """How the policy of `rl2` reads the cell: by `product` with what is perceived, or `plain`."""
     memory_width: int = 128
     """Units of the cell, of the controller of `mann`, or of a layer of `snail`."""
+    span: int = 0
+    """Steps that the cell of `rl2` and the controller of `mann` remember at first; 0 stands for a whole trial."""
     slots: int = 32
     """Places of the memory of `mann`."""
     word: int = 32
@@ -188,9 +192,11 @@ class MemoryConfig:
 
     def __post_init__(self):
         require_known("cell", self.cell, ("gru", "lstm"))
+        require_known("reading", self.reading, ("product", "plain"))
         for name in ("memory_width", "slots", "word", "heads", "attention_layers"):
             require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
-        require(self.context >= 0, "context", "be at least 0 (0: a whole trial)", self.context)
+        for name in ("span", "context"):
+            require(getattr(self, name) >= 0, name, "be at least 0 (0: a whole trial)", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)

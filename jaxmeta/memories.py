@@ -1,8 +1,4 @@
-"""Networks with a memory, for learners whose memory does the learning, as Flax modules.
-
-Each maps (memory, features [F] float32) to (memory, numbers [N] float32, value [] float32), for one step of one
-environment, and says by `initial_memory()` what it remembers before anything has happened.
-"""
+"""Networks with a memory, for learners whose memory does the learning, as Flax modules."""
 
 from typing import NamedTuple
 
@@ -10,19 +6,43 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.base import Key, Params
 
-class Recurrent(nn.Module):
-    """A recurrent cell (Duan et al., 2016, RL^2).
+
+class Memory(nn.Module):
+    """Maps (memory, features [F] float32) to (memory, numbers [N] float32, value [] float32).
+
+    That is one step of one environment.
+    """
+
+    def initial_memory(self):
+        """What is remembered before anything has happened."""
+        raise NotImplementedError
+
+    def initial_parameters(self, key: Key, features: jax.Array) -> Params:
+        """Draws parameters for features of this shape."""
+        return self.init(key, self.initial_memory(), features)
+
+
+class Recurrent(Memory):
+    """A recurrent cell (Duan et al., 2016, RL^2), read by products with what is perceived.
+
+    Which of the many things that a cell holds matters now depends on what is seen now. A sum of both, as in a dense
+    layer on top, cannot select; a product can (Jayakumar et al., 2020).
 
     Attributes:
       outputs: N, how many numbers the policy needs.
       cell: `gru` or `lstm`.
-      width: units of the cell.
+      width: units of the cell, and of what is read from it.
+      reading: `product`, a linear function of the cell's output times one of the features; or `plain`, the output.
+      span: steps that the cell remembers at first, see `remembering`; 0 leaves its biases at zero.
     """
 
     outputs: int
     cell: str
     width: int
+    reading: str = "product"
+    span: int = 0
 
     def _cell(self, **options) -> nn.RNNCellBase:
         return {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[self.cell](self.width, **options)
@@ -31,10 +51,17 @@ class Recurrent(nn.Module):
         """The cell's state, leaves [width] float32."""
         return self._cell(parent=None).initialize_carry(jax.random.key(0), (1,))
 
+    def initial_parameters(self, key, features):
+        """Draws parameters; the cell remembers for up to `span` steps."""
+        return remembering(super().initial_parameters(key, features), "cell", self.span)
+
     @nn.compact
     def __call__(self, memory, features):
         """One step of the cell."""
         memory, output = self._cell(name="cell")(memory, features)
+        if self.reading == "product":
+            select = nn.Dense(self.width, bias_init=nn.initializers.ones, name="select")(features)
+            output = select * nn.Dense(self.width, name="read")(output)
         return memory, *_policy_and_value(self.outputs, output)
 
 
@@ -51,7 +78,7 @@ class Slots(NamedTuple):
     """[slots], how much each slot was read or written lately."""
 
 
-class ContentAddressed(nn.Module):
+class ContentAddressed(Memory):
     """An LSTM with an external memory that it reads by content and writes where least was used (Santoro et al., 2016).
 
     A head reads with softmax weights of the cosine similarity between its key and every slot. Before that, its key is
@@ -63,6 +90,7 @@ class ContentAddressed(nn.Module):
       slots: places of the memory, at least as many as heads.
       word: numbers that a place holds.
       heads: reads, and writes, of a step.
+      span: steps that the controller remembers at first, see `remembering`; 0 leaves its biases at zero.
     """
 
     outputs: int
@@ -70,6 +98,7 @@ class ContentAddressed(nn.Module):
     slots: int
     word: int
     heads: int
+    span: int = 0
     usage_decay: float = 0.95
 
     def initial_memory(self):
@@ -81,6 +110,10 @@ class ContentAddressed(nn.Module):
             reads=jax.nn.one_hot(jnp.zeros(self.heads, jnp.int32), self.slots),
             usage=jnp.zeros(self.slots),
         )
+
+    def initial_parameters(self, key, features):
+        """Draws parameters; the controller remembers for up to `span` steps."""
+        return remembering(super().initial_parameters(key, features), "controller", self.span)
 
     @nn.compact
     def __call__(self, memory, features):
@@ -115,7 +148,7 @@ class Past(NamedTuple):
     """[] int32, steps so far."""
 
 
-class Attentive(nn.Module):
+class Attentive(Memory):
     """Causal attention over all steps of a trial, whose keys and values are kept, so that a step costs O(context).
 
     After Mishra et al. (2018, SNAIL), with attention alone, and residual layers as in Vaswani et al. (2017). Steps
@@ -161,6 +194,33 @@ class Attentive(nn.Module):
             stream += nn.Dense(self.width, name=f"out_{layer}")(hidden)
         output = nn.LayerNorm(name="norm")(stream)
         return Past(keys, values, memory.time + 1), *_policy_and_value(self.outputs, output)
+
+
+def remembering(variables: Params, name: str, span: int) -> Params:
+    """Sets a cell's gates so that its units forget, at first, within 2 to `span` steps, spread evenly.
+
+    With biases of zero a gate is half open and a unit forgets within a few steps, so that no gradient says what a long
+    memory would be good for.
+
+    Args:
+      variables: of a network; `name` is its GRU or LSTM cell.
+      name: of the cell.
+      span: in steps; 0 changes nothing.
+
+    Returns:
+      The variables with other biases of the gates.
+
+    Reference: Tallec and Ollivier (2018), chrono initialisation.
+    """
+    if span == 0:
+        return variables
+    cell = dict(variables["params"][name])
+    kept, taken_in = ("hf", "hi") if "hf" in cell else ("iz", None)
+    bias = jnp.log(jnp.linspace(1.0, max(span - 1.0, 1.0), cell[kept]["bias"].size))
+    cell[kept] = {**cell[kept], "bias": bias}
+    if taken_in:  # a GRU takes in what it does not keep
+        cell[taken_in] = {**cell[taken_in], "bias": -bias}
+    return {**variables, "params": {**variables["params"], name: cell}}
 
 
 def _policy_and_value(outputs: int, features: jax.Array) -> tuple[jax.Array, jax.Array]:

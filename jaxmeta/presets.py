@@ -90,8 +90,8 @@ TRIALS: dict[str, dict[str, Any]] = {
         "memory_width": 128,
         "gae_lambda": 0.3,
         "outer_learning_rate": 1e-2,
-        "entropy": 0.05,
-        "entropy_left": 0.05,
+        "entropy": 0.1,
+        "entropy_left": 0.1,
         "meta_steps": 4000,
     },
 }

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +17,7 @@ from jaxmeta.agents import actor_critic, dqn, tabular_q
 from jaxmeta.base import Adapter, Agent, Hypers, MetaLearner, MetaState, Objective, PyTree, Spec, Task, TaskDistribution
 from jaxmeta.config import LifetimeConfig, OuterConfig, ProximalConfig
 from jaxmeta.errors import UsageError, require, require_known
-from jaxmeta.memories import Attentive, ContentAddressed, Recurrent
+from jaxmeta.memories import Attentive, ContentAddressed, Memory, Recurrent
 from jaxmeta.objectives import OUTER_LOSSES, post_adaptation
 from jaxmeta.outer import meta_gradient, policy_optimisation, pretraining, proximal, reptile
 from jaxmeta.outer.descent import Init, Update
@@ -269,7 +268,7 @@ def _reptile(parts: Parts) -> MetaLearner:
     return _trained_by(reptile)(parts)
 
 
-def _in_context(network_of: Callable[[Settings, int], nn.Module]) -> Callable[[Parts], MetaLearner]:
+def _in_context(network_of: Callable[[Settings, int], Memory]) -> Callable[[Parts], MetaLearner]:
     """A policy with a memory, trained on whole lifetimes; `network_of(settings, outputs)` has the memory."""
 
     def build(parts: Parts) -> MetaLearner:
@@ -298,18 +297,25 @@ def _in_context(network_of: Callable[[Settings, int], nn.Module]) -> Callable[[P
     return build
 
 
-def _recurrent(settings: Settings, outputs: int) -> nn.Module:
-    return Recurrent(outputs, settings.memory.cell, settings.memory.memory_width)
+def _steps_of_trial(settings: Settings) -> int:
+    return settings.lifetime.rounds * settings.lifetime.steps
 
 
-def _content_addressed(settings: Settings, outputs: int) -> nn.Module:
+def _recurrent(settings: Settings, outputs: int) -> Memory:
+    memory = settings.memory
+    span = memory.span or _steps_of_trial(settings)
+    return Recurrent(outputs, memory.cell, memory.memory_width, memory.reading, span)
+
+
+def _content_addressed(settings: Settings, outputs: int) -> Memory:
     memory = settings.memory
     require(memory.slots >= memory.heads, "slots", f"be at least heads = {memory.heads}, a read each", memory.slots)
-    return ContentAddressed(outputs, memory.memory_width, memory.slots, memory.word, memory.heads)
+    span = memory.span or _steps_of_trial(settings)
+    return ContentAddressed(outputs, memory.memory_width, memory.slots, memory.word, memory.heads, span)
 
 
-def _attentive(settings: Settings, outputs: int) -> nn.Module:
-    memory, trial = settings.memory, settings.lifetime.rounds * settings.lifetime.steps
+def _attentive(settings: Settings, outputs: int) -> Memory:
+    memory, trial = settings.memory, _steps_of_trial(settings)
     context = memory.context or trial
     require(context >= trial, "context", f"be at least {trial}, the steps of a trial", context)
     divides = memory.memory_width % memory.heads == 0

@@ -66,6 +66,22 @@ def test_what_was_done_and_paid_last_is_perceived(arms):
     np.testing.assert_array_equal(guest.percept.previous_reward[0], np.repeat(taken.reward[-1], 4))
 
 
+def test_the_observation_before_is_shown():
+    """One step from the same memory and percept, after two observations that differ, leads to different memories."""
+    grid = tasks.make("grid_navi:size=3,horizon=4")
+    adapter, _ = learner_of(grid)
+    meta, task = adapter.init(jax.random.key(0)), Task(grid.sample(jax.random.key(1), "train"), None)
+    life = living.begin(jax.random.key(2), grid.env, adapter, meta, task, 1)
+    life, taken = living.rollout(jax.random.key(3), grid.env, task, adapter, meta, life, 3)
+    before, remembered = jax.tree.map(lambda leaf: leaf[0], life.memory)
+    np.testing.assert_array_equal(before, taken.percept.observation[-1, 0])
+    noise, percept = adapter.noise(jax.random.key(4)), jax.tree.map(lambda leaf: leaf[0], life.percept)
+    _, (shown, one), _ = adapter.act(noise, meta, None, (before, remembered), percept)
+    _, (_, other), _ = adapter.act(noise, meta, None, (jnp.roll(before, 1), remembered), percept)
+    np.testing.assert_array_equal(shown, percept.observation)
+    assert not np.allclose(one, other)
+
+
 def expected_return(adapter, meta, task):
     """Of a trial, by enumeration of everything that can be pulled and paid."""
     life = living.begin(jax.random.key(1), bandit(arms=2).env, adapter, meta, task, 1)

@@ -1,5 +1,6 @@
 """Memories against NumPy, step by step and as a whole."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from jaxmeta import recipes, tasks
 from jaxmeta.errors import UsageError
-from jaxmeta.memories import Attentive, ContentAddressed, Recurrent
+from jaxmeta.memories import Attentive, ContentAddressed, Recurrent, remembering
 from tests.conftest import TINY
 from tests.reference import memories as reference
 
@@ -18,7 +19,7 @@ def run(network):
     """Parameters, features, and what the network puts out along them."""
     features = jax.random.normal(jax.random.key(0), (STEPS, FEATURES))
     memory = network.initial_memory()
-    variables = network.init(jax.random.key(1), memory, features[0])
+    variables = network.initial_parameters(jax.random.key(1), features[0])
     variables = jax.tree.map(
         lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), variables
     )
@@ -48,20 +49,35 @@ def test_content_addressed_memory_reads_and_writes_as_in_numpy():
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("reading", ["product", "plain"])
+def test_a_cell_is_read_by_products_with_the_features(reading):
+    network = Recurrent(OUTPUTS, "gru", 6, reading)
+    params, features, _, numbers, values = run(network)
+    memory = network.initial_memory()
+    for now, got_numbers, got_value in zip(features, numbers, values, strict=True):
+        memory, output = nn.GRUCell(6).apply({"params": params["cell"]}, memory, now)
+        read = np.asarray(output)
+        if reading == "product":
+            read = reference.dense(params["select"], now) * reference.dense(params["read"], read)
+        np.testing.assert_allclose(got_numbers, reference.dense(params["head"], read), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(got_value, reference.dense(params["head_value"], read)[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "network",
     [
         Recurrent(OUTPUTS, "gru", 6),
         Recurrent(OUTPUTS, "lstm", 6),
+        Recurrent(OUTPUTS, "gru", 6, "plain"),
         ContentAddressed(OUTPUTS, 6, 5, 4, 2),
         Attentive(OUTPUTS, 8, 2, 2, STEPS),
     ],
-    ids=["gru", "lstm", "mann", "snail"],
+    ids=["gru", "lstm", "plain", "mann", "snail"],
 )
 def test_what_was_perceived_first_is_remembered(network):
     """The derivative of the last output with respect to the first features is there, and finite."""
     features = jax.random.normal(jax.random.key(0), (STEPS, FEATURES))
-    variables = network.init(jax.random.key(1), network.initial_memory(), features[0])
+    variables = network.initial_parameters(jax.random.key(1), features[0])
 
     def last_value(features):
         def step(memory, now):
@@ -83,6 +99,8 @@ def test_what_was_perceived_first_is_remembered(network):
         ("snail", {"memory_width": 9, "heads": 2}, "heads must divide memory_width = 9, got 2"),
         ("rl2", {"minibatches": 3}, "minibatches must divide tasks_per_batch = 4, got 3"),
         ("rl2", {"cell": "rnn"}, "cell must be"),
+        ("rl2", {"reading": "sum"}, "reading must be"),
+        ("rl2", {"span": -1}, "span must be at least 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(recipe, settings, sentence):
@@ -93,3 +111,26 @@ def test_what_does_not_fit_is_refused(recipe, settings, sentence):
 def test_initial_memories_hold_nothing():
     for network in (Recurrent(OUTPUTS, "gru", 6), Attentive(OUTPUTS, 8, 2, 2, STEPS)):
         assert not any(jnp.any(leaf) for leaf in jax.tree.leaves(network.initial_memory()))
+
+
+@pytest.mark.parametrize(
+    "network", [Recurrent(OUTPUTS, "gru", 6, span=100), Recurrent(OUTPUTS, "lstm", 6, span=100)], ids=["gru", "lstm"]
+)
+def test_units_forget_within_their_share_of_the_span(network):
+    """With weights of zero a unit keeps, at every step, the share 1 - 1 / (1 + s) of what it held; s from 1 to 99."""
+    nothing = jnp.zeros(FEATURES)
+    variables = network.initial_parameters(jax.random.key(0), nothing)
+    gates_alone = {"kernel": jnp.zeros_like, "bias": lambda leaf: leaf}
+    variables = jax.tree_util.tree_map_with_path(lambda path, leaf: gates_alone[path[-1].key](leaf), variables)
+    held = jax.tree.map(jnp.ones_like, network.initial_memory())
+    after = network.apply(variables, held, nothing)[0]
+    cell_state = after[0] if network.cell == "lstm" else after
+    spans = np.linspace(1, 99, 6)
+    np.testing.assert_allclose(cell_state, spans / (1 + spans), rtol=1e-5)
+
+
+def test_a_span_of_zero_leaves_parameters_as_they_are():
+    network = Recurrent(OUTPUTS, "gru", 6)
+    variables = network.initial_parameters(jax.random.key(0), jnp.zeros(FEATURES))
+    assert remembering(variables, "cell", 0) is variables
+    assert not np.any(variables["params"]["cell"]["iz"]["bias"])

@@ -35,7 +35,7 @@ class Cell(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """A GRU along time, and linear heads of policy and value."""
+    """A GRU along time, read by products with the features, and linear heads of policy and value."""
 
     num_actions: int
     width: int
@@ -45,6 +45,7 @@ class ActorCritic(nn.Module):
         """Maps hidden [B, width], features [T, B, F] and clear [T, B] to hidden, logits [T, B, A] and values [T, B]."""
         along_time = nn.scan(Cell, variable_broadcast="params", split_rngs={"params": False})
         hidden, seen = along_time(self.width)(hidden, (features, clear))
+        seen = nn.Dense(self.width, bias_init=nn.initializers.ones)(features) * nn.Dense(self.width)(seen)
         logits = nn.Dense(self.num_actions, kernel_init=nn.initializers.orthogonal(0.01))(seen)
         return hidden, logits, nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))(seen)[..., 0]
 
@@ -70,8 +71,8 @@ def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
     optimizer = optax.chain(optax.clip_by_global_norm(s["max_gradient_norm"]), optax.adam(s["outer_learning_rate"]))
     step_envs, reset_envs = jax.vmap(env.step), jax.vmap(env.reset)
 
-    def features_of(observation, action, reward, first):
-        parts = (observation, jax.nn.one_hot(action, num_actions), reward, first)
+    def features_of(before, action, reward, first, observation):
+        parts = (before, jax.nn.one_hot(action, num_actions), reward, first, observation)
         return jnp.concatenate([part.reshape(num_envs, -1).astype(jnp.float32) for part in parts], axis=-1)
 
     def begin(key):
@@ -80,17 +81,17 @@ def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
         env_params = sample_tasks(task_key, distribution, "train", num_envs)
         observation, env_state = reset_envs(jax.random.split(reset_key, num_envs), env_params)
         nothing, yes = jnp.zeros(num_envs), jnp.ones(num_envs, bool)
-        features = features_of(observation, nothing.astype(jnp.int32), nothing, yes)
-        return env_params, (env_state, features, yes, jnp.zeros((num_envs, s["memory_width"])))
+        features = features_of(jnp.zeros_like(observation), nothing.astype(jnp.int32), nothing, yes, observation)
+        return env_params, (env_state, observation, features, yes, jnp.zeros((num_envs, s["memory_width"])))
 
     def init(key):
         init_key, begin_key = jax.random.split(key)
-        _, (_, features, clear, hidden) = begin(begin_key)
+        _, (_, _, features, clear, hidden) = begin(begin_key)
         params = network.init(init_key, hidden, features[None], clear[None])
         return TrainState.create(apply_fn=network.apply, params=params, tx=optimizer)
 
     def env_step(state, env_params, carry, key):
-        env_state, features, clear, hidden = carry
+        env_state, before, features, clear, hidden = carry
         act_key, step_key = jax.random.split(key)
         hidden, logits, value = state.apply_fn(state.params, hidden, features[None], clear[None])
         action = jax.random.categorical(act_key, logits[0])
@@ -100,8 +101,8 @@ def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
         )
         reward = reward.astype(jnp.float32)
         taken = Transition(features, clear, action, log_prob, value[0], reward)
-        features = features_of(observation, action, reward, terminated | truncated)
-        return (env_state, features, jnp.zeros_like(clear), hidden), taken
+        features = features_of(before, action, reward, terminated | truncated, observation)
+        return (env_state, observation, features, jnp.zeros_like(clear), hidden), taken
 
     def advantages(taken, last_value):
         def backwards(carry, now):
@@ -147,7 +148,7 @@ def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
             hidden, (act_key, learn_key) = lived[-1], jax.random.split(key)
             steps = jax.random.split(act_key, window)
             lived, taken = jax.lax.scan(lambda lived, key: env_step(state, env_params, lived, key), lived, steps)
-            _, features, clear, memory = lived
+            _, _, features, clear, memory = lived
             last_value = state.apply_fn(state.params, memory, features[None], clear[None])[2][0]
             advantage = advantages(taken, last_value)
             epochs = jax.random.split(learn_key, s["epochs"])

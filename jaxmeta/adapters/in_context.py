@@ -1,28 +1,28 @@
 """Learning in context: nothing but the memory changes within a lifetime, so the memory is the learning algorithm.
 
 The network is shown all that a learner perceives (observation, previous action, previous reward, first-step flag) and
-its memory lasts from episode to episode; a lifetime's first step clears it.
+the observation before, so that what it sees of a reward is the whole transition that led to it. Its memory lasts from
+episode to episode; a lifetime's first step clears it.
 
 References: Duan et al. (2016), RL^2; Wang et al. (2016), learning to reinforcement learn.
 """
 
 from typing import cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxmeta.base import Adapter, Key, Percept, PyTree, Rollout, Spec
 from jaxmeta.distributions import ActionDistribution
+from jaxmeta.memories import Memory
 from jaxmeta.networks import features_of, nothing_seen
 
 
-def in_context(network: nn.Module, spec: Spec, actions: ActionDistribution) -> Adapter:
+def in_context(network: Memory, spec: Spec, actions: ActionDistribution) -> Adapter:
     """Builds the adapter.
 
     Args:
-      network: maps (memory, features [F] float32) to (memory, numbers of `actions` [N], value []), and has a method
-        `initial_memory()`.
+      network: puts out the numbers of `actions`.
       spec: shapes of observations and actions.
       actions: how numbers become actions.
 
@@ -31,25 +31,31 @@ def in_context(network: nn.Module, spec: Spec, actions: ActionDistribution) -> A
       and `value`.
     """
 
-    def features(percept: Percept) -> jax.Array:
+    def features(before: jax.Array, percept: Percept) -> jax.Array:
         action = percept.previous_action
         if spec.num_actions is not None:
             action = jax.nn.one_hot(action, spec.num_actions)
-        parts = [features_of(spec, percept.observation), action, percept.previous_reward, percept.first]
+        parts = [before, action, percept.previous_reward, percept.first, features_of(spec, percept.observation)]
         return jnp.concatenate([jnp.ravel(part).astype(jnp.float32) for part in parts])
+
+    def nothing_before() -> jax.Array:
+        return jnp.zeros_like(features_of(spec, nothing_seen(spec)))
 
     def init(key: Key) -> PyTree:
         no_action = jnp.zeros(spec.action.shape, spec.action.dtype)
         nothing = Percept(nothing_seen(spec), no_action, jnp.zeros(()), jnp.zeros((), bool))
-        return network.init(key, network.initial_memory(), features(nothing))
+        return network.initial_parameters(key, features(nothing_before(), nothing))
 
     def begin(key: Key, meta: PyTree, context: PyTree):
         del key, meta, context
-        return None, network.initial_memory()
+        return None, (nothing_before(), network.initial_memory())
 
     def act(noise: jax.Array, meta: PyTree, fast: None, memory: PyTree, percept: Percept):
         del fast
-        memory, numbers, value = cast(tuple, network.apply(meta, memory, features(percept)))
+        before, remembered = memory
+        shown = features(before, percept)
+        remembered, numbers, value = cast(tuple, network.apply(meta, remembered, shown))
+        memory = (features_of(spec, percept.observation), remembered)
         return actions.draw(noise, numbers), memory, {"logits": numbers, "value": value}
 
     def adapt(key: Key, meta: PyTree, fast: None, rollout: Rollout):
