@@ -94,12 +94,12 @@ PROBLEMS = {
         limit=Limit(False, "knows the best arm, which pays 5/6 on average", lambda: 100 * 5 / 6),
         trials=100_000,
         settings={
-            "tasks_per_batch": 256,
-            "discount": 0.99,
+            "discount": 0.995,
+            "gae_lambda": 0.97,
             "outer_learning_rate": 1e-2,
             "entropy": 0.03,
-            "entropy_left": 0.05,
-            "meta_steps": 3000,
+            "entropy_left": 0.0,
+            "meta_steps": 1200,
         },
         published=published(DUAN, random=49.9, gittins=78.3, thompson=74.7, ucb1=78.0, epsilon_greedy=75.4, rl2=78.7)
         | published(MISHRA, snail=79.1),
