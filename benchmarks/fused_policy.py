@@ -27,10 +27,10 @@ SETTINGS = {
     "tasks_per_batch": 20,
     "max_inner_norm": 0.0,
     "scored_rounds": "every",
-    "tasks_per_group": 2,
+    "tasks_per_group": 1,
 }
 """Those of Finn, Abbeel and Levine (2017) for 2-D navigation, 20 trajectories before and after a step in each of 20
-tasks; of the engine two at a time, since their activations then stay in a CPU's cache."""
+tasks; adapted one at a time, since a task's activations then stay in a CPU's cache."""
 
 SAME_WORK = {
     "agent": "actor_critic",
