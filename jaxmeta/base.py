@@ -193,6 +193,12 @@ class Adapt(Protocol):
     def __call__(self, key: Key, meta: PyTree, fast: PyTree, rollout: Rollout) -> tuple[PyTree, Metrics]: ...
 
 
+class Along(Protocol):
+    """What `act` reports in one environment along percepts [T, ...], from a memory at their start: leaves [T, ...]."""
+
+    def __call__(self, meta: PyTree, fast: PyTree, memory: PyTree, percepts: Percept, /) -> dict[str, jax.Array]: ...
+
+
 class Adapter(NamedTuple):
     """Lives one lifetime in one task.
 
@@ -208,6 +214,8 @@ class Adapter(NamedTuple):
     adapt: Adapt
     noise: Noise = key_itself
     """Of `act` and `exploit`."""
+    along: Along | None = None
+    """For learners whose memory does the learning, how it is run anew to be trained."""
 
 
 class Life(struct.PyTreeNode):

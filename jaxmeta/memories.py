@@ -1,5 +1,7 @@
 """Networks with a memory, for learners whose memory does the learning, as Flax modules."""
 
+import functools
+import operator
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -8,16 +10,27 @@ import jax.numpy as jnp
 
 from jaxmeta.base import Key, Params
 
+CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
+
 
 class Memory(nn.Module):
-    """Maps (memory, features [F] float32) to (memory, numbers [N] float32, value [] float32).
-
-    That is one step of one environment.
-    """
+    """A network with a memory, for one environment."""
 
     def initial_memory(self):
         """What is remembered before anything has happened."""
         raise NotImplementedError
+
+    def along(self, memory, features: jax.Array):
+        """Maps features [T, F] float32 of T steps to the memory after them, numbers [T, N] and values [T], float32.
+
+        What does not depend on the steps before is computed for all of them at once, which is how a network is trained.
+        """
+        raise NotImplementedError
+
+    def __call__(self, memory, features: jax.Array):
+        """Maps features [F] of one step to the memory after it, numbers [N] and a value []: how a network acts."""
+        memory, numbers, values = self.along(memory, features[None])
+        return memory, numbers[0], values[0]
 
     def initial_parameters(self, key: Key, features: jax.Array) -> Params:
         """Draws parameters for features of this shape."""
@@ -44,21 +57,18 @@ class Recurrent(Memory):
     reading: str = "product"
     span: int = 0
 
-    def _cell(self, **options) -> nn.RNNCellBase:
-        return {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[self.cell](self.width, **options)
-
     def initial_memory(self):
         """The cell's state, leaves [width] float32."""
-        return self._cell(parent=None).initialize_carry(jax.random.key(0), (1,))
+        return CELLS[self.cell](self.width, parent=None).initialize_carry(jax.random.key(0), (1,))
 
     def initial_parameters(self, key, features):
         """Draws parameters; the cell remembers for up to `span` steps."""
-        return remembering(super().initial_parameters(key, features), "cell", self.span)
+        return remembering(super().initial_parameters(key, features), ("cell",), self.span)
 
     @nn.compact
-    def __call__(self, memory, features):
-        """One step of the cell."""
-        memory, output = self._cell(name="cell")(memory, features)
+    def along(self, memory, features):
+        """The cell, step by step, and what is read from it."""
+        memory, output = _over_time(CELLS[self.cell])(self.width, name="cell")(memory, features)
         if self.reading == "product":
             select = nn.Dense(self.width, bias_init=nn.initializers.ones, name="select")(features)
             output = select * nn.Dense(self.width, name="read")(output)
@@ -113,11 +123,28 @@ class ContentAddressed(Memory):
 
     def initial_parameters(self, key, features):
         """Draws parameters; the controller remembers for up to `span` steps."""
-        return remembering(super().initial_parameters(key, features), "controller", self.span)
+        return remembering(super().initial_parameters(key, features), ("cell", "controller"), self.span)
+
+    @nn.compact
+    def along(self, memory, features):
+        """The memory, step by step, and what is read from it."""
+        cell = _over_time(AddressingCell)(self.width, self.slots, self.word, self.heads, self.usage_decay, name="cell")
+        memory, output = cell(memory, features)
+        return memory, *_policy_and_value(self.outputs, output)
+
+
+class AddressingCell(nn.Module):
+    """A step of `ContentAddressed`, whose attributes it shares."""
+
+    width: int
+    slots: int
+    word: int
+    heads: int
+    usage_decay: float
 
     @nn.compact
     def __call__(self, memory, features):
-        """One step: the controller, a write, a read."""
+        """One step: the controller, a write, a read; maps features [F] to the memory and [width + heads * word]."""
         read_before = (memory.reads @ memory.contents).ravel()
         controller, output = nn.OptimizedLSTMCell(self.width, name="controller")(
             memory.controller, jnp.concatenate([features, read_before])
@@ -133,8 +160,7 @@ class ContentAddressed(Memory):
 
         reads = jax.nn.softmax(strengths[:, None] * _cosine(keys, contents))
         usage = self.usage_decay * memory.usage + jnp.sum(reads + writes, axis=0)
-        after = Slots(controller, contents, reads, usage)
-        return after, *_policy_and_value(self.outputs, jnp.concatenate([output, (reads @ contents).ravel()]))
+        return Slots(controller, contents, reads, usage), jnp.concatenate([output, (reads @ contents).ravel()])
 
 
 class Past(NamedTuple):
@@ -174,37 +200,39 @@ class Attentive(Memory):
         return Past(kept, kept, jnp.zeros((), jnp.int32))
 
     @nn.compact
-    def __call__(self, memory, features):
-        """Keeps this step, and attends to all so far."""
-        place = nn.Embed(self.context, self.width, name="place")(jnp.minimum(memory.time, self.context - 1))
+    def along(self, memory, features):
+        """Keeps these steps, each of which attends to all up to it."""
+        steps = len(features)
+        time = memory.time + jnp.arange(steps)
+        place = nn.Embed(self.context, self.width, name="place")(jnp.minimum(time, self.context - 1))
         stream = nn.Dense(self.width, name="embedding")(features) + place
-        seen = jnp.arange(self.context) <= memory.time
+        seen = jnp.arange(self.context) <= time[:, None]
         keys, values = memory.keys, memory.values
         for layer in range(self.layers):
             normal = nn.LayerNorm(name=f"norm_{layer}")(stream)
-            query, key, value = jnp.split(nn.Dense(3 * self.width, name=f"attention_{layer}")(normal), 3)
-            keys, values = keys.at[layer, memory.time].set(key), values.at[layer, memory.time].set(value)
+            query, key, value = jnp.split(nn.Dense(3 * self.width, name=f"attention_{layer}")(normal), 3, axis=-1)
+            keys, values = keys.at[layer, time].set(key), values.at[layer, time].set(value)
             by_head = (-1, self.heads, self.width // self.heads)
-            fit = jnp.einsum("hd,chd->hc", query.reshape(by_head[1:]), keys[layer].reshape(by_head))
+            fit = jnp.einsum("thd,chd->htc", query.reshape(by_head), keys[layer].reshape(by_head))
             weight = jax.nn.softmax(jnp.where(seen, fit / jnp.sqrt(by_head[2]), -jnp.inf))
-            attended = jnp.einsum("hc,chd->hd", weight, values[layer].reshape(by_head)).ravel()
+            attended = jnp.einsum("htc,chd->thd", weight, values[layer].reshape(by_head)).reshape(steps, self.width)
             stream += nn.Dense(self.width, name=f"mix_{layer}")(attended)
             normal = nn.LayerNorm(name=f"second_norm_{layer}")(stream)
             hidden = nn.relu(nn.Dense(2 * self.width, name=f"hidden_{layer}")(normal))
             stream += nn.Dense(self.width, name=f"out_{layer}")(hidden)
         output = nn.LayerNorm(name="norm")(stream)
-        return Past(keys, values, memory.time + 1), *_policy_and_value(self.outputs, output)
+        return Past(keys, values, memory.time + steps), *_policy_and_value(self.outputs, output)
 
 
-def remembering(variables: Params, name: str, span: int) -> Params:
+def remembering(variables: Params, path: tuple[str, ...], span: int) -> Params:
     """Sets a cell's gates so that its units forget, at first, within 2 to `span` steps, spread evenly.
 
     With biases of zero a gate is half open and a unit forgets within a few steps, so that no gradient says what a long
     memory would be good for.
 
     Args:
-      variables: of a network; `name` is its GRU or LSTM cell.
-      name: of the cell.
+      variables: of a network.
+      path: of its GRU or LSTM cell among the parameters.
       span: in steps; 0 changes nothing.
 
     Returns:
@@ -214,20 +242,26 @@ def remembering(variables: Params, name: str, span: int) -> Params:
     """
     if span == 0:
         return variables
-    cell = dict(variables["params"][name])
+    variables = jax.tree.map(lambda leaf: leaf, variables)  # a copy of the nested dictionaries
+    cell = functools.reduce(operator.getitem, path, variables["params"])
     kept, taken_in = ("hf", "hi") if "hf" in cell else ("iz", None)
     bias = jnp.log(jnp.linspace(1.0, max(span - 1.0, 1.0), cell[kept]["bias"].size))
-    cell[kept] = {**cell[kept], "bias": bias}
+    cell[kept]["bias"] = bias
     if taken_in:  # a GRU takes in what it does not keep
-        cell[taken_in] = {**cell[taken_in], "bias": -bias}
-    return {**variables, "params": {**variables["params"], name: cell}}
+        cell[taken_in]["bias"] = -bias
+    return variables
+
+
+def _over_time(cell: type[nn.Module]):
+    """A cell that maps (memory, features [T, F]) to the memory and outputs [T, ...]."""
+    return nn.scan(cell, variable_broadcast="params", split_rngs={"params": False})
 
 
 def _policy_and_value(outputs: int, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The last layers: numbers near zero at first, and a value."""
+    """The last layers, [T, D] to numbers [T, N], near zero at first, and values [T]."""
     numbers = nn.Dense(outputs, kernel_init=nn.initializers.orthogonal(0.01), name="head")(features)
     value = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0), name="head_value")(features)
-    return numbers, value[0]
+    return numbers, value[:, 0]
 
 
 def _cosine(keys: jax.Array, contents: jax.Array) -> jax.Array:

@@ -44,7 +44,7 @@ def test_attention_with_kept_keys_is_causal_attention_over_the_whole_trial():
 def test_content_addressed_memory_reads_and_writes_as_in_numpy():
     network = ContentAddressed(OUTPUTS, width=6, slots=5, word=4, heads=2)
     params, features, memory, numbers, values = run(network)
-    expected = reference.content_addressed(params, features, 6, 5, 4, 2, network.usage_decay)
+    expected = reference.content_addressed(params["cell"] | params, features, 6, 5, 4, 2, network.usage_decay)
     for ours, theirs in zip((numbers, values, memory.contents), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
@@ -63,7 +63,7 @@ def test_a_cell_is_read_by_products_with_the_features(reading):
         np.testing.assert_allclose(got_value, reference.dense(params["head_value"], read)[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
+NETWORKS = pytest.mark.parametrize(
     "network",
     [
         Recurrent(OUTPUTS, "gru", 6),
@@ -74,6 +74,27 @@ def test_a_cell_is_read_by_products_with_the_features(reading):
     ],
     ids=["gru", "lstm", "plain", "mann", "snail"],
 )
+
+
+@NETWORKS
+def test_steps_at_once_are_the_steps_one_by_one(network):
+    """From the start, and from a memory of the first three steps."""
+    params, features, memory, numbers, values = run(network)
+
+    def along(memory, features):
+        return network.apply({"params": params}, memory, features, method="along")
+
+    for got in (
+        along(network.initial_memory(), features),
+        along(along(network.initial_memory(), features[:3])[0], features[3:]),
+    ):
+        steps = len(got[1])
+        np.testing.assert_allclose(got[1], numbers[-steps:], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(got[2], values[-steps:], rtol=1e-4, atol=1e-5)
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), got[0], memory)
+
+
+@NETWORKS
 def test_what_was_perceived_first_is_remembered(network):
     """The derivative of the last output with respect to the first features is there, and finite."""
     features = jax.random.normal(jax.random.key(0), (STEPS, FEATURES))
@@ -132,5 +153,5 @@ def test_units_forget_within_their_share_of_the_span(network):
 def test_a_span_of_zero_leaves_parameters_as_they_are():
     network = Recurrent(OUTPUTS, "gru", 6)
     variables = network.initial_parameters(jax.random.key(0), jnp.zeros(FEATURES))
-    assert remembering(variables, "cell", 0) is variables
+    assert remembering(variables, ("cell",), 0) is variables
     assert not np.any(variables["params"]["cell"]["iz"]["bias"])

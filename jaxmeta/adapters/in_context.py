@@ -58,8 +58,16 @@ def in_context(network: Memory, spec: Spec, actions: ActionDistribution) -> Adap
         memory = (features_of(spec, percept.observation), remembered)
         return actions.draw(noise, numbers), memory, {"logits": numbers, "value": value}
 
+    def along(meta: PyTree, fast: None, memory: PyTree, percepts: Percept):
+        del fast
+        before, remembered = memory
+        seen = jax.vmap(lambda observation: features_of(spec, observation))(percepts.observation)
+        shown = jax.vmap(features)(jnp.concatenate([before[None], seen[:-1]]), percepts)
+        _, numbers, values = cast(tuple, network.apply(meta, remembered, shown, method="along"))
+        return {"logits": numbers, "value": values}
+
     def adapt(key: Key, meta: PyTree, fast: None, rollout: Rollout):
         del key, meta, rollout
         return fast, {}
 
-    return Adapter(init, begin, act, act, adapt, actions.noise)
+    return Adapter(init, begin, act, act, adapt, actions.noise, along)

@@ -54,7 +54,7 @@ def policy_optimisation(
 
     Args:
       env: the environment.
-      adapter: `act` must report the numbers of `actions` as `logits`, and `value`; `fast` must not change.
+      adapter: has `along`; `act` must report the numbers of `actions` as `logits`, and `value`; `fast` must not change.
       actions: how numbers become actions.
       pose: what of a task the learner may see.
       optimizer: of every minibatch.
@@ -64,7 +64,8 @@ def policy_optimisation(
       discount: of a lifetime's rewards.
       entropy: weight of the policy's entropy, by meta-step.
     """
-    steps = lifetime.rounds * lifetime.steps
+    steps, along = lifetime.rounds * lifetime.steps, adapter.along
+    assert along is not None, "the adapter must say how its memory is run along percepts"
 
     def begin(key: Key, meta: PyTree, task: Task):
         return living.begin(key, env, adapter, meta, task, lifetime.envs)
@@ -92,17 +93,12 @@ def policy_optimisation(
         begun = jax.vmap(begin, (0, None, 0))(lives.key, meta, lives.task)
         memory = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun.memory)
         fast = jax.tree.map(lambda leaf: jnp.repeat(leaf, envs, axis=0), begun.fast)
-        noise = adapter.noise(jax.random.key(0))  # the distribution is asked for, not a draw from it
         percepts = jax.tree.map(
-            lambda leaf: jnp.moveaxis(leaf, 1, 0).reshape(steps, -1, *leaf.shape[3:]), lives.rollout.percept
+            lambda leaf: jnp.moveaxis(leaf, 1, 2).reshape(-1, steps, *leaf.shape[3:]), lives.rollout.percept
         )
-
-        def act(fast, memory, percept):
-            _, memory, extras = adapter.act(noise, meta, fast, memory, percept)
-            return memory, (extras["logits"], extras["value"])
-
-        put_out = jax.lax.scan(lambda memory, percept: jax.vmap(act)(fast, memory, percept), memory, percepts)[1]
-        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(steps, tasks, envs, *leaf.shape[2:]), 0, 1), put_out)
+        reported = jax.vmap(along, (None, 0, 0, 0))(meta, fast, memory, percepts)
+        reported = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(tasks, envs, *leaf.shape[1:]), 1, 2), reported)
+        return reported["logits"], reported["value"]
 
     def loss(meta: PyTree, lives: Lived, entropy_weight: jax.typing.ArrayLike):
         numbers, value = rerun(meta, lives)
