@@ -110,8 +110,8 @@ class Initialise(Protocol):
 
 
 Noise = Callable[[Key], PyTree]
-"""`noise(key)`: all that one action leaves to chance. That of a whole rollout is drawn at once, which takes less time
-than drawing it step by step; so what acts is given the noise instead of a key."""
+"""`noise(key)`: all that one action leaves to chance. That of a whole rollout is drawn at once, which mostly takes less
+time than drawing it step by step; so what acts is given the noise instead of a key."""
 
 
 def key_itself(key: Key) -> PyTree:

@@ -301,17 +301,19 @@ def _steps_of_trial(settings: Settings) -> int:
     return settings.lifetime.rounds * settings.lifetime.steps
 
 
+def _span(settings: Settings) -> int:
+    return settings.memory.span or _steps_of_trial(settings)
+
+
 def _recurrent(settings: Settings, outputs: int) -> Memory:
     memory = settings.memory
-    span = memory.span or _steps_of_trial(settings)
-    return Recurrent(outputs, memory.cell, memory.memory_width, memory.reading, span)
+    return Recurrent(outputs, memory.cell, memory.memory_width, memory.reading, _span(settings))
 
 
 def _content_addressed(settings: Settings, outputs: int) -> Memory:
     memory = settings.memory
     require(memory.slots >= memory.heads, "slots", f"be at least heads = {memory.heads}, a read each", memory.slots)
-    span = memory.span or _steps_of_trial(settings)
-    return ContentAddressed(outputs, memory.memory_width, memory.slots, memory.word, memory.heads, span)
+    return ContentAddressed(outputs, memory.memory_width, memory.slots, memory.word, memory.heads, _span(settings))
 
 
 def _attentive(settings: Settings, outputs: int) -> Memory:

@@ -31,11 +31,14 @@ def in_context(network: Memory, spec: Spec, actions: ActionDistribution) -> Adap
       and `value`.
     """
 
+    def seen(percept: Percept) -> jax.Array:
+        return features_of(spec, percept.observation)
+
     def features(before: jax.Array, percept: Percept) -> jax.Array:
         action = percept.previous_action
         if spec.num_actions is not None:
             action = jax.nn.one_hot(action, spec.num_actions)
-        parts = [before, action, percept.previous_reward, percept.first, features_of(spec, percept.observation)]
+        parts = [before, action, percept.previous_reward, percept.first, seen(percept)]
         return jnp.concatenate([jnp.ravel(part).astype(jnp.float32) for part in parts])
 
     def nothing_before() -> jax.Array:
@@ -53,16 +56,14 @@ def in_context(network: Memory, spec: Spec, actions: ActionDistribution) -> Adap
     def act(noise: jax.Array, meta: PyTree, fast: None, memory: PyTree, percept: Percept):
         del fast
         before, remembered = memory
-        shown = features(before, percept)
-        remembered, numbers, value = cast(tuple, network.apply(meta, remembered, shown))
-        memory = (features_of(spec, percept.observation), remembered)
-        return actions.draw(noise, numbers), memory, {"logits": numbers, "value": value}
+        remembered, numbers, value = cast(tuple, network.apply(meta, remembered, features(before, percept)))
+        return actions.draw(noise, numbers), (seen(percept), remembered), {"logits": numbers, "value": value}
 
     def along(meta: PyTree, fast: None, memory: PyTree, percepts: Percept):
         del fast
         before, remembered = memory
-        seen = jax.vmap(lambda observation: features_of(spec, observation))(percepts.observation)
-        shown = jax.vmap(features)(jnp.concatenate([before[None], seen[:-1]]), percepts)
+        befores = jnp.concatenate([before[None], jax.vmap(seen)(percepts)[:-1]])
+        shown = jax.vmap(features)(befores, percepts)
         _, numbers, values = cast(tuple, network.apply(meta, remembered, shown, method="along"))
         return {"logits": numbers, "value": values}
 
