@@ -19,7 +19,6 @@ from throughput import machine
 
 import jaxmeta
 from jaxmeta import measurement, statistics
-from jaxmeta.base import sample_tasks
 from jaxmeta.runs import write_json, write_text
 
 TASKS = "point_navigation"
@@ -56,10 +55,8 @@ def measured(variant: str, seed: int, meta_steps: int, runs: Path) -> list[list[
         **settings,
     )
     tasks = jaxmeta.make_tasks(TASKS)
-    task_key, life_key = jax.random.split(jax.random.key(MEASURE_SEED))
-    env_params = sample_tasks(task_key, tasks, "validation", NUM_TASKS)
-    measure = jax.jit(lambda key, meta: measurement.measure(key, learner, meta, tasks, env_params).returns)
-    returns = np.asarray(measure(life_key, learner.meta(state))).tolist()
+    key = jax.random.key(MEASURE_SEED)
+    returns = measurement.returns_by_round(key, learner, learner.meta(state), tasks, NUM_TASKS, "validation").tolist()
     write_json(kept, returns)
     return returns
 

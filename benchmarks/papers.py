@@ -30,7 +30,7 @@ from throughput import machine
 import jaxmeta
 from jaxmeta import measurement
 from jaxmeta.adapters import pose_openly, random_policy
-from jaxmeta.base import MetaLearner, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.base import MetaLearner, PyTree, TaskDistribution
 from jaxmeta.plots import BLUE, GREY, INK, ORANGE, STYLE
 from jaxmeta.runs import RunDirectory, read_json, write_json, write_text
 from jaxmeta.settings import parse_settings
@@ -50,10 +50,7 @@ def measured(
     key = jax.random.key(TEST_SEED)
     least, largest_error = (problem.trials, problem.standard_error) if trials is None else (trials, math.inf)
     if problem.by_step:
-        task_key, life_key = jax.random.split(key)
-        env_params = sample_tasks(task_key, tasks, "test", least)
-        run = jax.jit(lambda key, meta, env_params: measurement.measure(key, learner, meta, tasks, env_params).returns)
-        return np.asarray(run(life_key, meta, env_params), np.float64)
+        return measurement.returns_by_round(key, learner, meta, tasks, least)
     totals = np.empty(0)
     batches = measurement.trials(key, learner, meta, tasks, min(BATCH, least))
     while len(totals) < least or standard_error(totals) > largest_error:

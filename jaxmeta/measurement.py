@@ -67,6 +67,19 @@ def measure_task(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistri
     return Measured(jnp.concatenate([before[None], after]), jnp.sum(rewards))
 
 
+def returns_by_round(
+    key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, num_tasks: int, split: str = "test"
+) -> np.ndarray:
+    """Returns of an episode in fresh tasks before adaptation and after each round, [tasks, rounds + 1] float64.
+
+    The same key gives the same tasks to every learner.
+    """
+    task_key, life_key = jax.random.split(key)
+    env_params = sample_tasks(task_key, tasks, split, num_tasks)
+    run = jax.jit(lambda key, meta, env_params: measure(key, learner, meta, tasks, env_params).returns)
+    return np.asarray(run(life_key, meta, env_params), np.float64)
+
+
 def trials(
     key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, batch: int, split: str = "test"
 ) -> Iterator[np.ndarray]:

@@ -48,14 +48,14 @@ class Recurrent(Memory):
       cell: `gru` or `lstm`.
       width: units of the cell, and of what is read from it.
       reading: `product`, a linear function of the cell's output times one of the features; or `plain`, the output.
-      span: steps that the cell remembers at first, see `remembering`; 0 leaves its biases at zero.
+      span: steps that the cell remembers at first, see `remembering`.
     """
 
     outputs: int
     cell: str
     width: int
     reading: str = "product"
-    span: int = 0
+    span: int = 2
 
     def initial_memory(self):
         """The cell's state, leaves [width] float32."""
@@ -100,7 +100,7 @@ class ContentAddressed(Memory):
       slots: places of the memory, at least as many as heads.
       word: numbers that a place holds.
       heads: reads, and writes, of a step.
-      span: steps that the controller remembers at first, see `remembering`; 0 leaves its biases at zero.
+      span: steps that the controller remembers at first, see `remembering`.
     """
 
     outputs: int
@@ -108,7 +108,7 @@ class ContentAddressed(Memory):
     slots: int
     word: int
     heads: int
-    span: int = 0
+    span: int = 2
     usage_decay: float = 0.95
 
     def initial_memory(self):
@@ -233,15 +233,13 @@ def remembering(variables: Params, path: tuple[str, ...], span: int) -> Params:
     Args:
       variables: of a network.
       path: of its GRU or LSTM cell among the parameters.
-      span: in steps; 0 changes nothing.
+      span: in steps; at 2 or fewer every gate is half open, as with biases of zero.
 
     Returns:
       The variables with other biases of the gates.
 
     Reference: Tallec and Ollivier (2018), chrono initialisation.
     """
-    if span == 0:
-        return variables
     variables = jax.tree.map(lambda leaf: leaf, variables)  # a copy of the nested dictionaries
     cell = functools.reduce(operator.getitem, path, variables["params"])
     kept, taken_in = ("hf", "hi") if "hf" in cell else ("iz", None)

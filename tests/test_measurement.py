@@ -8,7 +8,7 @@ import pytest
 
 from jaxmeta import recipes
 from jaxmeta.base import sample_tasks
-from jaxmeta.measurement import measure, trial_of_task, trials
+from jaxmeta.measurement import measure, returns_by_round, trial_of_task, trials
 from jaxmeta.tasks import make
 from tests.conftest import TINY
 
@@ -24,6 +24,18 @@ def test_a_trial_is_what_it_is_without_fresh_episodes(grid, recipe, settings):
     alone = jax.jit(jax.vmap(lambda key, env_params: trial_of_task(key, learner, meta, grid, env_params)))
     keys = jax.random.split(jax.random.key(2), 6)
     np.testing.assert_allclose(alone(keys, env_params), measured, rtol=1e-5)
+
+
+def test_returns_by_round_are_of_tasks_of_their_split_that_come_again_with_their_key():
+    grid = make("grid_navi:goals=split")
+    learner = recipes.make_recipe("maml", grid, **TINY)
+    meta = learner.init(jax.random.key(0)).meta
+    returns = [
+        returns_by_round(jax.random.key(1), learner, meta, grid, 6, split) for split in ("test", "test", "train")
+    ]
+    assert returns[0].shape == (6, TINY["rounds"] + 1)
+    np.testing.assert_array_equal(returns[0], returns[1])
+    assert np.any(returns[0] != returns[2])
 
 
 def test_a_trial_earns_what_its_steps_are_worth():

@@ -1,5 +1,6 @@
 """Memories against NumPy, step by step and as a whole."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pytest
 
 from jaxmeta import recipes, tasks
 from jaxmeta.errors import UsageError
-from jaxmeta.memories import Attentive, ContentAddressed, Recurrent, remembering
+from jaxmeta.memories import Attentive, ContentAddressed, Recurrent
 from tests.conftest import TINY
 from tests.reference import memories as reference
 
@@ -150,8 +151,9 @@ def test_units_forget_within_their_share_of_the_span(network):
     np.testing.assert_allclose(cell_state, spans / (1 + spans), rtol=1e-5)
 
 
-def test_a_span_of_zero_leaves_parameters_as_they_are():
-    network = Recurrent(OUTPUTS, "gru", 6)
-    variables = network.initial_parameters(jax.random.key(0), jnp.zeros(FEATURES))
-    assert remembering(variables, ("cell",), 0) is variables
-    assert not np.any(variables["params"]["cell"]["iz"]["bias"])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_shortest_span_leaves_parameters_as_they_are(cell):
+    network = Recurrent(OUTPUTS, cell, 6, span=2)
+    nothing = jnp.zeros(FEATURES)
+    plain = network.init(jax.random.key(0), network.initial_memory(), nothing)
+    chex.assert_trees_all_equal(network.initial_parameters(jax.random.key(0), nothing), plain)
