@@ -128,7 +128,7 @@ PROBLEMS = {
     "point_navigation": Problem(
         title="2-D navigation, after inner steps",
         tasks="point_navigation",
-        learners=("maml", "fomaml", "reptile"),
+        learners=("maml", "meta_sgd", "fomaml", "reptile"),
         limit=Limit(
             False,
             f"knows the goal, mean over {KNOWN_TASKS:,} of them",

@@ -51,7 +51,7 @@ class AgentConfig:
 class PolicyConfig:
     """What a policy's actions are judged by."""
 
-    estimator: str = "dice"
+    estimator: str = "naive"
     """The surrogate that `actor_critic` descends on, which decides what a meta-gradient sees of how parameters changed
     the data: `naive`, `dice` or `lvc`."""
     baseline: str = "linear"

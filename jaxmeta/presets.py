@@ -66,6 +66,7 @@ POLICY_SETTINGS: dict[str, dict[str, Any]] = {
         "tasks_per_batch": 20,
         "tasks_per_group": 2,
         "outer_learning_rate": 2e-3,
+        "learning_rate_left": 0.0,
         "meta_steps": 400,
     },
 }
