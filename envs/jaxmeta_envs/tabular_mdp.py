@@ -3,6 +3,9 @@
 Transitions and mean rewards are the task: P(. | s, a) ~ Dirichlet(1, ..., 1), means ~ N(1, 1), rewards ~ N(mean, 1).
 Episodes start in state 0 and last `horizon` steps. A trial is several episodes in one process.
 
+A `varied` family holds easy and hard processes: the rewards' standard deviation is drawn from 0.1 to 3, the Dirichlet's
+concentration from 0.03, where nearly every action leads to one state, to 3, both evenly in their logarithm.
+
 Tasks are drawn from a continuum, where no two draws are the same: all splits draw from the whole of it, independently,
 and hence share no task.
 """
@@ -21,6 +24,8 @@ from jaxmeta_envs.splits import only_train_seen
 from jaxmeta_envs.tabular_mdp_policies import tabular_mdp_policies
 
 SPLITS = ("train", "validation", "test")
+NOISE, CONCENTRATION = (0.1, 3.0), (0.03, 3.0)
+"""From which a varied family draws."""
 
 
 @struct.dataclass
@@ -43,6 +48,8 @@ class EnvParams(environment.EnvParams):
     """[states, actions, states] float32, probability of the next state."""
     rewards: jax.Array = struct.field(default_factory=lambda: jnp.ones((2, 2), jnp.float32))
     """[states, actions] float32, mean reward."""
+    noise: Any = 1.0
+    """[] float32, standard deviation of a reward."""
 
 
 class TabularMDP(environment.Environment[EnvState, EnvParams]):
@@ -68,7 +75,8 @@ class TabularMDP(environment.Environment[EnvState, EnvParams]):
     ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[Any, Any]]:
         """Draws a reward and the next state."""
         reward_key, node_key = jax.random.split(key)
-        reward = params.rewards[state.node, action] + jax.random.normal(reward_key, (), jnp.float32)
+        noise = params.noise * jax.random.normal(reward_key, (), jnp.float32)
+        reward = params.rewards[state.node, action] + noise
         # The first state whose cumulative probability is above a uniform draw.
         below = jnp.cumsum(params.transitions[state.node, action]) <= jax.random.uniform(node_key, (), jnp.float32)
         node = jnp.minimum(jnp.sum(below, dtype=jnp.int32), self.states - 1)
@@ -108,6 +116,11 @@ class TabularMDP(environment.Environment[EnvState, EnvParams]):
         return spaces.Dict({"time": time, "node": spaces.Discrete(self.states)})
 
 
+def _evenly_in_log(key: Key, ends: tuple[float, float]) -> jax.Array:
+    low, high = jnp.log(jnp.array(ends, jnp.float32))
+    return jnp.exp(jax.random.uniform(key, (), jnp.float32, low, high))
+
+
 environment_of = functools.cache(TabularMDP)
 """The environment of a size: one instance each, since gymnax compiles anew for every instance."""
 
@@ -126,7 +139,9 @@ def best_return(params: EnvParams) -> jax.Array:
     return jax.lax.fori_loop(0, params.max_steps_in_episode, backup, values)[0]
 
 
-def tabular_mdp(states: int = 10, actions: int = 5, horizon: int = 10, episodes: int = 10) -> TaskDistribution:
+def tabular_mdp(
+    states: int = 10, actions: int = 5, horizon: int = 10, episodes: int = 10, varied: bool = False
+) -> TaskDistribution:
     """Random Markov decision processes; transitions and mean rewards are the task (Duan et al. 2016).
 
     Args:
@@ -134,6 +149,9 @@ def tabular_mdp(states: int = 10, actions: int = 5, horizon: int = 10, episodes:
       actions: number of actions, at least 2.
       horizon: steps of an episode, at least 1.
       episodes: episodes of a trial, at least 1.
+      varied: draw noise and concentration anew for every task. Its description is then three numbers: the logarithm
+        of the noise, how evenly states follow each other, from 0 to 1, and how much mean rewards differ. The family's
+        policies take both for 1 as ever.
 
     Raises:
       UsageError: an option out of range.
@@ -149,14 +167,22 @@ def tabular_mdp(states: int = 10, actions: int = 5, horizon: int = 10, episodes:
     def sample(key: Key, split: str) -> EnvParams:
         require_known("split", split, SPLITS)
         transition_key, reward_key = jax.random.split(key)
-        concentration = jnp.ones(states, jnp.float32)
+        noise, concentration = jnp.ones((), jnp.float32), jnp.ones((), jnp.float32)
+        if varied:
+            transition_key, reward_key, noise_key, concentration_key = jax.random.split(key, 4)
+            noise, concentration = _evenly_in_log(noise_key, NOISE), _evenly_in_log(concentration_key, CONCENTRATION)
+        weights = jnp.broadcast_to(concentration, (states,))
         return EnvParams(
             max_steps_in_episode=jnp.array(horizon, jnp.int32),
-            transitions=jax.random.dirichlet(transition_key, concentration, (states, actions), jnp.float32),
+            transitions=jax.random.dirichlet(transition_key, weights, (states, actions), jnp.float32),
             rewards=1 + jax.random.normal(reward_key, (states, actions), jnp.float32),
+            noise=noise,
         )
 
     def describe(params: EnvParams) -> jax.Array:
+        if varied:
+            evenness = jnp.mean(jnp.sum(jax.scipy.special.entr(params.transitions), axis=-1)) / jnp.log(states)
+            return jnp.stack([jnp.log(params.noise), evenness, jnp.std(params.rewards)])
         return jnp.concatenate([params.transitions.ravel(), params.rewards.ravel()])
 
     return TaskDistribution(

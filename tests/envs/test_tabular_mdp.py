@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import digamma
 
 from jaxmeta.base import sample_tasks
 from jaxmeta.errors import UsageError
@@ -37,6 +38,31 @@ def test_tasks_follow_the_prior():
     # An entry of a flat Dirichlet over n states has the mean 1/n and the variance (n - 1) / (n^2 (n + 1)).
     np.testing.assert_allclose(params.transitions.var(), 9 / (100 * 11), rtol=0.03)
     np.testing.assert_allclose((params.rewards.mean(), params.rewards.std()), (1.0, 1.0), atol=0.02)
+
+
+def test_a_varied_family_varies_noise_and_concentration():
+    tasks = tabular_mdp(varied=True)
+    params = jax.jit(lambda key: sample_tasks(key, tasks, "test", 2000))(jax.random.key(0))
+    low, high = np.log((0.1, 3.0))
+    drawn = np.log(params.noise)
+    assert low <= drawn.min() < drawn.max() <= high
+    np.testing.assert_allclose((drawn.mean(), drawn.std()), ((low + high) / 2, (high - low) / np.sqrt(12)), atol=0.07)
+    described = np.asarray(jax.vmap(tasks.describe)(params))
+    np.testing.assert_allclose(described[:, 0], drawn, rtol=1e-5)
+    # The expected entropy of a Dirichlet of n times c is digamma(n c + 1) - digamma(c + 1).
+    ends = [(digamma(10 * c + 1) - digamma(c + 1)) / np.log(10) for c in (0.03, 3.0)]
+    np.testing.assert_allclose((described[:, 1].min(), described[:, 1].max()), ends, atol=0.1)
+    np.testing.assert_allclose(described[:, 2], np.asarray(params.rewards).std(axis=(1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(params.transitions.sum(axis=-1), 1.0, rtol=1e-4)
+
+
+def test_rewards_are_as_noisy_as_the_task_says():
+    tasks = tabular_mdp(states=3, actions=2, varied=True)
+    params = tasks.sample(jax.random.key(0), "train").replace(noise=jnp.float32(0.25))
+    _, state = tasks.env.reset(jax.random.key(1), params)
+    step = jax.jit(jax.vmap(lambda key: tasks.env.step(key, state, jnp.array(1), params)[2]))
+    rewards = step(jax.random.split(jax.random.key(2), DRAWS))
+    np.testing.assert_allclose((rewards.mean(), rewards.std()), (params.rewards[0, 1], 0.25), atol=0.01)
 
 
 def by_enumeration(params, horizon):
