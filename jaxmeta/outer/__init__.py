@@ -4,5 +4,6 @@ from jaxmeta.outer.descent import meta_gradient, reptile
 from jaxmeta.outer.policy_optimisation import policy_optimisation
 from jaxmeta.outer.pretraining import pretraining
 from jaxmeta.outer.proximal import proximal
+from jaxmeta.outer.stretches import by_stretches
 
-__all__ = ["meta_gradient", "policy_optimisation", "pretraining", "proximal", "reptile"]
+__all__ = ["by_stretches", "meta_gradient", "policy_optimisation", "pretraining", "proximal", "reptile"]

@@ -92,11 +92,11 @@ def _descend(
             return direction_key, task, objective.collect(direction_key, state.meta, task, None)
 
         def per_task(key, task, collected):
-            return direction(key, state.meta, task, collected)
+            return direction(key, state.meta, task, collected), None
 
         keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
         prepared = jax.vmap(prepare)(keys, env_params)
-        gradient, metrics = mean_over_tasks(per_task, tasks_per_group)(*prepared)
+        (gradient, metrics), _ = mean_over_tasks(per_task, tasks_per_group)(*prepared)
         changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.meta)
         meta = optax.apply_updates(state.meta, changes)
         metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(gradient)}

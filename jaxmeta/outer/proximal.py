@@ -106,7 +106,7 @@ def proximal(
         return direction, {"loss": value, **metrics}
 
     def gradient(meta: PyTree, lives: Lived) -> tuple[PyTree, Metrics]:
-        return mean_over_tasks(lambda lived: one_gradient(meta, lived), outer.tasks_per_group)(lives)
+        return mean_over_tasks(lambda lived: (one_gradient(meta, lived), None), outer.tasks_per_group)(lives)[0]
 
     descend = over_epochs(gradient, optimizer, config)
 
