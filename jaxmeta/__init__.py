@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
     from jaxmeta.checkpoints import CheckpointError, state_digest
     from jaxmeta.evaluation import compare, evaluate
+    from jaxmeta.exports import export_rule
     from jaxmeta.jobs import restore
     from jaxmeta.plots import plot_adaptation, plot_training
     from jaxmeta.recipes import make_recipe
@@ -27,6 +28,7 @@ __all__ = [
     "UsageError",
     "compare",
     "evaluate",
+    "export_rule",
     "make_recipe",
     "make_tasks",
     "plot_adaptation",
@@ -43,6 +45,7 @@ _HOMES = {
     "TaskDistribution": ("jaxmeta.base", "TaskDistribution"),
     "compare": ("jaxmeta.evaluation", "compare"),
     "evaluate": ("jaxmeta.evaluation", "evaluate"),
+    "export_rule": ("jaxmeta.exports", "export_rule"),
     "make_recipe": ("jaxmeta.recipes", "make_recipe"),
     "make_tasks": ("jaxmeta.tasks", "make"),
     "plot_adaptation": ("jaxmeta.plots", "plot_adaptation"),

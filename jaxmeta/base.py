@@ -86,6 +86,8 @@ class Hypers(struct.PyTreeNode):
     """Of the softmax policy over action values, in the values' units; 0 is the greedy policy."""
     target_step_size: jax.Array
     """Share of the way that the slow target parameters move at each update, in [0, 1]."""
+    mixing: jax.Array
+    """Weight of targets of many steps beside those of one, in [0, 1], where both are mixed."""
 
 
 class Spec(NamedTuple):

@@ -21,6 +21,8 @@ from jaxmeta.recipes import make_recipe
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Tried together, with everything else that is tried."""
 TUNING_TASKS = 32
+MOST_GRADIENT_STEPS = 3000
+"""Of a whole lifetime: what is tried at every round of a long one ends sooner."""
 PRETRAINING = {
     "tasks_per_batch": 32,
     "envs": 16,
@@ -51,7 +53,9 @@ def grid_of(settings: Mapping[str, Any]) -> Grid:
     if settings["agent"] == "actor_critic":
         return Grid((1,), (1.0,), (0.0,), (1, 3, 10, 30, 100))
     temperatures = (0.0, settings["temperature"]) if settings["temperature"] else (0.0,)
-    return Grid((1, 0), (1.0, 0.3), temperatures, (10, 30, 100, 300, 1000))
+    most = MOST_GRADIENT_STEPS // settings["rounds"]
+    ladder = tuple(steps for steps in (10, 30, 100, 300, 1000) if steps <= max(most, 10))
+    return Grid((1, 0), (1.0, 0.3), temperatures, ladder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +260,8 @@ def _adaptation_settings(settings: dict[str, Any]) -> dict[str, Any]:
         "temperature": 0.0,
         "target_step_size": 0.1,
         "estimator": "lvc",
+        "mixed_targets": False,
+        "structure": False,
     }
 
 

@@ -37,6 +37,8 @@ class AgentConfig:
     """Value and advantage heads (Wang et al., 2016)."""
     double: bool = True
     """The newest parameters choose the action whose slow value is bootstrapped (van Hasselt et al., 2016)."""
+    structure: bool = False
+    """Hidden layers of `dqn` of which only a share takes part, which `hyper_policy` sets once for a lifetime."""
     huber: float = 0.0
     """Error beyond which the loss grows linearly; 0 is the squared loss."""
 
@@ -85,7 +87,7 @@ class InnerConfig:
     inner_steps: int = 1
     """Gradient steps after each round."""
     inner_optimizer: str = "sgd"
-    """`sgd`, or `adam` where nothing differentiates through the adaptation."""
+    """`sgd`, or `adam` or `rmsprop` where nothing differentiates through the adaptation."""
     max_inner_norm: float = 0.0
     """Inner gradients are scaled down to this global norm; 0 leaves them as they are."""
     batch_size: int = 0
@@ -94,12 +96,17 @@ class InnerConfig:
     """Rounds that the replay ring buffer holds."""
     n_step: int = 0
     """Rewards summed before a value is bootstrapped; 0 sums to the end of the episode or the round (Monte Carlo)."""
+    mixed_targets: bool = False
+    """Mix targets of one step with those of `n_step`, by the hyper-parameter `mixing`."""
     remat: bool = False
-    """Recompute each inner step in the backward pass instead of storing it: less memory, more time."""
+    """Recompute each inner step, and each round of a long lifetime, in the backward pass instead of storing it: less
+    memory, more time."""
+    nested_remat: bool = False
+    """Recompute at two levels: memory grows with the square root of the number of steps, at one more pass."""
 
     def __post_init__(self):
         require(self.inner_steps >= 1, "inner_steps", "be at least 1", self.inner_steps)
-        require_known("inner_optimizer", self.inner_optimizer, ("sgd", "adam"))
+        require_known("inner_optimizer", self.inner_optimizer, ("sgd", "adam", "rmsprop"))
         require_finite("max_inner_norm", self.max_inner_norm)
         require(self.max_inner_norm >= 0, "max_inner_norm", "be at least 0 (0: no limit)", self.max_inner_norm)
         require(self.batch_size >= 0, "batch_size", "be at least 0 (0: the whole buffer)", self.batch_size)
@@ -122,7 +129,8 @@ class OuterConfig:
     tasks_per_group: int = 0
     """Tasks that are vmapped together, group after group; 0 puts the whole batch into one group."""
     outer_loss: str = "policy_gradient"
-    """What adapted parameters are scored by: `policy_gradient`, `td` or `monte_carlo`."""
+    """What adapted parameters are scored by: `policy_gradient`, `td`, `monte_carlo`, or, where no gradient is asked of
+    it, `return`."""
     scored_rounds: str = "every"
     """After which rounds parameters are scored: `every`, `last`, or `before_and_every`, before the first one too."""
     query_envs: int = 16
@@ -150,7 +158,7 @@ class OuterConfig:
             f"be 0 or divide tasks_per_batch = {self.tasks_per_batch}",
             group,
         )
-        require_known("outer_loss", self.outer_loss, ("policy_gradient", "td", "monte_carlo"))
+        require_known("outer_loss", self.outer_loss, ("policy_gradient", "td", "monte_carlo", "return"))
         require_known("outer_update", self.outer_update, ("descent", "proximal"))
         require_known("scored_rounds", self.scored_rounds, ("every", "last", "before_and_every"))
         for name in ("outer_discount", "entropy", "outer_learning_rate", "learning_rate_left", "max_gradient_norm"):
@@ -165,6 +173,63 @@ class OuterConfig:
     def scores_before(self) -> bool:
         """Whether parameters are scored before the first round too."""
         return self.scored_rounds == "before_and_every"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimationConfig:
+    """How the gradient of a lifetime in the meta-parameters is estimated; see `outer.estimators`."""
+
+    outer_gradient: str = "backpropagation"
+    """`backpropagation`, `es` (antithetic evolution strategies) or `pes` (persistent ones)."""
+    stretch: int = 0
+    """Rounds of a lifetime that a meta-step lives; 0 stands for all of them. Fewer are truncated."""
+    population: int = 16
+    """Perturbed lives of each task under `es` and `pes`, in antithetic pairs."""
+    perturbation: float = 0.1
+    """Standard deviation of the perturbation of meta-parameters under `es` and `pes`."""
+
+    def __post_init__(self):
+        require_known("outer_gradient", self.outer_gradient, ("backpropagation", "es", "pes"))
+        require(self.stretch >= 0, "stretch", "be at least 0 (0: a whole lifetime)", self.stretch)
+        paired = self.population >= 2 and self.population % 2 == 0
+        require(paired, "population", "be even and at least 2, for antithetic pairs", self.population)
+        require_finite("perturbation", self.perturbation)
+        require(self.perturbation > 0, "perturbation", "be above 0", self.perturbation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleConfig:
+    """The network of a learned update rule."""
+
+    rule: str = "structured"
+    """What sets how parameters move: `structured`, per layer; `recurrent`, per parameter; or `attention`, per unit."""
+    rule_base: str = "adam"
+    """What the rule is before it has learned: `adam`, `rmsprop` or `sgd`."""
+    rule_width: int = 8
+    """Units of the `recurrent` rule's cell, numbers of a token of the `attention` rule."""
+    rule_cell: str = "gru"
+    """The cell of the `recurrent` rule: `gru` or `lstm`."""
+
+    def __post_init__(self):
+        require_known("rule", self.rule, ("structured", "recurrent", "attention"))
+        require_known("rule_base", self.rule_base, ("adam", "rmsprop", "sgd"))
+        require(self.rule_width >= 1, "rule_width", "be at least 1", self.rule_width)
+        require_known("rule_cell", self.rule_cell, ("gru", "lstm"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GovernorConfig:
+    """A policy that sets Q-learning's hyper-parameters."""
+
+    form: str = "online"
+    """What it sees: `online`, how learning goes; `schedule`, how much of the lifetime has passed; `static`, a
+    description of the task, which is privileged; or `constant`, nothing."""
+    policy_width: int = 16
+    """Units of its hidden layer."""
+
+    def __post_init__(self):
+        require_known("form", self.form, ("online", "schedule", "static", "constant"))
+        require(self.policy_width >= 1, "policy_width", "be at least 1", self.policy_width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,11 +297,12 @@ class HyperConfig:
     stickiness: float = 0.0
     temperature: float = 0.5
     target_step_size: float = 1.0
+    mixing: float = 0.5
 
     def __post_init__(self):
         for name, value in vars(self).items():
             require_finite(name, value)
             require(value >= 0, name, "be at least 0", value)
         require(self.stickiness < 1, "stickiness", "be below 1", self.stickiness)
-        for name in ("discount", "epsilon", "epsilon_decay", "target_step_size"):
+        for name in ("discount", "epsilon", "epsilon_decay", "target_step_size", "mixing"):
             require(getattr(self, name) <= 1, name, "be at most 1", getattr(self, name))

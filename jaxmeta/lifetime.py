@@ -18,6 +18,7 @@ from jaxmeta.base import (
     Rollout,
     Task,
 )
+from jaxmeta.scans import Scan
 
 
 class Round(NamedTuple):
@@ -146,6 +147,7 @@ def live(
     observe: Observe,
     unrolled: bool = False,
     first: tuple[Life, Rollout] | None = None,
+    scan: Scan = jax.lax.scan,
 ) -> tuple[Life, PyTree]:
     """Lives `lifetime.rounds` rounds: act for `lifetime.steps` steps, adapt, report.
 
@@ -161,6 +163,7 @@ def live(
       unrolled: write the rounds one after the other instead of as a loop. That is faster to differentiate, for nothing
         is stacked and a replay buffer knows how full it is; the program grows with the number of rounds.
       first: where rounds are unrolled, what `first_rollout` returned, if that is known already.
+      scan: how rounds follow one another where they are not unrolled, see `scans`.
 
     Returns:
       The life after the last round, and what `observe` returned, stacked: leaves [rounds, ...].
@@ -175,7 +178,7 @@ def live(
 
     keys = jax.random.split(key, lifetime.rounds)
     if not unrolled:
-        return jax.lax.scan(one_round, life, keys)
+        return scan(one_round, life, keys)
     reports = []
     for index in range(lifetime.rounds):
         life, report = one_round(life, keys[index], None if index else first)

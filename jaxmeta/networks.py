@@ -33,15 +33,38 @@ class QNetwork(nn.Module):
     dueling: bool = False
 
     @nn.compact
-    def __call__(self, features):
-        """Maps features [D] float32 to action values [A] float32."""
+    def __call__(self, features, structure=None):
+        """Maps features [D] float32 to action values [A] float32.
+
+        Where a `structure` is given, [layers] float32, only so much of each hidden layer takes part, see `taking_part`.
+        """
         for layer, width in enumerate(self.hidden):
             features = nn.relu(nn.Dense(width, name=f"torso_{layer}")(features))
+            if structure is not None:
+                features *= taking_part(structure[layer], width)
         advantage = nn.Dense(self.num_actions, name="head")(features)
         if not self.dueling:
             return advantage
         value = nn.Dense(1, name="head_value")(features)
         return value + advantage - jnp.mean(advantage)
+
+
+WHOLE = 12.0
+"""The structure of a layer all of whose units take part."""
+
+
+def taking_part(edge: jax.Array, width: int) -> jax.Array:
+    """How far each unit of a layer takes part, from 0 to 1, [width] float32, falling softly from the first to the last.
+
+    Args:
+      edge: [] float32; at 0 half of the units take part, at `WHOLE` all, at its negative none.
+      width: units.
+
+    >>> (100 * taking_part(jnp.array(0.0), 4)).round().tolist()
+    [100.0, 88.0, 12.0, 0.0]
+    """
+    place = (jnp.arange(width) + 0.5) / width
+    return jax.nn.sigmoid(edge + 8.0 * (1.0 - 2.0 * place))
 
 
 class QTable(nn.Module):
@@ -104,3 +127,22 @@ def _tanh_layers(features, hidden):
     for layer, width in enumerate(hidden):
         features = nn.tanh(nn.Dense(width, name=f"torso_{layer}")(features))
     return features
+
+
+class Setter(nn.Module):
+    """Numbers that are zero at first: what a policy over hyper-parameters adds to them.
+
+    Attributes:
+      outputs: N.
+      width: units of the one tanh layer, which what sees nothing does not need.
+    """
+
+    outputs: int
+    width: int
+
+    @nn.compact
+    def __call__(self, seen):
+        """Maps what is seen, [D] float32, to numbers [N] float32."""
+        if seen.size:
+            seen = nn.tanh(nn.Dense(self.width, name="torso_0")(seen))
+        return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros, name="head")(seen)

@@ -27,6 +27,7 @@ from jaxmeta.base import (
 )
 from jaxmeta.config import OuterConfig
 from jaxmeta.distributions import ActionDistribution
+from jaxmeta.scans import Scan
 
 OuterLoss = Callable[[PyTree, Life, Rollout], tuple[jax.Array, Metrics]]
 """`outer_loss(meta, life, query rollout)` is a scalar to minimise, differentiable in `meta` and in `life.fast`."""
@@ -87,10 +88,18 @@ def regression(agent: Agent, n_step: int) -> OuterLoss:
     return outer_loss
 
 
+def negative_return(meta: PyTree, life: Life, query: Rollout) -> tuple[jax.Array, Metrics]:
+    """Minus the mean return of a query episode, from which no gradient comes: for evolution strategies."""
+    del meta, life
+    done = query.terminated | query.truncated
+    return -jnp.mean(jax.vmap(losses.first_episode_return, 1)(query.reward, done)), {}
+
+
 OUTER_LOSSES: dict[str, Callable[[Adapter, Agent, ActionDistribution, OuterConfig], OuterLoss]] = {
     "policy_gradient": lambda adapter, agent, actions, config: policy_gradient(adapter, actions, config),
     "td": lambda adapter, agent, actions, config: regression(agent, 1),
     "monte_carlo": lambda adapter, agent, actions, config: regression(agent, 0),
+    "return": lambda adapter, agent, actions, config: negative_return,
 }
 
 
@@ -109,6 +118,7 @@ def post_adaptation(
     outer_loss: OuterLoss,
     config: OuterConfig,
     steps: int,
+    scan: Scan = jax.lax.scan,
 ) -> Objective:
     """Scores the parameters that rounds of a lifetime arrive at, on fresh episodes.
 
@@ -131,6 +141,7 @@ def post_adaptation(
       outer_loss: the score of adapted parameters on a query rollout.
       config: how many lives and query environments, and which rounds are scored.
       steps: length of a query rollout.
+      scan: how the rounds of a long lifetime follow one another, see `scans`.
 
     Returns:
       An `Objective`. It returns the first of the task's lives; its metrics hold `return`, the mean return of a query
@@ -172,7 +183,7 @@ def post_adaptation(
 
         value = outer_loss(meta, life, before)[0] / (lifetime.rounds + 1) if config.scores_before else 0.0
         life, (scores, explored, metrics) = living.live(
-            live_key, env, adapter, meta, task, life, lifetime, score_round, unrolled, first
+            live_key, env, adapter, meta, task, life, lifetime, score_round, unrolled, first, scan
         )
         return value + scores @ weights, explored, metrics, life
 

@@ -97,3 +97,65 @@ TRIALS: dict[str, dict[str, Any]] = {
     },
 }
 """By task family, what differs from that."""
+
+ON_LONG_LIVES: dict[str, Any] = {
+    "outer_gradient": "es",
+    "outer_loss": "return",
+    "lives_per_task": 1,
+    "learning_rate_left": 0.0,
+}
+"""What suits learners over long lifetimes."""
+
+RULES: dict[str, dict[str, Any]] = {
+    "grid_navi": {
+        "hidden": (32, 32),
+        "envs": 2,
+        "rounds": 100,
+        "replay_rounds": 100,
+        "inner_steps": 1,
+        "batch_size": 32,
+        "learning_rate": 1e-2,
+        "max_inner_norm": 0.0,
+        "n_step": 1,
+        "temperature": 0.0,
+        "discount": 0.9,
+        "epsilon": 1.0,
+        "epsilon_decay": 0.97,
+        "target_step_size": 0.1,
+        "lives_per_task": 1,
+        "tasks_per_batch": 14,
+        "population": 16,
+        "perturbation": 0.25,
+        "query_envs": 2,
+        "outer_learning_rate": 0.06,
+        "meta_steps": 150,
+    },
+}
+"""By task family, for learned update rules."""
+
+GOVERNORS: dict[str, dict[str, Any]] = {
+    "tabular_mdp": {
+        "agent": "tabular_q",
+        "envs": 1,
+        "steps": 50,
+        "rounds": 20,
+        "replay_rounds": 8,
+        "inner_optimizer": "adam",
+        "inner_steps": 8,
+        "n_step": 5,
+        "mixed_targets": True,
+        "learning_rate": 0.3,
+        "discount": 0.3,
+        "epsilon": 0.6,
+        "mixing": 0.1,
+        "target_step_size": 0.5,
+        "temperature": 0.0,
+        "tasks_per_batch": 48,
+        "population": 8,
+        "perturbation": 0.15,
+        "query_envs": 4,
+        "outer_learning_rate": 0.06,
+        "meta_steps": 60,
+    },
+}
+"""By task family, for policies over hyper-parameters."""

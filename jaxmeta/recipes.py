@@ -2,44 +2,38 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxmeta import contracts, distributions, plugins, presets
-from jaxmeta.adapters import gradient_steps, in_context, in_head
-from jaxmeta.agents import actor_critic, dqn, tabular_q
-from jaxmeta.base import Adapter, Agent, Hypers, MetaLearner, MetaState, Objective, PyTree, Spec, Task, TaskDistribution
-from jaxmeta.config import LifetimeConfig, OuterConfig, ProximalConfig
-from jaxmeta.errors import UsageError, require, require_known
+from jaxmeta.adapters import gradient_steps, hyper_policy, in_context, in_head
+from jaxmeta.base import Key, MetaLearner, MetaState, PyTree, Task, TaskDistribution
+from jaxmeta.composition import (
+    Parts,
+    compose,
+    learner_by_gradient,
+    learner_of,
+    make_parts,
+    no_context,
+    outer_optimizer,
+    require_minibatches,
+    spec_of,
+)
+from jaxmeta.config import LifetimeConfig
+from jaxmeta.errors import require, require_known
+from jaxmeta.learned_rules import Attentive as AttentiveRule
+from jaxmeta.learned_rules import Network, Structured, learned_rule
+from jaxmeta.learned_rules import Recurrent as RecurrentRule
 from jaxmeta.memories import Attentive, ContentAddressed, Memory, Recurrent
-from jaxmeta.objectives import OUTER_LOSSES, post_adaptation
-from jaxmeta.outer import meta_gradient, policy_optimisation, pretraining, proximal, reptile
-from jaxmeta.outer.descent import Init, Update
+from jaxmeta.outer import meta_gradient, policy_optimisation, pretraining, reptile
 from jaxmeta.settings import Settings
+from jaxmeta.update_rules import BY_HAND, UpdateRule, learned_step_sizes
 
 ENTRY_POINTS = "jaxmeta.recipes"
-AGENTS: dict[str, Callable[[Spec, Settings], Agent]] = {
-    "dqn": lambda spec, settings: dqn(spec, settings.agent),
-    "tabular_q": lambda spec, settings: tabular_q(spec, settings.agent),
-    "actor_critic": lambda spec, settings: actor_critic(spec, settings.agent, settings.policy),
-}
-
-
-class Parts(NamedTuple):
-    """What every recipe is composed of."""
-
-    tasks: TaskDistribution
-    spec: Spec
-    settings: Settings
-    agent: Agent
-    hypers: Hypers
-    optimizer: optax.GradientTransformation
 
 
 class Recipe(NamedTuple):
@@ -115,143 +109,6 @@ def resolve_settings(name: str, tasks: TaskDistribution, **settings: Any) -> dic
     return resolved
 
 
-def make_parts(tasks: TaskDistribution, settings: Mapping[str, Any]) -> Parts:
-    """Builds what recipes share, from complete settings."""
-    grouped = Settings.from_flat(settings)
-    spec = spec_of(tasks)
-    hypers = Hypers(**{name: jnp.asarray(value, jnp.float32) for name, value in asdict(grouped.hypers).items()})
-    agent = AGENTS[grouped.agent.agent](spec, grouped)
-    return Parts(tasks, spec, grouped, agent, hypers, outer_optimizer(grouped.outer))
-
-
-def outer_optimizer(outer: OuterConfig, steps_per_meta_step: int = 1) -> optax.GradientTransformation:
-    """Adam behind a limit on the gradient's norm, as the settings say."""
-    rate = outer.outer_learning_rate
-    if outer.learning_rate_left < 1:
-        steps = outer.meta_steps * steps_per_meta_step
-        rate = optax.linear_schedule(rate, rate * outer.learning_rate_left, steps)
-    return optax.chain(optax.clip_by_global_norm(outer.max_gradient_norm), optax.adam(rate))
-
-
-def spec_of(tasks: TaskDistribution) -> Spec:
-    """Reads shapes and dtypes off one task of a distribution by tracing; the range of continuous actions off two."""
-    sizes = []
-
-    def look(key):
-        env_params = tasks.sample(key, "train")
-        observations, actions = tasks.env.observation_space(env_params), tasks.env.action_space(env_params)
-        sizes.extend([getattr(observations, "n", None), getattr(actions, "n", None)])
-        return tasks.env.reset(key, env_params)[0], actions.sample(key)
-
-    observation, action = jax.eval_shape(look, jax.random.key(0))
-    num_observations, num_actions = sizes
-    action_range = None if num_actions is not None else _range_of_actions(tasks, action.shape)
-    return Spec(observation, action, num_observations, num_actions, action_range)
-
-
-def _range_of_actions(tasks: TaskDistribution, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
-    def bounds(key):
-        space = tasks.env.action_space(tasks.sample(key, "train"))
-        return jnp.broadcast_to(space.low, shape), jnp.broadcast_to(space.high, shape)
-
-    (low, other_low), (high, other_high) = map(
-        np.asarray, jax.jit(jax.vmap(bounds))(jax.random.split(jax.random.key(0)))
-    )
-    shared = np.array_equal(low, other_low) and np.array_equal(high, other_high)
-    return (low, high) if shared and np.all(np.isfinite(high - low)) else None
-
-
-def _no_context(key: jax.Array, env_params: PyTree) -> Task:
-    del key
-    return Task(env_params, None)
-
-
-def learner_by_gradient(parts: Parts, **options: Any) -> Adapter:
-    """The adapter of MAML and its kin; the options are those of `adapters.gradient_steps`."""
-    settings = parts.settings
-    if settings.inner.inner_optimizer != "sgd":
-        raise UsageError(
-            "inner_optimizer must be 'sgd' where parameters are meta-learned by gradient, "
-            f"got {settings.inner.inner_optimizer!r}."
-        )
-    options = {"slow_targets": settings.hypers.target_step_size != 1} | options
-    return gradient_steps(parts.agent, parts.spec, settings.lifetime, settings.inner, parts.hypers, **options)
-
-
-def scored(parts: Parts, adapter: Adapter) -> Objective:
-    """The objective that the settings ask for: what each round arrives at, scored on fresh episodes.
-
-    Raises:
-      UsageError: the settings do not suit the outer loss.
-    """
-    tasks, settings = parts.tasks, parts.settings
-    actions = distributions.of_actions(parts.spec)
-    by_policy = settings.outer.outer_loss == "policy_gradient"
-    if parts.agent.on_policy:
-        rule = f"be 'policy_gradient' for agent {settings.agent.agent!r}, which has no action values"
-        require(by_policy, "outer_loss", rule, settings.outer.outer_loss)
-    elif by_policy:
-        rule = "be above 0 under outer_loss 'policy_gradient', which scores a softmax policy"
-        require(settings.hypers.temperature > 0, "temperature", rule, settings.hypers.temperature)
-    outer_loss = OUTER_LOSSES[settings.outer.outer_loss](adapter, parts.agent, actions, settings.outer)
-    return post_adaptation(tasks.env, adapter, actions, settings.lifetime, outer_loss, settings.outer, tasks.horizon)
-
-
-def compose(parts: Parts, adapter: Adapter, rule: Callable = meta_gradient) -> MetaLearner:
-    """Joins an adapter, the objective that the settings ask for, and an outer rule.
-
-    Args:
-      parts: what the recipe was given.
-      adapter: how the learner lives.
-      rule: one of `outer`, such as `meta_gradient` or `reptile`.
-
-    Raises:
-      UsageError: the settings do not suit the outer loss.
-    """
-    lifetime, outer = parts.settings.lifetime, parts.settings.outer
-    objective = scored(parts, adapter)
-    if outer.outer_update == "proximal":
-        init, update = _within_a_trust_region(parts, adapter, rule)
-    else:
-        init, update = rule(adapter, objective, _no_context, parts.optimizer, outer.tasks_per_group)
-    queries = lifetime.rounds + outer.scores_before
-    env_steps_of_life = lifetime.rounds * lifetime.envs * lifetime.steps
-    env_steps_of_queries = queries * outer.query_envs * parts.tasks.horizon
-    env_steps = outer.lives_per_task * (env_steps_of_life + env_steps_of_queries)
-    return _learner(parts, adapter, init, update, env_steps)
-
-
-def _learner(parts: Parts, adapter: Adapter, init: Init, update: Update, env_steps_per_task: int) -> MetaLearner:
-    """What the recipes here have in common: they see no context, and adapt with all that they have learned."""
-    return MetaLearner(
-        init=init,
-        update=update,
-        task=_no_context,
-        adapter=adapter,
-        meta=lambda state: state.meta,
-        lifetime=parts.settings.lifetime,
-        tasks_per_batch=parts.settings.outer.tasks_per_batch,
-        env_steps_per_task=env_steps_per_task,
-    )
-
-
-def _within_a_trust_region(parts: Parts, adapter: Adapter, rule: Callable) -> tuple[Init, Update]:
-    """The outer rule `proximal` in place of `meta_gradient`."""
-    tasks, lifetime, outer, config = parts.tasks, parts.settings.lifetime, parts.settings.outer, parts.settings.proximal
-    suits = rule is meta_gradient and parts.agent.on_policy and outer.lives_per_task == 1
-    rule_of_use = "be 'descent' but for a meta-gradient, agent 'actor_critic' and lives_per_task 1"
-    require(suits, "outer_update", rule_of_use, outer.outer_update)
-    _require_minibatches(outer, config)
-    optimizer = outer_optimizer(outer, config.epochs * config.minibatches)
-    actions = distributions.of_actions(parts.spec)
-    return proximal(tasks.env, adapter, actions, _no_context, optimizer, lifetime, outer, config, tasks.horizon)
-
-
-def _require_minibatches(outer: OuterConfig, config: ProximalConfig) -> None:
-    divides = outer.tasks_per_batch % config.minibatches == 0
-    require(divides, "minibatches", f"divide tasks_per_batch = {outer.tasks_per_batch}", config.minibatches)
-
-
 def _trained_by(rule: Callable, **options: Any) -> Callable[[Parts], MetaLearner]:
     """A gradient-based method: an outer rule, and what sets its adapter apart."""
 
@@ -259,6 +116,48 @@ def _trained_by(rule: Callable, **options: Any) -> Callable[[Parts], MetaLearner
         return compose(parts, learner_by_gradient(parts, **options), rule)
 
     return build
+
+
+def _meta_sgd(parts: Parts) -> MetaLearner:
+    rule = learned_step_sizes(parts.settings.hypers.learning_rate)
+    return compose(parts, learner_by_gradient(parts, rule=rule))
+
+
+def _learned_rule(parts: Parts) -> MetaLearner:
+    """Every lifetime starts from fresh parameters; what is learned is how they change."""
+    adapter = learner_by_gradient(parts, rule=update_rule(parts.settings), fresh=True)
+    return compose(parts, adapter, learned=lambda path: path[0].name == "rule")
+
+
+def update_rule(settings: Settings) -> UpdateRule:
+    """The learned rule that settings ask for."""
+    config = settings.rule
+    networks: dict[str, Callable[[int], Network]] = {
+        "structured": Structured,
+        "recurrent": lambda num_layers: RecurrentRule(config.rule_width, config.rule_cell),
+        "attention": lambda num_layers: AttentiveRule(config.rule_width),
+    }
+    return learned_rule(networks[config.rule], config.rule_base)
+
+
+def _hyper_policy(parts: Parts) -> MetaLearner:
+    """Every lifetime starts from fresh parameters; what is learned is how their learning is set."""
+    tasks, settings = parts.tasks, parts.settings
+    form, agent = settings.governor.form, settings.agent
+    described = form == "static"
+    description = jax.eval_shape(lambda key: tasks.describe(tasks.sample(key, "train")), jax.random.key(0))
+    rule = f"see something of a task, of which {tasks.name} tells nothing"
+    require(not described or description.size > 0, "form", rule, form)
+
+    def pose(key: Key, env_params: PyTree) -> Task:
+        del key
+        return Task(env_params, tasks.describe(env_params) if described else None)
+
+    learner = learner_by_gradient(parts, fresh=True, slow_targets=True, adapts=lambda path: path[0].key != "structure")
+    layers = len(agent.hidden) if agent.structure else 0
+    width, rounds = settings.governor.policy_width, settings.lifetime.rounds
+    adapter = hyper_policy(learner, form, description.size, width, rounds, layers)
+    return compose(parts, adapter, learned=lambda path: path[0].name == "policy", pose=pose)
 
 
 def _reptile(parts: Parts) -> MetaLearner:
@@ -274,7 +173,7 @@ def _in_context(network_of: Callable[[Settings, int], Memory]) -> Callable[[Part
     def build(parts: Parts) -> MetaLearner:
         tasks, spec, settings = parts.tasks, parts.spec, parts.settings
         lifetime, outer, config = settings.lifetime, settings.outer, settings.proximal
-        _require_minibatches(outer, config)
+        require_minibatches(outer, config)
         actions = distributions.of_actions(spec)
         adapter = in_context(network_of(settings, actions.size), spec, actions)
         discount = settings.hypers.discount
@@ -284,7 +183,7 @@ def _in_context(network_of: Callable[[Settings, int], Memory]) -> Callable[[Part
             tasks.env,
             adapter,
             actions,
-            _no_context,
+            no_context,
             optimizer,
             lifetime,
             config,
@@ -292,7 +191,7 @@ def _in_context(network_of: Callable[[Settings, int], Memory]) -> Callable[[Part
             discount,
             entropy,
         )
-        return _learner(parts, adapter, init, update, lifetime.rounds * lifetime.envs * lifetime.steps)
+        return learner_of(parts, adapter, init, update, lifetime.rounds * lifetime.envs * lifetime.steps)
 
     return build
 
@@ -331,7 +230,10 @@ def _attentive(settings: Settings, outputs: int) -> Memory:
 def _scratch(parts: Parts) -> MetaLearner:
     """Nothing is learned across tasks: every lifetime starts from fresh parameters."""
     settings = parts.settings
-    adapter = gradient_steps(parts.agent, parts.spec, settings.lifetime, settings.inner, parts.hypers, fresh=True)
+    rule = BY_HAND[settings.inner.inner_optimizer]
+    adapter = gradient_steps(
+        parts.agent, parts.spec, settings.lifetime, settings.inner, parts.hypers, rule=rule, fresh=True
+    )
 
     def init(key):
         return MetaState(meta=adapter.init(key), optimizer=None, step=jnp.zeros((), jnp.int32), carried=None)
@@ -341,7 +243,7 @@ def _scratch(parts: Parts) -> MetaLearner:
         nothing = jnp.zeros(())
         return state.replace(step=state.step + 1), {"loss": nothing, "return": nothing}
 
-    return _learner(parts, adapter, init, update, env_steps_per_task=0)
+    return learner_of(parts, adapter, init, update, env_steps_per_task=0)
 
 
 def _finetune(parts: Parts) -> MetaLearner:
@@ -349,10 +251,11 @@ def _finetune(parts: Parts) -> MetaLearner:
     tasks, spec, settings, agent, hypers, _ = parts
     lifetime, batch = settings.lifetime, settings.outer.tasks_per_batch
     wide = LifetimeConfig(envs=lifetime.envs * batch, steps=lifetime.steps, rounds=lifetime.rounds)
-    learner = gradient_steps(agent, spec, wide, settings.inner, hypers)
-    init, update = pretraining(tasks.env, learner, _no_context, lifetime)
-    adapter = gradient_steps(agent, spec, lifetime, settings.inner, hypers)
-    return _learner(parts, adapter, init, update, lifetime.envs * lifetime.steps)
+    rule = BY_HAND[settings.inner.inner_optimizer]
+    learner = gradient_steps(agent, spec, wide, settings.inner, hypers, rule=rule)
+    init, update = pretraining(tasks.env, learner, no_context, lifetime)
+    adapter = gradient_steps(agent, spec, lifetime, settings.inner, hypers, rule=rule)
+    return learner_of(parts, adapter, init, update, lifetime.envs * lifetime.steps)
 
 
 RECIPES = {
@@ -365,13 +268,23 @@ RECIPES = {
     "anil": Recipe(
         "ANIL: MAML whose inner loop changes the last layer alone.", _trained_by(meta_gradient, adapts=in_head)
     ),
-    "meta_sgd": Recipe(
-        "Meta-SGD: MAML with one learned step size per parameter.", _trained_by(meta_gradient, learned_step_sizes=True)
-    ),
+    "meta_sgd": Recipe("Meta-SGD: MAML with one learned step size per parameter.", _meta_sgd),
     "reptile": Recipe(
         "Reptile: moves the start towards where lifetimes end; no meta-gradient.",
         _reptile,
         {name: {"lives_per_task": 1, "tasks_per_batch": 20} for name in ("grid_navi", "maze")},
+    ),
+    "learned_rule": Recipe(
+        "Learned update rule: a network sets how far and along which mix of momenta parameters move.",
+        _learned_rule,
+        presets.RULES,
+        presets.ON_LONG_LIVES,
+    ),
+    "hyper_policy": Recipe(
+        "A policy that sets Q-learning's step size, discount, exploration, targets and mixing, round by round.",
+        _hyper_policy,
+        presets.GOVERNORS,
+        presets.ON_LONG_LIVES,
     ),
     "rl2": Recipe(
         "RL^2: a recurrent policy whose memory learns, trained by PPO on whole trials.",

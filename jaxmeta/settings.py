@@ -6,6 +6,8 @@ from typing import Any
 
 from jaxmeta.config import (
     AgentConfig,
+    EstimationConfig,
+    GovernorConfig,
     HyperConfig,
     InnerConfig,
     LifetimeConfig,
@@ -13,6 +15,7 @@ from jaxmeta.config import (
     OuterConfig,
     PolicyConfig,
     ProximalConfig,
+    RuleConfig,
 )
 from jaxmeta.errors import as_kind, require_known
 from jaxmeta.tasks import read_value
@@ -22,8 +25,11 @@ GROUPS = {
     "agent": AgentConfig,
     "policy": PolicyConfig,
     "inner": InnerConfig,
+    "rule": RuleConfig,
+    "governor": GovernorConfig,
     "memory": MemoryConfig,
     "outer": OuterConfig,
+    "estimation": EstimationConfig,
     "proximal": ProximalConfig,
     "hypers": HyperConfig,
 }
@@ -43,8 +49,11 @@ class Settings:
     agent: AgentConfig
     policy: PolicyConfig
     inner: InnerConfig
+    rule: RuleConfig
+    governor: GovernorConfig
     memory: MemoryConfig
     outer: OuterConfig
+    estimation: EstimationConfig
     proximal: ProximalConfig
     hypers: HyperConfig
 

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxmeta import advantages, distributions, losses, objectives, recipes
 from jaxmeta import lifetime as living
 from jaxmeta.adapters import gradient_steps
+from jaxmeta.agents import actor_critic
 from jaxmeta.base import Percept, Rollout, Spec, Task
 from jaxmeta.config import AgentConfig, InnerConfig, LifetimeConfig, OuterConfig, PolicyConfig, ProximalConfig
 from jaxmeta.errors import UsageError
@@ -53,7 +54,7 @@ class Fork:
 def agent_by(estimator, **options):
     """A softmax policy without a hidden layer, and a value that never leaves zero."""
     settings = {"baseline": "value", "value_weight": 0.0, "gae_lambda": 1.0, "normalised": False} | options
-    return recipes.actor_critic(SPEC, AgentConfig(hidden=()), PolicyConfig(estimator=estimator, **settings))
+    return actor_critic(SPEC, AgentConfig(hidden=()), PolicyConfig(estimator=estimator, **settings))
 
 
 def start_of(agent):
@@ -358,7 +359,7 @@ def test_a_learned_value_is_bootstrapped_where_an_episode_is_cut_short_and_not_w
         ({"baseline": "quadratic"}, "baseline must be"),
         ({"gae_lambda": 1.5}, "gae_lambda must be from 0 to 1, got 1.5"),
         ({"initial_scale": 0.0}, "initial_scale must be above 0, got 0.0"),
-        ({"outer_loss": "td"}, "outer_loss must be 'policy_gradient' for agent 'actor_critic'"),
+        ({"outer_loss": "td"}, "outer_loss must be 'policy_gradient' or 'return' for agent 'actor_critic'"),
     ],
 )
 def test_a_bad_setting_is_refused_with_a_sentence(grid, settings, named):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmeta import composition, recipes, replay, tasks
 from jaxmeta import lifetime as living
-from jaxmeta import recipes, replay, tasks
 from jaxmeta.base import Experience, Percept, Rollout, Spec, Task
 from jaxmeta.settings import Settings
 from jaxmeta_envs.probes import probe_values
@@ -17,12 +17,12 @@ GREEDY = toy.hypers(discount=0.9)
 
 def agent_for(name, spec, **settings):
     grouped = Settings.from_flat({"agent": name, **settings})
-    return recipes.AGENTS[name](spec, grouped)
+    return composition.AGENTS[name](spec, grouped)
 
 
 @pytest.fixture(scope="module")
 def spec(grid):
-    return recipes.spec_of(grid)
+    return composition.spec_of(grid)
 
 
 def transition(size, state, action, reward, discount, following):
@@ -178,7 +178,7 @@ def learned_values(agent, number, discount=0.9, **settings):
 
     params = life_of(jax.random.key(0))
     observations, expected = probe_values(number, discount)
-    network = agent_for(agent, recipes.spec_of(distribution), hidden=(16,))
+    network = agent_for(agent, composition.spec_of(distribution), hidden=(16,))
     q = [
         network.exploit(network.noise(jax.random.key(0)), params, percept_of(seen), GREEDY)[1]["q"]
         for seen in jnp.asarray(observations)

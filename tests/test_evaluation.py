@@ -197,7 +197,12 @@ def test_scratch_starts_anew_in_every_task(grid):
     assert not np.allclose(kernel[0], kernel[1])
 
 
-GRID = baselines.grid_of({"agent": "dqn", "temperature": 0.2})
+GRID = baselines.grid_of({"agent": "dqn", "temperature": 0.2, "rounds": 3})
+
+
+@pytest.mark.parametrize(("rounds", "ladder"), [(3, (10, 30, 100, 300, 1000)), (20, (10, 30, 100)), (1000, (10,))])
+def test_long_lifetimes_learn_less_in_every_round(rounds, ladder):
+    assert baselines.grid_of({"agent": "dqn", "temperature": 0.0, "rounds": rounds}).inner_steps == ladder
 
 
 def test_the_edge_of_a_grid_is_reported():

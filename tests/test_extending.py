@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxmeta
-from jaxmeta import plugins, recipes, tasks
+from jaxmeta import composition, plugins, recipes, tasks
 from jaxmeta.base import MetaState, TaskDistribution
 from jaxmeta.cli import USAGE_STATUS, main
 from jaxmeta.errors import UsageError
@@ -139,7 +139,7 @@ def test_tasks_that_do_not_fit_are_refused(case, monkeypatch):
 
 
 def maml(parts):
-    return recipes.compose(parts, recipes.learner_by_gradient(parts))
+    return composition.compose(parts, composition.learner_by_gradient(parts))
 
 
 def growing(parts):

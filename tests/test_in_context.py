@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmeta import distributions, recipes, tasks
+from jaxmeta import composition, distributions, recipes, tasks
 from jaxmeta import lifetime as living
 from jaxmeta.adapters import in_context
-from jaxmeta.base import Task, sample_tasks
+from jaxmeta.base import Spec, Task, sample_tasks
 from jaxmeta.config import LifetimeConfig, PolicyConfig, ProximalConfig
 from jaxmeta.memories import Recurrent
 from jaxmeta.outer import policy_optimisation
@@ -27,7 +27,7 @@ def arms():
 
 
 def learner_of(tasks, cell="gru"):
-    spec = recipes.spec_of(tasks)
+    spec = composition.spec_of(tasks)
     actions = distributions.of_actions(spec)
     return in_context(Recurrent(actions.size, cell, 6), spec, actions), actions
 
@@ -136,7 +136,7 @@ def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms)
 
 @pytest.mark.parametrize("action_range", [None, (np.array([-2.0, 0.0, -1.0]), np.array([2.0, 1.0, 3.0]))])
 def test_a_gaussian_is_scored_as_it_is_drawn(action_range):
-    spec = recipes.Spec(None, jax.ShapeDtypeStruct((3,), jnp.float32), None, None, action_range)
+    spec = Spec(None, jax.ShapeDtypeStruct((3,), jnp.float32), None, None, action_range)
     gaussian = distributions.of_actions(spec)
     assert gaussian.size == 6
     numbers = jnp.array([0.3, -1.0, 2.0, 0.1, -0.5, 0.7])
@@ -156,10 +156,10 @@ def test_a_gaussian_is_scored_as_it_is_drawn(action_range):
 
 
 def test_the_range_of_actions_is_read_off_where_tasks_share_it():
-    low, high = recipes.spec_of(tasks.make("point_navigation")).action_range
+    low, high = composition.spec_of(tasks.make("point_navigation")).action_range
     np.testing.assert_allclose((low, high), ([-0.1, -0.1], [0.1, 0.1]), rtol=1e-6)
-    assert recipes.spec_of(tasks.make("bandit")).action_range is None
-    assert recipes.spec_of(tasks.make("gymnax:id=PointRobot-misc,vary=max_force@0.1@0.5")).action_range is None
+    assert composition.spec_of(tasks.make("bandit")).action_range is None
+    assert composition.spec_of(tasks.make("gymnax:id=PointRobot-misc,vary=max_force@0.1@0.5")).action_range is None
 
 
 def test_the_entropys_weight_falls_along_a_line(arms):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta import presets, recipes, tasks
+import jaxmeta
+from jaxmeta import composition, presets, recipes, tasks
 from jaxmeta.base import sample_tasks
 from jaxmeta.config import OuterConfig
 from jaxmeta.errors import UsageError
@@ -24,8 +25,30 @@ def batch_of(grid, seed=0):
     return sample_tasks(jax.random.key(seed), grid, "train", TINY["tasks_per_batch"])
 
 
+IN_STRETCHES = {
+    "maml-es": ("maml", {"outer_gradient": "es", "outer_loss": "td"}),
+    "maml-truncated": ("maml", {"stretch": 1}),
+    "learned_rule-pes": ("learned_rule", {"outer_gradient": "pes", "stretch": 1}),
+    "learned_rule-truncated": (
+        "learned_rule",
+        {"outer_gradient": "backpropagation", "outer_loss": "td", "stretch": 1, "remat": True, "rule": "recurrent"},
+    ),
+    "hyper_policy-pes": ("hyper_policy", {"outer_gradient": "pes", "stretch": 1, "form": "static"}),
+}
+
+
 def test_recipe_protocol(name, grid):
-    learner = recipes.make_recipe(name, grid, **TINY)
+    hold_to_protocol(recipes.make_recipe(name, grid, **TINY), grid)
+
+
+@pytest.mark.parametrize("variant", IN_STRETCHES)
+def test_estimators_serve_any_method(variant, grid):
+    recipe, settings = IN_STRETCHES[variant]
+    hold_to_protocol(recipes.make_recipe(recipe, grid, **TINY | {"population": 2} | settings), grid)
+
+
+def hold_to_protocol(learner, grid):
+    """Traces once, keeps the structure of its state, and stays finite."""
     traces = []
 
     @jax.jit
@@ -46,6 +69,21 @@ def test_recipe_protocol(name, grid):
     assert int(state.step) == 3
     assert learner.env_steps_per_task >= 0
     assert jax.tree.structure(learner.meta(state)) == jax.tree.structure(learner.adapter.init(jax.random.key(0)))
+
+
+def test_a_run_in_stretches_is_resumed_with_its_lives(tmp_path):
+    """To the bit, though lives, tasks and perturbations are half-way through when it stops."""
+    settings = TINY | {"outer_gradient": "pes", "stretch": 1, "population": 2, "learning_rate_left": 1.0}
+
+    def run(folder, meta_steps, **options):
+        return jaxmeta.train(
+            "learned_rule", "grid_navi:size=3,horizon=4", run_dir=folder, meta_steps=meta_steps, **options, **settings
+        )[1]
+
+    whole = run(tmp_path / "whole", 3)
+    run(tmp_path / "parts", 2)
+    resumed = run(tmp_path / "parts", 3, resume=True)
+    assert jaxmeta.state_digest(resumed) == jaxmeta.state_digest(whole)
 
 
 @pytest.mark.parametrize("recipe", BY_GRADIENT)
@@ -83,7 +121,8 @@ def test_vmapped_tasks_equal_looped_tasks(name, grid):
         task = learner.task(key, env_params)
         life = living.begin(begin_key, grid.env, learner.adapter, meta, task, learner.lifetime.envs)
         life, _ = living.live(live_key, grid.env, learner.adapter, meta, task, life, learner.lifetime, lambda *_: None)
-        return life.fast and life.fast.params, life.memory
+        learner_of_task = getattr(life.fast, "learner", life.fast)
+        return learner_of_task and learner_of_task.params, life.memory
 
     together = jax.jit(jax.vmap(adapted))(keys, env_params)
     one = jax.jit(adapted)
@@ -126,7 +165,7 @@ def test_settings_take_precedence_in_order(grid, monkeypatch):
 def test_the_outer_step_size_falls_along_a_line():
     """Adam's step is as large as its step size where the gradient is always the same."""
     outer = OuterConfig(meta_steps=10, outer_learning_rate=0.1, learning_rate_left=0.5)
-    optimizer = recipes.outer_optimizer(outer, steps_per_meta_step=2)
+    optimizer = composition.outer_optimizer(outer, steps_per_meta_step=2)
     gradient = jnp.array([0.3])
     state, sizes = optimizer.init(gradient), []
     for _ in range(25):

@@ -15,14 +15,14 @@ SOURCES = Path(jaxmeta.__file__).parent
 LAYERS = [
     {"errors", "base"},
     {"plugins", "contracts"},
-    {"trees", "config", "settings", "tasks", "statistics", "costs", "interrupts", "compilation_cache"},
-    {"losses", "advantages", "networks", "replay", "distributions", "memories"},
+    {"trees", "scans", "config", "settings", "tasks", "statistics", "costs", "interrupts", "compilation_cache"},
+    {"losses", "advantages", "networks", "replay", "distributions", "memories", "update_rules", "learned_rules"},
     {"agents", "adapters", "lifetime"},
     {"objectives"},
     {"outer"},
-    {"presets", "recipes"},
+    {"presets", "recipes", "composition"},
     {"checkpoints", "runs", "journal", "measurement"},
-    {"baselines", "jobs"},
+    {"baselines", "jobs", "exports"},
     {"training", "evaluation", "plots", "progress", "tables"},
     {"cli", "commands"},
 ]

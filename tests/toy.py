@@ -1,5 +1,6 @@
 """A task whose lifetimes have a closed form: pull a parameter towards a centre that the observation shows."""
 
+from dataclasses import fields
 from typing import NamedTuple
 
 import jax
@@ -56,8 +57,7 @@ def quadratic_agent() -> Agent:
 
 def hypers(**values) -> Hypers:
     """Hyper-parameters with zeros for what is not given."""
-    names = ("learning_rate", "discount", "epsilon", "epsilon_decay", "stickiness", "temperature", "target_step_size")
-    return Hypers(**{name: jnp.asarray(values.get(name, 0.0)) for name in names})
+    return Hypers(**{field.name: jnp.asarray(values.get(field.name, 0.0)) for field in fields(Hypers)})
 
 
 def quadratic_objective(inner_steps: int, learning_rate: float, **options):

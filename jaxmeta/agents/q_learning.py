@@ -9,7 +9,7 @@ from jaxmeta.base import Agent, Experience, Hypers, Key, Params, Percept, Spec
 from jaxmeta.config import AgentConfig
 from jaxmeta.distributions import of_actions
 from jaxmeta.errors import UsageError
-from jaxmeta.networks import QNetwork, QTable, features_of, nothing_seen
+from jaxmeta.networks import WHOLE, QNetwork, QTable, features_of, nothing_seen
 
 
 def dqn(spec: Spec, config: AgentConfig) -> Agent:
@@ -24,6 +24,8 @@ def tabular_q(spec: Spec, config: AgentConfig) -> Agent:
     One inner SGD step of size `rate` on one transition is the rule Q(s, a) += rate * td_error. On observations that are
     not one-hot this is Q-learning with linear features.
     """
+    if config.structure:
+        raise UsageError("structure must be false for agent 'tabular_q', which has no hidden layers, got True.")
     return q_learner(spec, QTable(_num_actions(spec, "tabular_q")), config)
 
 
@@ -38,19 +40,22 @@ def q_learner(spec: Spec, network: nn.Module, config: AgentConfig) -> Agent:
 
     Its parameters are the network's, and the logits of the distribution that exploring actions are drawn from, [A].
     They start uniform; no value loss depends on them, so that learning within a task leaves them alone, and
-    meta-learning may shape them.
+    meta-learning may shape them. With `config.structure` they hold too how much of each hidden layer takes part,
+    [layers], at first all.
     """
     actions = of_actions(spec)
 
     def action_values(params: Params, observation):
-        return network.apply(params["network"], features_of(spec, observation))
+        structure = (params["structure"],) if config.structure else ()
+        return network.apply(params["network"], features_of(spec, observation), *structure)
 
     def draw(noise: jax.Array, q, logits: jax.Array):
         return actions.draw(noise, logits), {"q": q, "logits": logits}
 
     def init(key: Key) -> Params:
         features = features_of(spec, nothing_seen(spec))
-        return {"network": network.init(key, features), "exploration": jnp.zeros(actions.size)}
+        params = {"network": network.init(key, features), "exploration": jnp.zeros(actions.size)}
+        return params | {"structure": jnp.full(len(config.hidden), WHOLE)} if config.structure else params
 
     def exploit(noise: jax.Array, params: Params, percept: Percept, hypers: Hypers):
         q = action_values(params, percept.observation)

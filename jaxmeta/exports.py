@@ -1,0 +1,37 @@
+"""What was learned, for use elsewhere."""
+
+from pathlib import Path
+
+import optax
+
+from jaxmeta.base import TaskDistribution
+from jaxmeta.errors import require
+from jaxmeta.jobs import restore
+from jaxmeta.learned_rules import as_optax
+from jaxmeta.recipes import update_rule
+from jaxmeta.settings import Settings
+
+
+def export_rule(
+    run_dir: str | Path, learning_rate: float | None = None, tasks: TaskDistribution | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """The update rule that a run of `learned_rule` has learned, as an optax transformation.
+
+    Its `update(gradient, state, params, value=loss, progress=share)` takes the loss and the share of training that has
+    passed, from 0 to 1. Its `init` refuses parameters that the rule does not fit: those without a matrix and, for a
+    structured rule, another number of layers than it was learned with; any width will do.
+
+    Args:
+      run_dir: the folder of the run.
+      learning_rate: what its steps are multiplied by; by default the one that it was learned with.
+      tasks: the distribution that it was trained on, where no specification names it.
+
+    Raises:
+      UsageError: the folder holds no such run, or one that has saved no checkpoint yet.
+      CheckpointError: it holds checkpoints, and none of them can be trusted.
+    """
+    learner, state, _, config = restore(run_dir, tasks)
+    require(config["recipe"] == "learned_rule", "run_dir", "hold a run of learned_rule", config["recipe"])
+    settings = Settings.from_flat(config["settings"])
+    rate = settings.hypers.learning_rate if learning_rate is None else learning_rate
+    return as_optax(update_rule(settings), learner.meta(state).rule, rate)
