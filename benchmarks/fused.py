@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta import recipes
+from jaxmeta import composition
 from jaxmeta.base import TaskDistribution
 
 GradientOf = Callable[..., tuple[Any, Any]]
@@ -69,7 +69,7 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
         lives = settings["lives_per_task"]
         raise SystemExit(f"lives_per_task must be at least 2 for the hand-fused form, got {lives}.")
     env, horizon, s = tasks.env, tasks.horizon, settings
-    actions = recipes.spec_of(tasks).num_actions
+    actions = composition.spec_of(tasks).num_actions
     assert actions is not None, "the hand-fused form is for discrete actions"
     envs, steps, rounds, lives, queries = s["envs"], s["steps"], s["rounds"], s["lives_per_task"], s["query_envs"]
     discount, temperature, stickiness = s["discount"], s["temperature"], s["stickiness"]

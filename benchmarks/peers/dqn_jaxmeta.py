@@ -9,12 +9,13 @@ import optax
 from dqn import timed_training
 from wire import serve
 
+from jaxmeta import composition, losses, replay
 from jaxmeta import lifetime as living
-from jaxmeta import losses, recipes, replay
 from jaxmeta.adapters import gradient_steps
 from jaxmeta.agents.q_learning import q_learner
 from jaxmeta.base import Hypers, Task, TaskDistribution
 from jaxmeta.config import AgentConfig, InnerConfig, LifetimeConfig
+from jaxmeta.update_rules import BY_HAND
 from jaxmeta_envs.from_gymnax import environment_of
 
 programs: dict[str, Any] = {}
@@ -40,7 +41,7 @@ def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, 
     envs = s["num_envs"]
     env = environment_of("CartPole-v1")
     task = Task(env.default_params, None)
-    spec = recipes.spec_of(TaskDistribution(env=env, sample=lambda key, split: task.env_params, horizon=horizon))
+    spec = composition.spec_of(TaskDistribution(env=env, sample=lambda key, split: task.env_params, horizon=horizon))
     agent = q_learner(spec, DuelingNetwork(env.num_actions), AgentConfig(double=s["ddqn"]))
     inner = InnerConfig(
         inner_steps=s["num_epochs"],
@@ -64,7 +65,7 @@ def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, 
     filling_rounds = s["fill_buffer"] // envs + 1
     filling = LifetimeConfig(envs=envs, steps=1, rounds=filling_rounds)
     one_round = LifetimeConfig(envs=envs, steps=1, rounds=1)
-    learner = gradient_steps(agent, spec, one_round, inner, hypers)
+    learner = gradient_steps(agent, spec, one_round, inner, hypers, rule=BY_HAND[inner.inner_optimizer])
     collector = learner._replace(
         adapt=lambda key, meta, fast, taken: (fast.replace(replay=replay.add(fast.replay, taken)), {})
     )
@@ -94,7 +95,7 @@ def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, 
 
     def counts(arrived):
         fast = arrived[1].fast
-        return {"updates": int(fast.optimizer.count), "env_steps": int(fast.replay.written) * envs}
+        return {"updates": int(fast.rule.count), "env_steps": int(fast.replay.written) * envs}
 
     programs.update(train=jax.jit(train), returns_of=jax.jit(returns_of), counts=counts)
     return {"jax": jax.__version__}

@@ -18,7 +18,7 @@ import optax
 from flax.training.train_state import TrainState
 from recurrent import serve_updates
 
-from jaxmeta import recipes, tasks
+from jaxmeta import composition, tasks
 from jaxmeta.base import sample_tasks
 
 
@@ -65,7 +65,7 @@ def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
     """`init(key)`, a training state; `update(key, state)`, which lives one trial of fresh tasks; and the parameters."""
     distribution = tasks.make(task_family)
     env, s, num_envs = distribution.env, settings, settings["tasks_per_batch"]
-    num_actions = recipes.spec_of(distribution).num_actions
+    num_actions = composition.spec_of(distribution).num_actions
     assert num_actions is not None, "the heads are for discrete actions"
     network = ActorCritic(num_actions, s["memory_width"])
     optimizer = optax.chain(optax.clip_by_global_norm(s["max_gradient_norm"]), optax.adam(s["outer_learning_rate"]))
