@@ -21,6 +21,7 @@ from jaxmeta_envs.point_navigation import SPEED
 
 SETTINGS = {
     "agent": "actor_critic",
+    "estimator": "dice",
     "envs": 20,
     "rounds": 1,
     "query_envs": 20,
