@@ -29,7 +29,7 @@ from jaxmeta import measurement, recipes, statistics
 from jaxmeta.base import MetaLearner, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.runs import write_json, write_text
 
-VALIDATION_SEED, TEST_SEED, OTHER_SEED = 2_000_000, 3_000_000, 4_000_000
+VALIDATION_SEED, TEST_SEED = 2_000_000, 3_000_000
 NUM_TASKS = 128
 
 Values = dict[str, float]
@@ -62,6 +62,11 @@ RULES = {
 GOVERNORS = {form: {"form": form} for form in ("online", "schedule", "static", "constant")}
 
 
+def cell(method: str, seed: int) -> str:
+    """The folder of a method trained with a seed."""
+    return f"{method.replace(', ', '-')}-seed{seed}"
+
+
 class Bench:
     """A family of tasks, and how learners are measured in it."""
 
@@ -86,12 +91,9 @@ class Bench:
 
     def measured(self, method: str, seed: int, make: Callable[[], np.ndarray]) -> np.ndarray:
         """A cell's curves, [tasks, rounds + 1], from its folder if they are already there."""
-        kept = self.folder / f"{method.replace(', ', '-')}-seed{seed}" / "returns.json"
-        if not kept.is_file():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_json(kept, make().tolist())
-            print(f"{method}, seed {seed}: {np.mean(json.loads(kept.read_text())):.3f}", flush=True)
-        return np.array(json.loads(kept.read_text()))
+        curves = np.array(self.kept(f"{cell(method, seed)}/returns", lambda: make().tolist()))
+        print(f"{method}, seed {seed}: {np.mean(curves):.3f}", flush=True)
+        return curves
 
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
         """What a file of the folder holds; made and written if there is none."""
@@ -105,7 +107,7 @@ class Bench:
         """The curves of what was trained with a seed, on that seed's test tasks."""
 
         def train_and_measure() -> np.ndarray:
-            run_dir = self.folder / f"{method.replace(', ', '-')}-seed{seed}" / "run"
+            run_dir = self.folder / cell(method, seed) / "run"
             resume = (run_dir / "config.json").is_file()
             learner, state = jaxmeta.train(recipe, self.tasks, seed=seed, run_dir=run_dir, resume=resume, **settings)
             return self.curves(learner, "test")(TEST_SEED + seed, learner.meta(state))
@@ -119,7 +121,7 @@ def with_values(meta: PyTree, values: Values) -> PyTree:
 
 
 def by_coordinates(bench: Bench, settings: dict[str, Any], optimizer: str) -> dict[str, Any]:
-    """Tunes one optimizer: its step size, then each coordinate in turn, then the step size again."""
+    """Tunes one optimizer: its step size, then each coordinate in turn, all of them twice."""
     learner = bench.ordinary(settings | {"inner_optimizer": optimizer})
     meta = learner.init(jax.random.key(0)).meta
     curves = bench.curves(learner, "validation")

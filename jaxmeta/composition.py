@@ -153,7 +153,12 @@ def compose(
     elif estimation.outer_gradient == "backpropagation" and stretch == lifetime.rounds:
         init, update = rule(adapter, objective, pose, parts.optimizer, outer.tasks_per_group)
     else:
-        require(rule is meta_gradient, "outer_gradient", "be 'backpropagation' of whole lifetimes here", estimation)
+        require(
+            rule is meta_gradient,
+            "outer_gradient",
+            "be 'backpropagation' of whole lifetimes here",
+            estimation.outer_gradient,
+        )
         estimator = estimated(parts, adapter, objective, learned)
         lives = estimator.lives(stretch == lifetime.rounds)
         init, update = by_stretches(
@@ -170,7 +175,7 @@ def compose(
     env_steps_of_life = stretch * lifetime.envs * lifetime.steps
     env_steps_of_queries = queries * outer.query_envs * parts.tasks.horizon
     env_steps = lives * outer.lives_per_task * (env_steps_of_life + env_steps_of_queries)
-    return learner_of(parts, adapter, init, update, env_steps)._replace(task=pose)
+    return learner_of(parts, adapter, init, update, env_steps, pose)
 
 
 def scored(parts: Parts, adapter: Adapter) -> Objective:
@@ -250,12 +255,14 @@ def require_minibatches(outer: OuterConfig, config: ProximalConfig) -> None:
     require(divides, "minibatches", f"divide tasks_per_batch = {outer.tasks_per_batch}", config.minibatches)
 
 
-def learner_of(parts: Parts, adapter: Adapter, init: Init, update: Update, env_steps_per_task: int) -> MetaLearner:
-    """What the recipes here have in common: they see no context, and adapt with all that they have learned."""
+def learner_of(
+    parts: Parts, adapter: Adapter, init: Init, update: Update, env_steps_per_task: int, pose: Pose = no_context
+) -> MetaLearner:
+    """What the recipes here have in common: they adapt with all that they have learned."""
     return MetaLearner(
         init=init,
         update=update,
-        task=no_context,
+        task=pose,
         adapter=adapter,
         meta=lambda state: state.meta,
         lifetime=parts.settings.lifetime,

@@ -28,6 +28,7 @@ from flax import struct
 
 from jaxmeta.base import Key, Params, PyTree
 from jaxmeta.errors import UsageError, require
+from jaxmeta.memories import CELLS
 from jaxmeta.update_rules import Seen, UpdateRule
 
 DECAYS = (0.5, 0.9, 0.99)
@@ -110,8 +111,8 @@ class Network(nn.Module):
     """Sets factor and mix for every leaf of every layer."""
 
     def begin(self, params: Params, layers: list[Layer]) -> PyTree:
-        """What it carries from step to step, at the start."""
-        raise NotImplementedError
+        """What it carries from step to step, at the start; nothing, unless it says otherwise."""
+        del params, layers
 
     def __call__(
         self, carry: PyTree, inputs: list[Input], context: jax.Array, layers: list[Layer]
@@ -138,9 +139,6 @@ class Structured(Network):
     """
 
     num_layers: int
-
-    def begin(self, params, layers):
-        """Nothing is carried."""
 
     @nn.compact
     def __call__(self, carry, inputs, context, layers):
@@ -173,7 +171,7 @@ class Recurrent(Network):
         return [[cell.initialize_carry(key, (*leaves[leaf].shape, 1)) for leaf in layer.leaves] for layer in layers]
 
     def _cell(self, **options):
-        return {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[self.cell](self.width, **options)
+        return CELLS[self.cell](self.width, **options)
 
     @nn.compact
     def __call__(self, carry, inputs, context, layers):
@@ -204,9 +202,6 @@ class Attentive(Network):
 
     width: int
     heads: int = 2
-
-    def begin(self, params, layers):
-        """Nothing is carried."""
 
     @nn.compact
     def __call__(self, carry, inputs, context, layers):
