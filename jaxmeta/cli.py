@@ -61,6 +61,11 @@ RunDir = Annotated[Positional[str], arg(metavar="RUN_DIR")]
 Cache = Annotated[bool, arg(help="Keep compiled programs for the next time, in the user's cache folder.")]
 
 
+def _option(text: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field with its help. Tyro would else read that out of the source, by a parser that other threads can break."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True, kw_only=True)
 class List:
     """Recipes and task distributions, one line each."""
@@ -70,28 +75,25 @@ class List:
 class Train:
     """Meta-trains a recipe, then evaluates it. Without options: MAML over DQN on grid_navi."""
 
-    recipe: Text = None
-    """A name that `jaxmeta list` shows; maml if not given."""
-    tasks: Annotated[str | None, arg(metavar="SPEC")] = None
-    """NAME or NAME:key=value,key=value; grid_navi if not given."""
-    agent: Text = None
-    """dqn or tabular_q; dqn if not given."""
-    seed: Seed = None
-    """Of everything random; 0 if not given."""
-    meta_steps: Positive = None
-    """Meta-steps of the whole run; the recipe's own number if not given."""
-    run_dir: Annotated[str | None, arg(metavar="DIR")] = None
-    """A new or empty folder; runs/RECIPE-AGENT-TASKS-seedSEED if not given."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on from the newest checkpoint of a run; what is not given is taken from it."""
-    settings: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE ...")] = ()
-    """The recipe's settings; config.json of a run lists them all."""
-    log_every: Positive = None
-    """Meta-steps between log points; a hundredth of the run if not given."""
-    checkpoint_every: Positive = None
-    """Meta-steps between checkpoints; five log points if not given."""
-    evaluate: bool = True
-    """Evaluate on test tasks after training."""
+    recipe: Text = _option("A name that `jaxmeta list` shows; maml if not given.", None)
+    tasks: Annotated[str | None, arg(metavar="SPEC")] = _option(
+        "NAME or NAME:key=value,key=value; grid_navi if not given.", None
+    )
+    agent: Text = _option("actor_critic, dqn or tabular_q; what suits the recipe and the tasks if not given.", None)
+    seed: Seed = _option("Of everything random; 0 if not given.", None)
+    meta_steps: Positive = _option("Meta-steps of the whole run; the recipe's own number if not given.", None)
+    run_dir: Annotated[str | None, arg(metavar="DIR")] = _option(
+        "A new or empty folder; runs/RECIPE-AGENT-TASKS-seedSEED if not given.", None
+    )
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = _option(
+        "Go on from the newest checkpoint of a run; what is not given is taken from it.", False
+    )
+    settings: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE ...")] = (
+        _option("The recipe's settings; config.json of a run lists them all.", ())
+    )
+    log_every: Positive = _option("Meta-steps between log points; a hundredth of the run if not given.", None)
+    checkpoint_every: Positive = _option("Meta-steps between checkpoints; five log points if not given.", None)
+    evaluate: bool = _option("Evaluate on test tasks after training.", True)
     compilation_cache: Cache = True
 
 
@@ -99,16 +101,11 @@ class Train:
 class Evaluate:
     """Adapts a trained run to tasks of a split, beside baselines."""
 
-    run_dir: RunDir
-    """The folder of a run."""
-    split: str = "test"
-    """Whose tasks: train, validation, test or shifted."""
-    num_tasks: Annotated[int, _integer(2)] = 128
-    """How many tasks."""
-    seed: Annotated[int, _integer(0, 2**31 - 1)] = 0
-    """Of the tasks and of all randomness."""
-    json: JsonFile = None
-    """Also write the evaluation here."""
+    run_dir: RunDir = _option("The folder of a run.")
+    split: str = _option("Whose tasks: train, validation, test or shifted.", "test")
+    num_tasks: Annotated[int, _integer(2)] = _option("How many tasks.", 128)
+    seed: Annotated[int, _integer(0, 2**31 - 1)] = _option("Of the tasks and of all randomness.", 0)
+    json: JsonFile = _option("Also write the evaluation here.", None)
     compilation_cache: Cache = True
 
 
@@ -116,20 +113,16 @@ class Evaluate:
 class Compare:
     """Puts evaluated runs side by side; runs that differ by their seed alone are pooled."""
 
-    run_dirs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN_DIR ...")]
-    """Folders of runs."""
-    json: JsonFile = None
-    """Also write the rows here."""
+    run_dirs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN_DIR ...")] = _option("Folders of runs.")
+    json: JsonFile = _option("Also write the rows here.", None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
     """What a run is, how far it got, and the digest of its last checkpoint."""
 
-    run_dir: RunDir
-    """The folder of a run."""
-    json: JsonFile = None
-    """Also write it here."""
+    run_dir: RunDir = _option("The folder of a run.")
+    json: JsonFile = _option("Also write it here.", None)
 
 
 VERBS: dict[str, type] = {

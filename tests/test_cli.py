@@ -1,5 +1,6 @@
 """The command line: what it answers, what it refuses and how, and with which exit status."""
 
+import inspect
 import json
 import os
 import shutil
@@ -127,6 +128,17 @@ def test_help_is_given(capsys, argv):
     out, err = capsys.readouterr()
     assert out.startswith("usage: jaxmeta")
     assert err == ""
+
+
+def test_help_and_mistakes_need_no_source(capsys, monkeypatch):
+    def no_source(_):
+        raise OSError("no source")
+
+    monkeypatch.setattr(inspect, "getsource", no_source)
+    for verb in cli.VERBS:
+        assert main([verb, "--help"]) == 0
+    assert "Of everything random" in capsys.readouterr().out
+    assert main(["train", "--seed", "-1"]) == cli.USAGE_STATUS
 
 
 def test_every_verb_is_in_the_help_and_has_a_command(capsys):
