@@ -149,16 +149,14 @@ def compose(
     objective = scored(parts, adapter)
     lives, stretch = 1, estimation.stretch or lifetime.rounds
     if outer.outer_update == "proximal":
+        require_whole_lifetimes(parts, "outer_update 'proximal'")
         init, update = _within_a_trust_region(parts, adapter, rule)
-    elif estimation.outer_gradient == "backpropagation" and stretch == lifetime.rounds:
+    elif rule is not meta_gradient:
+        require_whole_lifetimes(parts, rule.__name__)
         init, update = rule(adapter, objective, pose, parts.optimizer, outer.tasks_per_group)
+    elif estimation.outer_gradient == "backpropagation" and stretch == lifetime.rounds:
+        init, update = meta_gradient(adapter, objective, pose, parts.optimizer, outer.tasks_per_group)
     else:
-        require(
-            rule is meta_gradient,
-            "outer_gradient",
-            "be 'backpropagation' of whole lifetimes here",
-            estimation.outer_gradient,
-        )
         estimator = estimated(parts, adapter, objective, learned)
         lives = estimator.lives(stretch == lifetime.rounds)
         init, update = by_stretches(
@@ -247,6 +245,15 @@ def _within_a_trust_region(parts: Parts, adapter: Adapter, rule: Callable) -> tu
     optimizer = outer_optimizer(outer, config.epochs * config.minibatches)
     actions = distributions.of_actions(parts.spec)
     return proximal(tasks.env, adapter, actions, no_context, optimizer, lifetime, outer, config, tasks.horizon)
+
+
+def require_whole_lifetimes(parts: Parts, user: str) -> None:
+    """Refuses estimates of a meta-gradient, and of parts of lifetimes, where there is no meta-gradient to estimate."""
+    estimation, rounds = parts.settings.estimation, parts.settings.lifetime.rounds
+    plain = estimation.outer_gradient == "backpropagation"
+    require(plain, "outer_gradient", f"be 'backpropagation' under {user}", estimation.outer_gradient)
+    whole = estimation.stretch in (0, rounds)
+    require(whole, "stretch", f"be 0, a whole lifetime, under {user}", estimation.stretch)
 
 
 def require_minibatches(outer: OuterConfig, config: ProximalConfig) -> None:

@@ -144,6 +144,8 @@ def _hyper_policy(parts: Parts) -> MetaLearner:
     """Every lifetime starts from fresh parameters; what is learned is how their learning is set."""
     tasks, settings = parts.tasks, parts.settings
     form, agent = settings.governor.form, settings.agent
+    rule = "have action values for hyper_policy, which sets how they are learned"
+    require(not parts.agent.on_policy, "agent", rule, agent.agent)
     described = form == "static"
     description = jax.eval_shape(lambda key: tasks.describe(tasks.sample(key, "train")), jax.random.key(0))
     rule = f"see something of a task, of which {tasks.name} tells nothing"

@@ -104,7 +104,11 @@ def test_a_policy_is_trained_by_every_gradient_based_recipe(recipe, family, base
 
 @pytest.mark.parametrize("family", sorted({*presets.FAMILY_SETTINGS, *presets.POLICY_SETTINGS, *presets.TRIALS}))
 def test_a_familys_own_settings_suit_every_recipe(name, family):
-    recipes.make_recipe(name, tasks.make(family))
+    if name == "hyper_policy" and family in presets.POLICY_SETTINGS:
+        with pytest.raises(UsageError, match="agent must have action values for hyper_policy"):
+            recipes.make_recipe(name, tasks.make(family))
+    else:
+        recipes.make_recipe(name, tasks.make(family))
 
 
 def test_vmapped_tasks_equal_looped_tasks(name, grid):
@@ -204,6 +208,28 @@ def test_a_bad_setting_is_refused_with_a_sentence(grid, settings, named):
         recipes.make_recipe("maml", grid, **TINY | settings)
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "sentence"),
+    [
+        ("reptile", {"stretch": 1}, "stretch must be 0, a whole lifetime, under reptile, got 1"),
+        (
+            "reptile",
+            {"outer_gradient": "es", "outer_loss": "td"},
+            "outer_gradient must be 'backpropagation' under reptile, got 'es'",
+        ),
+        (
+            "maml",
+            {"outer_update": "proximal", "agent": "actor_critic", "outer_gradient": "es", "outer_loss": "return"},
+            "outer_gradient must be 'backpropagation' under outer_update 'proximal', got 'es'",
+        ),
+    ],
+)
+def test_what_has_no_meta_gradient_refuses_its_estimates(grid, recipe, settings, sentence):
+    with pytest.raises(UsageError) as refused:
+        recipes.make_recipe(recipe, grid, **TINY | {"lives_per_task": 1, "rounds": 2} | settings)
+    assert sentence in str(refused.value)
 
 
 def test_numbers_of_numpy_become_plain_ones(grid):
