@@ -2,6 +2,11 @@
 
     python benchmarks/lifetimes.py rules --tasks grid_navi:goals=split --out benchmarks/results/rules_grid_navi.json
     python benchmarks/lifetimes.py governors --tasks tabular_mdp:varied=true --out benchmarks/results/governors.json
+    python benchmarks/lifetimes.py rules --tasks cartpole --carried-from runs/lifetimes/rules-grid_navi-goals-split \
+        --out benchmarks/results/rules_carried_to_cartpole.json
+
+The last one learns nothing: rules learned in one family are used in another, or, with `--set hidden=64,64`, in a wider
+network.
 
 What is compared is the area under the curve of an episode's return over a lifetime, above that of random actions. All
 live the same rounds in the same test tasks with the same random numbers, so that differences are paired; intervals are
@@ -14,6 +19,7 @@ import argparse
 import functools
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +32,11 @@ from throughput import machine
 
 import jaxmeta
 from jaxmeta import measurement, recipes, statistics
-from jaxmeta.base import MetaLearner, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.base import MetaLearner, PyTree, TaskDistribution
 from jaxmeta.runs import write_json, write_text
+from jaxmeta.settings import parse_settings
 
-VALIDATION_SEED, TEST_SEED = 2_000_000, 3_000_000
+FIRST_SEED = {"validation": 2_000_000, "test": 3_000_000}
 NUM_TASKS = 128
 
 Values = dict[str, float]
@@ -45,12 +52,21 @@ COORDINATES = {
     "epsilon_decay": [0.8, 0.9, 0.94, 0.97, 0.98, 0.99],
     "target_step_size": [0.01, 0.03, 0.1, 0.3, 1.0],
 }
-GRID = {
-    "learning_rate": [0.03, 0.1, 0.3, 1.0],
-    "discount": [0.1, 0.3, 0.6, 0.8, 0.9],
-    "epsilon": [0.2, 0.4, 0.6, 0.8, 1.0],
+GRIDS = {
+    "tabular_q": {
+        "learning_rate": [0.03, 0.1, 0.3, 1.0],
+        "discount": [0.1, 0.3, 0.6, 0.8, 0.9],
+        "epsilon": [0.2, 0.4, 0.6, 0.8, 1.0],
+    },
+    "dqn": {
+        "learning_rate": [1e-3, 3e-3, 1e-2, 3e-2],
+        "discount": [0.7, 0.8, 0.9, 0.95, 0.99],
+        "epsilon": [0.1, 0.3, 0.5, 0.7, 0.9],
+    },
 }
-"""Of ordinary Q-learning, all with all."""
+"""Of ordinary Q-learning by agent, all with all."""
+CHOOSING_LIVES = 3
+"""Lives of a task in which its best setting is chosen, none of them the one that it is scored in."""
 RULES = {
     "structured, es": {"rule": "structured", "outer_gradient": "es"},
     "structured, pes": {"rule": "structured", "outer_gradient": "pes", "stretch": 25},
@@ -59,7 +75,9 @@ RULES = {
     "attention, es": {"rule": "attention", "outer_gradient": "es"},
     "attention, pes": {"rule": "attention", "outer_gradient": "pes", "stretch": 25},
 }
-GOVERNORS = {form: {"form": form} for form in ("online", "schedule", "static", "constant")}
+GOVERNORS = {form: {"form": form} for form in ("online", "schedule", "static", "constant")} | {
+    "online, structure": {"form": "online", "structure": True}
+}
 
 
 def cell(method: str, seed: int) -> str:
@@ -70,30 +88,40 @@ def cell(method: str, seed: int) -> str:
 class Bench:
     """A family of tasks, and how learners are measured in it."""
 
-    def __init__(self, tasks: str, folder: Path):
+    def __init__(self, tasks: str, folder: Path, overrides: dict[str, Any], source: Path | None):
         self.tasks: TaskDistribution = jaxmeta.make_tasks(tasks)
         self.folder = folder
+        self.overrides = overrides
+        self.source = source
+        """Where rules were learned, if not here."""
 
-    def curves(self, learner: MetaLearner, split: str) -> Callable[[int, PyTree], np.ndarray]:
-        """`curves(seed, meta)`: returns before and after each round, [tasks, rounds + 1]; compiled once."""
+    def settings(self, recipe: str) -> dict[str, Any]:
+        """All settings of a recipe here."""
+        return recipes.resolve_settings(recipe, self.tasks, **self.overrides)
 
-        @jax.jit
-        def run(key, meta):
-            task_key, life_key = jax.random.split(key)
-            env_params = sample_tasks(task_key, self.tasks, split, NUM_TASKS)
-            return measurement.measure(life_key, learner, meta, self.tasks, env_params).returns
+    def curves(self, learner: MetaLearner, split: str) -> Callable[..., np.ndarray]:
+        """`curves(seed, meta, life=0)`: returns before and after each round, [tasks, rounds + 1]; compiled once."""
+        gauge = measurement.gauge(learner, self.tasks, NUM_TASKS, split)
 
-        return lambda seed, meta: np.asarray(run(jax.random.key(seed), meta), np.float64)
+        def curves(seed: int, meta: PyTree, life: int = 0) -> np.ndarray:
+            task_key, *life_keys = jax.random.split(jax.random.key(FIRST_SEED[split] + seed), 2 + CHOOSING_LIVES)
+            return gauge(task_key, life_keys[life], meta)
+
+        return curves
 
     def ordinary(self, settings: dict[str, Any]) -> MetaLearner:
         """Q-learning from fresh parameters, in the lifetimes of the method that it is compared with."""
         return jaxmeta.make_recipe("scratch", self.tasks, **settings)
 
-    def measured(self, method: str, seed: int, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """A cell's curves, [tasks, rounds + 1], from its folder if they are already there."""
-        curves = np.array(self.kept(f"{cell(method, seed)}/returns", lambda: make().tolist()))
-        print(f"{method}, seed {seed}: {np.mean(curves):.3f}", flush=True)
-        return curves
+    def measured(self, method: str, seeds: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
+        """A method's curves, [seeds, tasks, rounds + 1], a cell for each seed."""
+
+        def of_seed(seed: int) -> np.ndarray:
+            curves = np.array(self.kept(f"{cell(method, seed)}/returns", lambda: make(seed).tolist()))
+            print(f"{method}, seed {seed}: {np.mean(curves):.3f}", flush=True)
+            return curves
+
+        return np.stack([of_seed(seed) for seed in range(seeds)])
 
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
         """What a file of the folder holds; made and written if there is none."""
@@ -103,16 +131,29 @@ class Bench:
             write_json(path, make())
         return json.loads(path.read_text())
 
-    def learned(self, recipe: str, method: str, seed: int, settings: dict[str, Any]) -> np.ndarray:
-        """The curves of what was trained with a seed, on that seed's test tasks."""
+    def learned(self, recipe: str, method: str, seeds: int, settings: dict[str, Any]) -> np.ndarray:
+        """The curves of what was trained with each seed."""
+        chosen = self.overrides | settings
 
-        def train_and_measure() -> np.ndarray:
+        def train_and_measure(seed: int) -> np.ndarray:
             run_dir = self.folder / cell(method, seed) / "run"
             resume = (run_dir / "config.json").is_file()
-            learner, state = jaxmeta.train(recipe, self.tasks, seed=seed, run_dir=run_dir, resume=resume, **settings)
-            return self.curves(learner, "test")(TEST_SEED + seed, learner.meta(state))
+            learner, state = jaxmeta.train(recipe, self.tasks, seed=seed, run_dir=run_dir, resume=resume, **chosen)
+            return self.curves(learner, "test")(seed, learner.meta(state))
 
-        return self.measured(method, seed, train_and_measure)
+        return self.measured(method, seeds, train_and_measure)
+
+    def carried(self, source: Path, method: str, seeds: int, tuned: dict[str, Any]) -> np.ndarray:
+        """The curves of rules learned elsewhere, with the hyper-parameters that suit what they started from here."""
+
+        def restore_and_measure(seed: int) -> np.ndarray:
+            teacher, state, _, config = jaxmeta.restore(source / cell(method, seed) / "run")
+            rule = {name: config["settings"][name] for name in ("rule", "rule_base", "rule_width", "rule_cell")}
+            learner = jaxmeta.make_recipe("learned_rule", self.tasks, **self.overrides, **rule)
+            meta = learner.init(jax.random.key(0)).meta.replace(rule=teacher.meta(state).rule)
+            return self.curves(learner, "test")(seed, with_values(meta, tuned[rule["rule_base"]]["values"]))
+
+        return self.measured(method, seeds, restore_and_measure)
 
 
 def with_values(meta: PyTree, values: Values) -> PyTree:
@@ -130,7 +171,7 @@ def by_coordinates(bench: Bench, settings: dict[str, Any], optimizer: str) -> di
     def area(values: Values) -> float:
         key = tuple(sorted(values.items()))
         if key not in tried:
-            tried[key] = float(np.mean(curves(VALIDATION_SEED, with_values(meta, values))))
+            tried[key] = float(np.mean(curves(0, with_values(meta, values))))
         return tried[key]
 
     grids = {"learning_rate": RATES[optimizer]} | COORDINATES
@@ -144,7 +185,7 @@ def by_coordinates(bench: Bench, settings: dict[str, Any], optimizer: str) -> di
 
 def compare_rules(bench: Bench, methods: list[str], seeds: int) -> dict[str, Any]:
     """Learned update rules beside three optimizers, the best of which is what they are before they have learned."""
-    resolved = recipes.resolve_settings("learned_rule", bench.tasks)
+    resolved = bench.settings("learned_rule")
     tuned = {
         name: bench.kept(f"tuned-{name}", functools.partial(by_coordinates, bench, resolved, name)) for name in RATES
     }
@@ -153,45 +194,55 @@ def compare_rules(bench: Bench, methods: list[str], seeds: int) -> dict[str, Any
         learner = bench.ordinary(resolved | {"inner_optimizer": name})
         meta = with_values(learner.init(jax.random.key(0)).meta, tuned[name]["values"])
         run = bench.curves(learner, "test")
-        curves[name] = np.stack(
-            [bench.measured(name, seed, functools.partial(run, TEST_SEED + seed, meta)) for seed in range(seeds)]
-        )
+        curves[name] = bench.measured(name, seeds, functools.partial(run, meta=meta))
     best = max(RATES, key=lambda name: tuned[name]["validation"])
     start = {"rule_base": best} | tuned[best]["values"]
     for method in methods:
-        chosen = start | RULES[method]
-        curves[method] = np.stack([bench.learned("learned_rule", method, seed, chosen) for seed in range(seeds)])
+        if bench.source is None:
+            curves[method] = bench.learned("learned_rule", method, seeds, start | RULES[method])
+        else:
+            curves[method] = bench.carried(bench.source, method, seeds, tuned)
     return {"tuned": tuned, "baseline": best, "rows": rows_of(curves, best, random_return(bench))}
 
 
 def compare_governors(bench: Bench, methods: list[str], seeds: int) -> dict[str, Any]:
     """Policies over hyper-parameters beside the best of a grid of settings, which they start from."""
-    resolved = recipes.resolve_settings("hyper_policy", bench.tasks)
+    resolved = bench.settings("hyper_policy")
+    axes = GRIDS[resolved["agent"]]
     learner = bench.ordinary(resolved)
-    meta = learner.init(jax.random.key(0)).meta
-    grid = [dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())]
-
-    def areas(split: str, seed: int) -> np.ndarray:
-        """Of every setting in every task, [settings, tasks]."""
-        run = bench.curves(learner, split)
-        return np.stack([run(seed, with_values(meta, values)).mean(axis=1) for values in grid])
-
-    validation = np.array(bench.kept("grid", lambda: areas("validation", VALIDATION_SEED).tolist()))
+    start = learner.init(jax.random.key(0)).meta
+    grid = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    metas = [with_values(start, values | {"epsilon_decay": 1.0}) for values in grid]
+    run = bench.curves(learner, "validation")
+    validation = np.array(bench.kept("grid", lambda: [run(0, meta).mean(axis=1).tolist() for meta in metas]))
     best = int(np.argmax(validation.mean(axis=1)))
-    edges = [name for name, value in grid[best].items() if value in (min(GRID[name]), max(GRID[name]))]
+    edges = [name for name, value in grid[best].items() if value in (min(axes[name]), max(axes[name]))]
+    print(f"best of {len(grid)}: {grid[best]}, area {validation[best].mean():.3f}, on an edge: {edges}", flush=True)
+
     run = bench.curves(learner, "test")
-    fixed = with_values(meta, grid[best])
     curves = {
-        "best of the grid": np.stack(
-            [bench.measured("fixed", seed, functools.partial(run, TEST_SEED + seed, fixed)) for seed in range(seeds)]
-        )
+        "best of the grid": bench.measured("fixed", seeds, lambda seed: run(seed, metas[best])),
+        "best of the grid in each task": bench.measured(
+            "hindsight", seeds, lambda seed: in_hindsight(run, seed, metas)
+        ),
     }
     for method in methods:
         chosen = grid[best] | GOVERNORS[method]
-        curves[method] = np.stack([bench.learned("hyper_policy", method, seed, chosen) for seed in range(seeds)])
+        curves[method] = bench.learned("hyper_policy", method, seeds, chosen)
     tuned = {"values": grid[best], "settings": len(grid), "on_edge": edges}
     rows = rows_of(curves, "best of the grid", random_return(bench))
     return {"tuned": tuned, "baseline": "best of the grid", "rows": rows}
+
+
+def in_hindsight(run: Callable[..., np.ndarray], seed: int, metas: list[PyTree]) -> np.ndarray:
+    """Curves of the setting that is best in each task, chosen in other lives than it is scored in."""
+    scored, chosen_by = [], []
+    for meta in metas:
+        scored.append(run(seed, meta))
+        others = [run(seed, meta, life) for life in range(1, 1 + CHOOSING_LIVES)]
+        chosen_by.append(np.mean(others, axis=(0, 2)))
+    best = np.argmax(np.stack(chosen_by), axis=0)
+    return np.stack(scored)[best, np.arange(len(best))]
 
 
 def random_return(bench: Bench) -> float:
@@ -199,7 +250,7 @@ def random_return(bench: Bench) -> float:
     from jaxmeta.adapters import pose_openly, random_policy
 
     learner = bench.ordinary({})._replace(adapter=random_policy(bench.tasks), task=pose_openly)
-    return float(np.mean(bench.curves(learner, "test")(TEST_SEED, None)))
+    return float(np.mean(bench.curves(learner, "test")(0, None)))
 
 
 def rows_of(curves: dict[str, np.ndarray], baseline: str, random: float) -> list[dict[str, Any]]:
@@ -252,18 +303,24 @@ def main() -> None:
     parser.add_argument("--tasks", required=True)
     parser.add_argument("--methods", nargs="*", help="by default all")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every learner")
+    parser.add_argument("--carried-from", type=Path, metavar="DIR", help="where the rules were learned, if not here")
     parser.add_argument("--runs", type=Path, default=Path("runs/lifetimes"))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
     compare, methods = COMPARISONS[options.comparison]
-    folder = options.runs / f"{options.comparison}-{options.tasks.replace(':', '-').replace('=', '-')}"
-    chosen = list(methods) if options.methods is None else options.methods
-    result = compare(Bench(options.tasks, folder), chosen, options.seeds)
+    name = re.sub(r"[:=,]", "-", "-".join([options.comparison, options.tasks, *options.set]))
+    overrides = parse_settings(dict(pair.split("=", 1) for pair in options.set))
+    if options.carried_from is not None:
+        name += "-carried"
+    bench = Bench(options.tasks, options.runs / name, overrides, options.carried_from)
+    result = compare(bench, list(methods) if options.methods is None else options.methods, options.seeds)
     result = {"command": "python benchmarks/lifetimes.py " + " ".join(sys.argv[1:]), "machine": machine(), **result}
     write_json(options.out, result)
-    write_text(options.out.with_suffix(".md"), table(f"{options.comparison} on {options.tasks}", result))
-    print(table(options.tasks, result))
+    title = " ".join([options.comparison, "on", options.tasks, *options.set])
+    write_text(options.out.with_suffix(".md"), table(title, result))
+    print(table(title, result))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -75,9 +75,23 @@ def returns_by_round(
     The same key gives the same tasks to every learner.
     """
     task_key, life_key = jax.random.split(key)
-    env_params = sample_tasks(task_key, tasks, split, num_tasks)
-    run = jax.jit(lambda key, meta, env_params: measure(key, learner, meta, tasks, env_params).returns)
-    return np.asarray(run(life_key, meta, env_params), np.float64)
+    return gauge(learner, tasks, num_tasks, split)(task_key, life_key, meta)
+
+
+def gauge(
+    learner: MetaLearner, tasks: TaskDistribution, num_tasks: int, split: str = "test"
+) -> Callable[[Key, Key, PyTree], np.ndarray]:
+    """`returns_by_round` for many meta-parameters, compiled once: `gauge(...)(task_key, life_key, meta)`.
+
+    The first key says which tasks, the second what happens in them.
+    """
+
+    @jax.jit
+    def returns(task_key, life_key, meta):
+        env_params = sample_tasks(task_key, tasks, split, num_tasks)
+        return measure(life_key, learner, meta, tasks, env_params).returns
+
+    return lambda task_key, life_key, meta: np.asarray(returns(task_key, life_key, meta), np.float64)
 
 
 def trials(
