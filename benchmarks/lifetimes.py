@@ -37,7 +37,6 @@ from jaxmeta.runs import write_json, write_text
 from jaxmeta.settings import parse_settings
 
 FIRST_SEED = {"validation": 2_000_000, "test": 3_000_000}
-NUM_TASKS = 128
 
 Values = dict[str, float]
 """Hyper-parameters by name."""
@@ -88,8 +87,9 @@ def cell(method: str, seed: int) -> str:
 class Bench:
     """A family of tasks, and how learners are measured in it."""
 
-    def __init__(self, tasks: str, folder: Path, overrides: dict[str, Any], source: Path | None):
+    def __init__(self, tasks: str, num_tasks: int, folder: Path, overrides: dict[str, Any], source: Path | None):
         self.tasks: TaskDistribution = jaxmeta.make_tasks(tasks)
+        self.num_tasks = num_tasks
         self.folder = folder
         self.overrides = overrides
         self.source = source
@@ -101,7 +101,7 @@ class Bench:
 
     def curves(self, learner: MetaLearner, split: str) -> Callable[..., np.ndarray]:
         """`curves(seed, meta, life=0)`: returns before and after each round, [tasks, rounds + 1]; compiled once."""
-        gauge = measurement.gauge(learner, self.tasks, NUM_TASKS, split)
+        gauge = measurement.gauge(learner, self.tasks, self.num_tasks, split)
 
         def curves(seed: int, meta: PyTree, life: int = 0) -> np.ndarray:
             task_key, *life_keys = jax.random.split(jax.random.key(FIRST_SEED[split] + seed), 2 + CHOOSING_LIVES)
@@ -277,10 +277,11 @@ def rows_of(curves: dict[str, np.ndarray], baseline: str, random: float) -> list
 
 
 def table(title: str, result: dict[str, Any]) -> str:
+    over = f"{result['rows'][0]['seeds']} seeds of {result['num_tasks']} test tasks"
     lines = [
         f"# {title}\n",
-        f"Area under the curve of (return - random), {result['rows'][0]['seeds']} seeds of {NUM_TASKS} test tasks, and "
-        f"paired differences to {result['baseline']}. Made by `{result['command']}`.\n",
+        f"Area under the curve of (return - random), {over}, and paired differences to {result['baseline']}. "
+        f"Made by `{result['command']}`.\n",
         "| method | area | 95 % | difference | 95 % | gain | by seed |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -303,6 +304,7 @@ def main() -> None:
     parser.add_argument("--tasks", required=True)
     parser.add_argument("--methods", nargs="*", help="by default all")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--num-tasks", type=int, default=128, help="test tasks of a seed, and validation tasks")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every learner")
     parser.add_argument("--carried-from", type=Path, metavar="DIR", help="where the rules were learned, if not here")
     parser.add_argument("--runs", type=Path, default=Path("runs/lifetimes"))
@@ -314,9 +316,10 @@ def main() -> None:
     overrides = parse_settings(dict(pair.split("=", 1) for pair in options.set))
     if options.carried_from is not None:
         name += "-carried"
-    bench = Bench(options.tasks, options.runs / name, overrides, options.carried_from)
+    bench = Bench(options.tasks, options.num_tasks, options.runs / name, overrides, options.carried_from)
     result = compare(bench, list(methods) if options.methods is None else options.methods, options.seeds)
-    result = {"command": "python benchmarks/lifetimes.py " + " ".join(sys.argv[1:]), "machine": machine(), **result}
+    command = "python benchmarks/lifetimes.py " + " ".join(sys.argv[1:])
+    result = {"command": command, "machine": machine(), "num_tasks": options.num_tasks, **result}
     write_json(options.out, result)
     title = " ".join([options.comparison, "on", options.tasks, *options.set])
     write_text(options.out.with_suffix(".md"), table(title, result))
