@@ -156,6 +156,17 @@ RULES: dict[str, dict[str, Any]] = {
 """By task family, for learned update rules."""
 
 GOVERNORS: dict[str, dict[str, Any]] = {
+    "grid_navi": RULES["grid_navi"]
+    | {
+        "inner_optimizer": "rmsprop",
+        "n_step": 3,
+        "mixed_targets": True,
+        "mixing": 0.1,
+        "learning_rate": 3e-3,
+        "epsilon": 0.5,
+        "perturbation": 0.15,
+        "meta_steps": 100,
+    },
     "tabular_mdp": {
         "agent": "tabular_q",
         "envs": 1,
