@@ -145,7 +145,6 @@ def distance_in_standard_errors(samples, exact):
     return np.max(gap / np.maximum(error, 1e-12)), np.linalg.norm(error) / np.linalg.norm(exact)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_whole_graphs_score_function_matches_the_exact_meta_gradient(steps):
     """Inner data count once: by the sampling correction, and not by the inner surrogate's second derivative too."""
@@ -156,7 +155,6 @@ def test_the_whole_graphs_score_function_matches_the_exact_meta_gradient(steps):
     assert distance < 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("estimator", "corrected"), [("naive", False), ("dice", True), ("lvc", True)])
 def test_counting_the_inner_data_never_or_twice_misses_the_exact_meta_gradient(estimator, corrected):
     settings = {"lives_per_task": 4, "sampling_correction": corrected}
@@ -218,7 +216,6 @@ def test_low_variance_curvature_leaves_out_what_actions_do_to_later_values_and_n
     assert distance_in_standard_errors(samples, left)[0] < 3.5
 
 
-@pytest.mark.slow
 def test_the_first_proximal_step_is_along_the_meta_gradient():
     """Nothing is clipped yet, so that it is the same on average; later steps see what the first one changed."""
     agent = agent_by("dice")
@@ -232,7 +229,7 @@ def test_the_first_proximal_step_is_along_the_meta_gradient():
     meta = adapter.init(jax.random.key(0)).replace(params=unravel(vector))
     env_params = jnp.full(4, 2)
     rules = {"descent": meta_gradient(adapter, objective, toy.pose, optax.sgd(0.05))}
-    for epochs in (1, 3):
+    for epochs in (1, 2):
         config = ProximalConfig(epochs=epochs, minibatches=1)
         given = (Fork(), adapter, ACTIONS, toy.pose, optax.sgd(0.05), lifetime, outer, config, 2)
         rules[f"proximal, {epochs}"] = proximal(*given)
@@ -242,12 +239,12 @@ def test_the_first_proximal_step_is_along_the_meta_gradient():
         step = jax.vmap(lambda key, update=update, state=state: update(key, state, env_params)[0].meta.params["policy"])
         after = jax.jit(step)(jax.random.split(jax.random.key(3), 3_000))
         moved[name] = np.asarray(jax.vmap(lambda tree: ravel_pytree(tree)[0])(after)) - vector
-    first, again, thrice = (moved[name] for name in ("descent", "proximal, 1", "proximal, 3"))
+    first, again, twice = (moved[name] for name in ("descent", "proximal, 1", "proximal, 2"))
     error = np.sqrt(sum(x.var(axis=0, ddof=1) / len(x) for x in (first, again)))
     gap = np.abs(first.mean(axis=0) - again.mean(axis=0))
     assert np.linalg.norm(error) < 0.1 * np.linalg.norm(first.mean(axis=0))
     assert np.all(gap < 3.5 * error + 1e-9)
-    assert np.linalg.norm(thrice.mean(axis=0)) > 2 * np.linalg.norm(again.mean(axis=0))
+    assert np.linalg.norm(twice.mean(axis=0)) > 1.5 * np.linalg.norm(again.mean(axis=0))
 
 
 def test_dice_is_the_sum_of_rewards_behind_magic_boxes_to_third_order():
