@@ -66,14 +66,15 @@ GRIDS = {
 """Of ordinary Q-learning by agent, all with all."""
 CHOOSING_LIVES = 3
 """Lives of a task in which its best setting is chosen, none of them the one that it is scored in."""
-RULES = {
-    "structured, es": {"rule": "structured", "outer_gradient": "es"},
-    "structured, pes": {"rule": "structured", "outer_gradient": "pes", "stretch": 25},
-    "recurrent, es": {"rule": "recurrent", "outer_gradient": "es"},
-    "recurrent, pes": {"rule": "recurrent", "outer_gradient": "pes", "stretch": 25},
-    "attention, es": {"rule": "attention", "outer_gradient": "es"},
-    "attention, pes": {"rule": "attention", "outer_gradient": "pes", "stretch": 25},
+STRETCHES = 5
+"""Of a lifetime, where an estimator lives one at a time; it then takes as many more meta-steps, of equal experience."""
+ESTIMATORS: dict[str, dict[str, Any]] = {
+    "es": {"outer_gradient": "es"},
+    "pes": {"outer_gradient": "pes"},
+    "truncated": {"outer_gradient": "backpropagation", "outer_loss": "td", "outer_learning_rate": 0.01},
 }
+"""Truncated back-propagation has no perturbed lives and lives in as many more tasks."""
+RULES = [f"{rule}, {estimator}" for rule in ("structured", "recurrent", "attention") for estimator in ESTIMATORS]
 GOVERNORS = {form: {"form": form} for form in ("online", "schedule", "static", "constant")} | {
     "online, structure": {"form": "online", "structure": True}
 }
@@ -183,6 +184,18 @@ def by_coordinates(bench: Bench, settings: dict[str, Any], optimizer: str) -> di
     return {"values": best, "validation": area(best), "on_edge": edges, "tried": len(tried)}
 
 
+def settings_of(method: str, resolved: dict[str, Any]) -> dict[str, Any]:
+    """What sets a rule and its estimator apart."""
+    rule, estimator = method.split(", ")
+    settings = {"rule": rule} | ESTIMATORS[estimator]
+    if estimator != "es":
+        settings |= {"stretch": resolved["rounds"] // STRETCHES, "meta_steps": STRETCHES * resolved["meta_steps"]}
+    if estimator == "truncated":
+        group = resolved["tasks_per_batch"]
+        settings |= {"tasks_per_group": group, "tasks_per_batch": group * resolved["population"]}
+    return settings
+
+
 def compare_rules(bench: Bench, methods: list[str], seeds: int) -> dict[str, Any]:
     """Learned update rules beside three optimizers, the best of which is what they are before they have learned."""
     resolved = bench.settings("learned_rule")
@@ -199,7 +212,7 @@ def compare_rules(bench: Bench, methods: list[str], seeds: int) -> dict[str, Any
     start = {"rule_base": best} | tuned[best]["values"]
     for method in methods:
         if bench.source is None:
-            curves[method] = bench.learned("learned_rule", method, seeds, start | RULES[method])
+            curves[method] = bench.learned("learned_rule", method, seeds, start | settings_of(method, resolved))
         else:
             curves[method] = bench.carried(bench.source, method, seeds, tuned)
     return {"tuned": tuned, "baseline": best, "rows": rows_of(curves, best, random_return(bench))}
