@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxmeta_envs import splits
+from jaxmeta_envs import splits, xland_rules
 from jaxmeta_envs import xland as subject
 from tests.reference import xland as reference
 
@@ -82,7 +82,7 @@ def read_tasks(rulesets):
 
 def read_objects(grid):
     """Where objects lie, as pairs of cell and tile."""
-    shapes = {getattr(Tiles, shape) for shape in subject.SHAPES}
+    shapes = {getattr(Tiles, shape) for shape in xland_rules.SHAPES}
     grid = np.asarray(grid)
     return {(cell, tile(grid[cell])) for cell in np.ndindex(grid.shape[:2]) if int(grid[cell][0]) in shapes}
 
@@ -197,7 +197,7 @@ def test_observation_shows_what_lies_before_the_agent_and_what_it_carries():
     state = state_of({(2, 1): RED_STAR, (1, 2): BLUE_KEY}, position=(3, 2), direction=UP, pocket=GREEN_HEX)
     shown = np.asarray(subject.environment_of(SIZE).get_obs(state)).reshape(subject.VIEW**2 + 1, -1)
     view, pocket = shown[:-1].reshape(subject.VIEW, subject.VIEW, -1), shown[-1]
-    names = np.array(["WALL", *subject.SHAPES, *subject.COLORS])
+    names = np.array(["WALL", *xland_rules.SHAPES, *xland_rules.COLORS])
     seen = {cell: set(names[view[cell] > 0]) for cell in np.ndindex(view.shape[:2]) if view[cell].any()}
     walls = {(1, column) for column in range(5)} | {(row, column) for row in range(1, 5) for column in (0, 4)}
     assert seen == {cell: {"WALL"} for cell in walls} | {(3, 1): {"STAR", "RED"}, (2, 2): {"KEY", "BLUE"}}
@@ -304,13 +304,13 @@ def test_splits_share_no_rule_set():
 
 @pytest.mark.parametrize("split", splits.CLASSES)
 def test_tasks_are_of_the_classes_of_their_split(split):
-    classes = jax.vmap(subject.classify)(drawn(split).ruleset)
+    classes = jax.vmap(xland_rules.classify)(drawn(split).ruleset)
     assert set(classes.tolist()) == set(splits.CLASSES[split])
 
 
 def test_classes_are_equally_likely():
-    rulesets = jax.vmap(lambda key: subject.draw_ruleset(key, 1))(jax.random.split(jax.random.key(0), 6000))
-    counts = np.bincount(jax.vmap(subject.classify)(rulesets), minlength=splits.CELLS)
+    rulesets = jax.vmap(lambda key: xland_rules.draw_ruleset(key, 1))(jax.random.split(jax.random.key(0), 6000))
+    counts = np.bincount(jax.vmap(xland_rules.classify)(rulesets), minlength=splits.CELLS)
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
@@ -318,22 +318,22 @@ def test_a_class_does_not_depend_on_how_a_rule_set_is_written():
     rulesets = drawn("shifted").ruleset
     joined = (rulesets.rules[:, :, 0] == 3).all(axis=1) & (rulesets.goal[:, 0] == 4)
     rulesets = pick(rulesets, np.flatnonzero(joined)[:30])
-    classes = jax.vmap(subject.classify)(rulesets)
+    classes = jax.vmap(xland_rules.classify)(rulesets)
     assert len(set(classes.tolist())) == splits.CELLS
     rewritten = rulesets.replace(
         goal=rulesets.goal[:, [0, 3, 4, 1, 2]],
         rules=np.pad(rulesets.rules[:, ::-1, [0, 3, 4, 1, 2, 5, 6]], ((0, 0), (0, 1), (0, 0))),
         init_tiles=np.zeros_like(rulesets.init_tiles),
     )
-    np.testing.assert_array_equal(jax.vmap(subject.classify)(rewritten), classes)
+    np.testing.assert_array_equal(jax.vmap(xland_rules.classify)(rewritten), classes)
     other = rulesets.replace(rules=rulesets.rules[:, :, [0, 1, 2, 5, 6, 3, 4]])
-    assert np.mean(jax.vmap(subject.classify)(other) != classes) > 0.5
+    assert np.mean(jax.vmap(xland_rules.classify)(other) != classes) > 0.5
 
 
 def test_descriptions_tell_rule_sets_apart():
     params = drawn("train")
     described = np.asarray(jax.vmap(made().describe)(params))
-    assert described.shape == (TASKS, 5 + 2 * subject.TILE_FEATURES + 2 * (4 + 3 * subject.TILE_FEATURES))
+    assert described.shape == (TASKS, 5 + 2 * xland_rules.TILE_FEATURES + 2 * (4 + 3 * xland_rules.TILE_FEATURES))
     chains = params.ruleset.rules.reshape(TASKS, -1)
     written = np.unique(np.concatenate([params.ruleset.goal, chains], axis=1), axis=0)
     assert len(np.unique(described, axis=0)) == len(written)
