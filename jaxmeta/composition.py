@@ -126,6 +126,16 @@ def no_context(key: jax.Array, env_params: PyTree) -> Task:
     return Task(env_params, None)
 
 
+def size_of_description(tasks: TaskDistribution) -> int:
+    """How many numbers describe a task, 0 where nothing does."""
+    return jax.eval_shape(lambda key: tasks.describe(tasks.sample(key, "train")), jax.random.key(0)).size
+
+
+def posing(tasks: TaskDistribution, described: bool) -> Pose:
+    """How tasks are posed to a learner that may see their description, or may not."""
+    return (lambda key, env_params: Task(env_params, tasks.describe(env_params))) if described else no_context
+
+
 def compose(
     parts: Parts,
     adapter: Adapter,

@@ -233,6 +233,81 @@ class GovernorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HypernetworkConfig:
+    """A network that reads transitions and puts out a Q-network's parameters."""
+
+    encoder: str = "mean"
+    """How a set of transitions becomes a summary: `mean`, or `attention` by learned queries."""
+    encoder_width: int = 64
+    """Units of the encoder's layers, and numbers of a summary."""
+    generated: str = "film"
+    """What is generated: the parameters as a `whole`, or, of shared ones, changes of `low_rank`, or a scale and a shift
+    for every unit (`film`)."""
+    rank: int = 4
+    """Of `low_rank` changes."""
+    renewed: str = "every"
+    """After which rounds parameters are generated anew: `every`, or the `first` alone."""
+    fine_tuned: bool = False
+    """Let gradient steps follow in each round, from what was generated."""
+
+    def __post_init__(self):
+        require_known("encoder", self.encoder, ("mean", "attention"))
+        require_known("generated", self.generated, ("whole", "low_rank", "film"))
+        require_known("renewed", self.renewed, ("every", "first"))
+        require(self.encoder_width >= 1, "encoder_width", "be at least 1", self.encoder_width)
+        require(self.rank >= 1, "rank", "be at least 1", self.rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappingConfig:
+    """A map that carries Q-parameters from a bank of sources to a new task."""
+
+    sources: int = 14
+    """Tasks of the bank."""
+    map_form: str = "kronecker"
+    """What the map is: `full`, `diagonal`, `kronecker`, `low_rank`, or `identity`, a copy, with nothing to learn."""
+    map_width: int = 32
+    """Units of the hidden layer of what puts out the map, and numbers that attention compares."""
+    map_rank: int = 4
+    """Of `low_rank` maps."""
+    reads: str = "random"
+    """Which sources are read: a `random` one, the `nearest`, the `average` of all, or what `attention` says."""
+    representation: str = "described"
+    """What tasks are known by: `described`, their description, which is privileged; or `inferred` from transitions."""
+    distillation: float = 1.0
+    """Weight of the squared distance to the action values of trained sources."""
+    beta: float = 0.0
+    """Weight of the squared distance to the parameters of trained sources."""
+    td: float = 0.0
+    """Weight of the agent's loss after `td_steps` gradient steps."""
+    td_steps: int = 1
+    map_steps: int = 10
+    """Steps of the outer optimizer in a meta-step, after one round of every source."""
+    bank_batch: int = 64
+    """Transitions of each source that the losses are estimated from."""
+    source_steps: int = 10
+    """Gradient steps of each source in a meta-step, of Adam."""
+    source_replay_rounds: int = 50
+    """Rounds that each source's replay holds."""
+    source_learning_rate: float = 1e-3
+    source_epsilon: float = 0.3
+    """How much the sources explore."""
+
+    def __post_init__(self):
+        require_known("map_form", self.map_form, ("full", "diagonal", "kronecker", "low_rank", "identity"))
+        require_known("reads", self.reads, ("random", "nearest", "average", "attention"))
+        require_known("representation", self.representation, ("described", "inferred"))
+        require(self.sources >= 2, "sources", "be at least 2, a target and a source", self.sources)
+        for name in ("map_width", "map_rank", "map_steps", "bank_batch", "source_steps", "source_replay_rounds"):
+            require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+        require(self.td_steps >= 0, "td_steps", "be at least 0", self.td_steps)
+        for name in ("distillation", "beta", "td", "source_learning_rate", "source_epsilon"):
+            require_finite(name, getattr(self, name))
+            require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
+        require(self.source_epsilon <= 1, "source_epsilon", "be at most 1", self.source_epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
     """The network of a learner whose memory does the learning."""
 

@@ -8,7 +8,7 @@ from jaxmeta.base import TaskDistribution
 from jaxmeta.errors import require
 from jaxmeta.jobs import restore
 from jaxmeta.learned_rules import as_optax
-from jaxmeta.recipes import update_rule
+from jaxmeta.methods import update_rule
 from jaxmeta.settings import Settings
 
 

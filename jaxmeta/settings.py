@@ -9,8 +9,10 @@ from jaxmeta.config import (
     EstimationConfig,
     GovernorConfig,
     HyperConfig,
+    HypernetworkConfig,
     InnerConfig,
     LifetimeConfig,
+    MappingConfig,
     MemoryConfig,
     OuterConfig,
     PolicyConfig,
@@ -27,6 +29,8 @@ GROUPS = {
     "inner": InnerConfig,
     "rule": RuleConfig,
     "governor": GovernorConfig,
+    "hypernetwork": HypernetworkConfig,
+    "mapping": MappingConfig,
     "memory": MemoryConfig,
     "outer": OuterConfig,
     "estimation": EstimationConfig,
@@ -51,6 +55,8 @@ class Settings:
     inner: InnerConfig
     rule: RuleConfig
     governor: GovernorConfig
+    hypernetwork: HypernetworkConfig
+    mapping: MappingConfig
     memory: MemoryConfig
     outer: OuterConfig
     estimation: EstimationConfig

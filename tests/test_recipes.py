@@ -104,8 +104,8 @@ def test_a_policy_is_trained_by_every_gradient_based_recipe(recipe, family, base
 
 @pytest.mark.parametrize("family", sorted({*presets.FAMILY_SETTINGS, *presets.POLICY_SETTINGS, *presets.TRIALS}))
 def test_a_familys_own_settings_suit_every_recipe(name, family):
-    if name == "hyper_policy" and family in presets.POLICY_SETTINGS:
-        with pytest.raises(UsageError, match="agent must have action values for hyper_policy"):
+    if name in ("hyper_policy", "hypernetwork", "mapping") and family in presets.POLICY_SETTINGS:
+        with pytest.raises(UsageError, match=f"agent must have action values for {name}"):
             recipes.make_recipe(name, tasks.make(family))
     else:
         recipes.make_recipe(name, tasks.make(family))

@@ -28,7 +28,7 @@ SPECS = [
     "pendulum:horizon=20",
     "pendulum:torques=0,horizon=20",
     "reacher:horizon=20",
-    "jaxmeta_envs.recommender:recommender:items=6,features=3,session=8,drift=0.5",
+    "recommender:items=6,features=3,session=8,drift=0.5",
     "gymnax:id=MountainCar-v0,vary=force@0.001@0.002+gravity@0.002@0.003,horizon=20",
     pytest.param("xland:size=5,horizon=20,distractors=0", marks=no_xminigrid),
 ]

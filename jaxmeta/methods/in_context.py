@@ -1,0 +1,77 @@
+"""Policies whose memory does the learning."""
+
+from collections.abc import Callable
+
+import optax
+
+from jaxmeta import adapters, distributions, outer
+from jaxmeta.base import MetaLearner
+from jaxmeta.composition import Parts, learner_of, no_context, outer_optimizer, require_minibatches
+from jaxmeta.errors import require
+from jaxmeta.memories import Attentive, ContentAddressed, Memory, Recurrent
+from jaxmeta.settings import Settings
+
+
+def trained_in_context(network_of: Callable[[Settings, int], Memory]) -> Callable[[Parts], MetaLearner]:
+    """A policy with a memory, trained on whole lifetimes; `network_of(settings, outputs)` has the memory."""
+
+    def build(parts: Parts) -> MetaLearner:
+        tasks, spec, settings = parts.tasks, parts.spec, parts.settings
+        lifetime, config = settings.lifetime, settings.proximal
+        require_minibatches(settings.outer, config)
+        actions = distributions.of_actions(spec)
+        adapter = adapters.in_context(network_of(settings, actions.size), spec, actions)
+        discount = settings.hypers.discount
+        optimizer = outer_optimizer(settings.outer, config.epochs * config.minibatches)
+        entropy = optax.linear_schedule(
+            settings.outer.entropy, settings.outer.entropy * config.entropy_left, settings.outer.meta_steps
+        )
+        init, update = outer.policy_optimisation(
+            tasks.env,
+            adapter,
+            actions,
+            no_context,
+            optimizer,
+            lifetime,
+            config,
+            settings.policy,
+            discount,
+            entropy,
+        )
+        return learner_of(parts, adapter, init, update, lifetime.rounds * lifetime.envs * lifetime.steps)
+
+    return build
+
+
+def _steps_of_trial(settings: Settings) -> int:
+    return settings.lifetime.rounds * settings.lifetime.steps
+
+
+def _span(settings: Settings) -> int:
+    return settings.memory.span or _steps_of_trial(settings)
+
+
+def recurrent(settings: Settings, outputs: int) -> Memory:
+    """The memory of RL^2."""
+    memory = settings.memory
+    return Recurrent(outputs, memory.cell, memory.memory_width, memory.reading, _span(settings))
+
+
+def content_addressed(settings: Settings, outputs: int) -> Memory:
+    """The memory of MANN."""
+    memory = settings.memory
+    require(memory.slots >= memory.heads, "slots", f"be at least heads = {memory.heads}, a read each", memory.slots)
+    return ContentAddressed(outputs, memory.memory_width, memory.slots, memory.word, memory.heads, _span(settings))
+
+
+def attentive(settings: Settings, outputs: int) -> Memory:
+    """The memory of SNAIL."""
+    memory, trial = settings.memory, _steps_of_trial(settings)
+    context = memory.context or trial
+    require(context >= trial, "context", f"be at least {trial}, the steps of a trial", context)
+    divides = memory.memory_width % memory.heads == 0
+    require(divides, "heads", f"divide memory_width = {memory.memory_width}", memory.heads)
+    # One place more than a trial has steps: after the trial, what it led to is asked for.
+    return Attentive(
+        outputs, memory.memory_width, memory.attention_layers, memory.heads, context + settings.lifetime.steps
+    )

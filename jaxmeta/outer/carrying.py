@@ -1,0 +1,117 @@
+"""Q-networks of known tasks, and what is learned from all of them, updated in turns.
+
+A meta-step lets every source live one round, puts its parameters into the bank, and then descends, for some steps,
+on how badly the parameters of each source would have been generated from those of the others.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxmeta import lifetime as living
+from jaxmeta import losses
+from jaxmeta.base import Adapter, Environment, Key, Life, Lifetime, MetaState, Metrics, PyTree, Task
+from jaxmeta.outer.descent import Init, Update
+
+BankLoss = Callable[[Key, PyTree, PyTree], tuple[jax.Array, Metrics]]
+"""`loss(key, meta, sources)`: a scalar to minimise in `meta.weights`; `sources` are the sources' `fast`, [S, ...]."""
+
+
+class Sources(struct.PyTreeNode):
+    """The tasks of a bank, and who lives in them. Leaves [S, ...]."""
+
+    env_params: PyTree
+    lives: Life
+
+
+def carrying(
+    env: Environment,
+    adapter: Adapter,
+    learner: Adapter,
+    loss: BankLoss,
+    bank_of: Callable[[PyTree, PyTree, PyTree], PyTree],
+    draw: Callable[[Key], PyTree],
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    lifetime: Lifetime,
+) -> tuple[Init, Update]:
+    """Trains sources, and a map between them.
+
+    Args:
+      env: the environment.
+      adapter: how a new task is lived in; its meta has `weights`, `bank` and `start`.
+      learner: how the sources live, from the start that they share.
+      loss: of the weights.
+      bank_of: `bank_of(bank, fast, env_params)`: the bank with what sources have become, leaves [S, ...].
+      draw: draws the sources' tasks, leaves [S, ...].
+      optimizer: of the weights.
+      steps: of the optimizer in a meta-step.
+      lifetime: what a source lives in a meta-step, one round.
+    """
+
+    def tasks_of(env_params: PyTree) -> Task:
+        return Task(env_params, None)
+
+    def observe(key: Key, lived: living.Round) -> Metrics:
+        """What the sources learn, and the return of an episode while they explore."""
+        del key
+        done = lived.rollout.terminated | lived.rollout.truncated
+        episode_returns = jax.vmap(losses.first_episode_return, 1)(lived.rollout.reward, done)
+        return {**lived.metrics, "return": jnp.mean(episode_returns)}
+
+    def init(key: Key) -> MetaState:
+        init_key, draw_key, begin_key = jax.random.split(key, 3)
+        meta = adapter.init(init_key)
+        env_params = draw(draw_key)
+        keys = jax.random.split(begin_key, jax.tree.leaves(env_params)[0].shape[0])
+
+        def begin(key, env_params):
+            return living.begin(key, env, learner, meta.start, tasks_of(env_params), lifetime.envs)
+
+        lives = jax.vmap(begin)(keys, env_params)
+        return MetaState(
+            meta=meta.replace(bank=bank_of(meta.bank, lives.fast, env_params)),
+            optimizer=optimizer.init(meta.weights),
+            step=jnp.zeros((), jnp.int32),
+            carried=Sources(env_params, lives),
+        )
+
+    def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
+        del env_params
+        live_key, loss_key = jax.random.split(key)
+        sources: Sources = state.carried
+        meta = state.meta
+
+        def live(key, env_params, life):
+            return living.live(key, env, learner, meta.start, tasks_of(env_params), life, lifetime, observe)
+
+        keys = jax.random.split(live_key, jax.tree.leaves(sources.env_params)[0].shape[0])
+        lives, learned = jax.vmap(live)(keys, sources.env_params, sources.lives)
+        meta = meta.replace(bank=bank_of(meta.bank, lives.fast, sources.env_params))
+
+        def step(carry, key):
+            weights, optimizer_state = carry
+
+            def value_of(weights):
+                return loss(key, meta.replace(weights=weights), lives.fast)
+
+            (value, metrics), gradient = jax.value_and_grad(value_of, has_aux=True)(weights)
+            changes, optimizer_state = optimizer.update(gradient, optimizer_state, weights)
+            metrics = {**metrics, "loss": value, "meta_gradient_norm": optax.tree.norm(gradient)}
+            return (optax.apply_updates(weights, changes), optimizer_state), metrics
+
+        start = (meta.weights, state.optimizer)
+        (weights, optimizer_state), metrics = jax.lax.scan(step, start, jax.random.split(loss_key, steps))
+        metrics = jax.tree.map(jnp.mean, {**learned, **metrics})
+        state = state.replace(
+            meta=meta.replace(weights=weights),
+            optimizer=optimizer_state,
+            step=state.step + 1,
+            carried=Sources(sources.env_params, lives),
+        )
+        return state, metrics
+
+    return init, update
