@@ -174,8 +174,7 @@ def test_attention_is_its_formula(grid):
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("representation", ["described", "inferred"])
-@pytest.mark.parametrize("reads", ["random", "attention"])
+@pytest.mark.parametrize(("reads", "representation"), [("random", "inferred"), ("attention", "described")])
 def test_the_gradient_of_the_bank_loss_matches_finite_differences(grid, reads, representation):
     settings = TINY | {
         "reads": reads, "representation": representation, "beta": 0.3, "td": 0.7, "td_steps": 2, "agent": "dqn",
