@@ -91,7 +91,8 @@ def test_epsilon_changes_what_is_done_next(grid):
 
 def test_no_gradient_of_epsilon_passes_and_one_of_all_else_does(grid):
     """Two rounds later, of what the parameters are then."""
-    learner, meta = made(grid, form="constant", outer_gradient="backpropagation", outer_loss="td", inner_steps=2)
+    by_backpropagation = {"outer_gradient": "backpropagation", "outer_loss": "td", "inner_optimizer": "sgd"}
+    learner, meta = made(grid, form="constant", inner_steps=2, **by_backpropagation)
     live = lived(grid, learner)
 
     def size(meta):
