@@ -20,6 +20,7 @@ import functools
 import itertools
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -329,7 +330,7 @@ def main() -> None:
         name += "-carried"
     bench = Bench(options.tasks, options.num_tasks, options.runs / name, overrides, options.carried_from)
     result = compare(bench, list(methods) if options.methods is None else options.methods, options.seeds)
-    command = "python benchmarks/lifetimes.py " + " ".join(sys.argv[1:])
+    command = "python benchmarks/lifetimes.py " + shlex.join(sys.argv[1:])
     result = {"command": command, "machine": machine(), "num_tasks": options.num_tasks, **result}
     write_json(options.out, result)
     title = " ".join([options.comparison, "on", options.tasks, *options.set])
