@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 
 from jaxmeta.base import Params
-
-GENERATED = ("whole", "low_rank", "film")
+from jaxmeta.networks import zero_at_first
+from jaxmeta.trees import path_name
 
 
 class Whole(nn.Module):
@@ -24,7 +24,7 @@ class Whole(nn.Module):
         """Maps a summary [W] float32 and shared parameters to parameters of the same shapes."""
 
         def generate(path, leaf):
-            change = _last(leaf.size, f"{_name(path)}")(summary)
+            change = zero_at_first(leaf.size, path_name(path))(summary)
             return leaf + change.reshape(leaf.shape)
 
         return jax.tree_util.tree_map_with_path(generate, shared)
@@ -45,10 +45,10 @@ class LowRank(nn.Module):
 
         def generate(path, leaf):
             if leaf.ndim != 2:
-                return leaf + _last(leaf.size, _name(path))(summary).reshape(leaf.shape)
+                return leaf + zero_at_first(leaf.size, path_name(path))(summary).reshape(leaf.shape)
             rows, columns = leaf.shape
-            left = nn.Dense(rows * self.rank, name=f"{_name(path)}_left")(summary).reshape(rows, self.rank)
-            right = _last(self.rank * columns, f"{_name(path)}_right")(summary).reshape(self.rank, columns)
+            left = nn.Dense(rows * self.rank, name=f"{path_name(path)}_left")(summary).reshape(rows, self.rank)
+            right = zero_at_first(self.rank * columns, f"{path_name(path)}_right")(summary).reshape(self.rank, columns)
             return leaf + left @ right / math.sqrt(self.rank)
 
         return jax.tree_util.tree_map_with_path(generate, shared)
@@ -63,16 +63,7 @@ class Film(nn.Module):
 
         def generate(path, leaf):
             units = leaf.shape[-1]
-            scale = 1 + _last(units, f"{_name(path)}_scale")(summary)
-            return leaf * scale if leaf.ndim > 1 else leaf * scale + _last(units, f"{_name(path)}_shift")(summary)
+            scaled = leaf * (1 + zero_at_first(units, f"{path_name(path)}_scale")(summary))
+            return scaled if leaf.ndim > 1 else scaled + zero_at_first(units, f"{path_name(path)}_shift")(summary)
 
         return jax.tree_util.tree_map_with_path(generate, shared)
-
-
-def _last(outputs: int, name: str) -> nn.Module:
-    """A linear layer that puts out zero at first."""
-    return nn.Dense(outputs, kernel_init=nn.initializers.zeros, name=name)
-
-
-def _name(path: tuple) -> str:
-    return "_".join(str(entry.key) for entry in path)

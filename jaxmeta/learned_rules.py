@@ -29,6 +29,7 @@ from flax import struct
 from jaxmeta.base import Key, Params, PyTree
 from jaxmeta.errors import UsageError, require
 from jaxmeta.memories import CELLS
+from jaxmeta.networks import zero_at_first
 from jaxmeta.update_rules import Seen, UpdateRule
 
 DECAYS = (0.5, 0.9, 0.99)
@@ -144,7 +145,7 @@ class Structured(Network):
     def __call__(self, carry, inputs, context, layers):
         """See `Network`."""
         rates = self.param("rates", nn.initializers.zeros, (self.num_layers,))
-        shared = _last(OUTPUTS, "schedule")(context)
+        shared = zero_at_first(OUTPUTS, "schedule")(context)
         numbers = {}
         for rate, layer in zip(rates, layers, strict=True):
             for leaf in layer.leaves:
@@ -176,7 +177,7 @@ class Recurrent(Network):
     @nn.compact
     def __call__(self, carry, inputs, context, layers):
         """See `Network`."""
-        cell, last = self._cell(name="cell"), _last(OUTPUTS, "head")
+        cell, last = self._cell(name="cell"), zero_at_first(OUTPUTS, "head")
         numbers, after = {}, []
         for states, layer in zip(carry, layers, strict=True):
             after.append([])
@@ -209,7 +210,7 @@ class Attentive(Network):
         embed = nn.Dense(self.width, name="embedding")
         attend = nn.MultiHeadDotProductAttention(self.heads, name="attention")
         first_norm, second_norm = nn.LayerNorm(name="norm"), nn.LayerNorm(name="second_norm")
-        hidden, last = nn.Dense(self.width, name="hidden"), _last(OUTPUTS, "head")
+        hidden, last = nn.Dense(self.width, name="hidden"), zero_at_first(OUTPUTS, "head")
         numbers = {}
         for layer in layers:
             rows = [
@@ -222,11 +223,6 @@ class Attentive(Network):
             ends = list(itertools.accumulate(map(len, rows)))[:-1]
             numbers |= dict(zip(layer.leaves, jnp.split(last(tokens), ends), strict=True))
         return carry, numbers
-
-
-def _last(outputs: int, name: str) -> nn.Module:
-    """A linear layer that puts out zero at first."""
-    return nn.Dense(outputs, kernel_init=nn.initializers.zeros, name=name)
 
 
 def _context(progress: jax.Array, trend: jax.Array) -> jax.Array:

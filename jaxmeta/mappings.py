@@ -26,9 +26,6 @@ from jaxmeta.encoders import SetEncoder, elements_of
 from jaxmeta.replay import Replay, batches
 from jaxmeta.trees import scale_down
 
-BankLoss = Callable[[Key, "Mapping", Learner], tuple[jax.Array, Metrics]]
-"""`loss(key, meta, sources)`: a scalar to minimise in `meta.weights`, and metrics; the sources' leaves are [S, ...]."""
-
 
 class Bank(struct.PyTreeNode):
     """What is known of the sources, leaves [S, ...]."""
@@ -140,21 +137,15 @@ def mapping(
     def apply(meta: Mapping, target: jax.Array, source: jax.Array, network: Params) -> Params:
         return map_of.apply(meta.weights.map, jnp.concatenate([target, source]), network)
 
-    def shares_of(meta: Mapping, target: jax.Array, sources: jax.Array, allowed: jax.Array) -> jax.Array:
-        """What each source counts, [S], none that is not allowed; together they count 1."""
+    def carry(meta: Mapping, target: jax.Array, sources: jax.Array, allowed: jax.Array) -> Params:
+        if reads in ("nearest", "random"):
+            distance = jnp.sum((sources - target) ** 2, axis=1) if reads == "nearest" else jnp.arange(len(sources))
+            one = jnp.argmin(jnp.where(allowed, distance, jnp.inf))
+            return apply(meta, target, sources[one], jax.tree.map(lambda leaf: leaf[one], meta.bank.network))
+        shares = allowed / jnp.sum(allowed)
         if reads == "attention":
             scores = jnp.asarray(attention.apply(meta.weights.attention, target, sources))
-            return jax.nn.softmax(jnp.where(allowed, scores, -jnp.inf))
-        if reads == "average":
-            return allowed / jnp.sum(allowed)
-        distance = jnp.sum((sources - target) ** 2, axis=1) if reads == "nearest" else jnp.arange(len(sources))
-        return jax.nn.one_hot(jnp.argmin(jnp.where(allowed, distance, jnp.inf)), len(sources))
-
-    def carry(meta: Mapping, target: jax.Array, sources: jax.Array, allowed: jax.Array) -> Params:
-        shares = shares_of(meta, target, sources, allowed)
-        if reads in ("nearest", "random"):
-            one = jnp.argmax(shares)
-            return apply(meta, target, sources[one], jax.tree.map(lambda leaf: leaf[one], meta.bank.network))
+            shares = jax.nn.softmax(jnp.where(allowed, scores, -jnp.inf))
         networks = jax.vmap(apply, (None, None, 0, 0))(meta, target, sources, meta.bank.network)
         return jax.tree.map(lambda leaf: jnp.tensordot(shares, leaf, 1), networks)
 
@@ -175,7 +166,9 @@ def one_round(key: Key, buffer: Replay) -> Replay:
     return Replay(rounds, jax.random.bernoulli(known_key, 0.75).astype(jnp.int32))
 
 
-def bank_loss(carrier: Carrier, agent: Agent, config: MappingConfig, inner: InnerConfig, hypers: Hypers) -> BankLoss:
+def bank_loss(
+    carrier: Carrier, agent: Agent, config: MappingConfig, inner: InnerConfig, hypers: Hypers
+) -> Callable[[Key, Mapping, Learner], tuple[jax.Array, Metrics]]:
     """How badly the parameters of each source are made of those of the others.
 
         mean_i  distillation * |Q(theta_i') - Q(theta_i)|^2 + beta * mean_j |W_ij theta_j - theta_i|^2 / P

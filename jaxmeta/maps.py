@@ -14,6 +14,8 @@ from jax.flatten_util import ravel_pytree
 
 from jaxmeta.base import Params
 from jaxmeta.errors import UsageError
+from jaxmeta.networks import zero_at_first
+from jaxmeta.trees import path_name
 
 LARGEST = 2**30
 """Bytes that the weights of a `Full` map may take."""
@@ -51,7 +53,7 @@ class Full(nn.Module):
                 f"map_form must be another than 'full' for {vector.size:,} parameters, whose map would have weights of "
                 f"{size / 1e9:.1f} GB, got 'full'."
             )
-        change = _last(vector.size**2, "matrix")(_hidden(self.width, pair))
+        change = zero_at_first(vector.size**2, "matrix")(_hidden(self.width, pair))
         return unravel(vector + change.reshape(vector.size, vector.size) @ vector)
 
 
@@ -68,7 +70,7 @@ class Diagonal(nn.Module):
     def __call__(self, pair: jax.Array, params: Params) -> Params:
         """See `Identity`."""
         vector, unravel = ravel_pytree(params)
-        return unravel(vector * (1 + _last(vector.size, "diagonal")(_hidden(self.width, pair))))
+        return unravel(vector * (1 + zero_at_first(vector.size, "diagonal")(_hidden(self.width, pair))))
 
 
 class Kronecker(nn.Module):
@@ -88,10 +90,10 @@ class Kronecker(nn.Module):
         hidden = _hidden(self.width, pair)
 
         def factor(size: int, name: str) -> jax.Array:
-            return jnp.eye(size) + _last(size * size, name)(hidden).reshape(size, size)
+            return jnp.eye(size) + zero_at_first(size * size, name)(hidden).reshape(size, size)
 
         def carry(path, leaf):
-            name = "_".join(str(entry.key) for entry in path)
+            name = path_name(path)
             right = factor(leaf.shape[-1], f"{name}_right")
             return leaf @ right if leaf.ndim == 1 else factor(leaf.shape[0], f"{name}_left") @ leaf @ right
 
@@ -115,10 +117,10 @@ class LowRank(nn.Module):
         hidden = _hidden(self.width, pair)
 
         def carry(path, leaf):
-            name = "_".join(str(entry.key) for entry in path)
+            name = path_name(path)
             vector = leaf.ravel()
             into = nn.Dense(vector.size * self.rank, name=f"{name}_in")(hidden).reshape(vector.size, self.rank)
-            out = _last(vector.size * self.rank, f"{name}_out")(hidden).reshape(vector.size, self.rank)
+            out = zero_at_first(vector.size * self.rank, f"{name}_out")(hidden).reshape(vector.size, self.rank)
             return (vector + out @ (into.T @ vector) / math.sqrt(vector.size)).reshape(leaf.shape)
 
         return jax.tree_util.tree_map_with_path(carry, params)
@@ -126,8 +128,3 @@ class LowRank(nn.Module):
 
 def _hidden(width: int, pair: jax.Array) -> jax.Array:
     return nn.tanh(nn.Dense(width, name="hidden")(pair))
-
-
-def _last(outputs: int, name: str) -> nn.Module:
-    """A linear layer that puts out zero at first."""
-    return nn.Dense(outputs, kernel_init=nn.initializers.zeros, name=name)

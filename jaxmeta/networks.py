@@ -129,6 +129,11 @@ def _tanh_layers(features, hidden):
     return features
 
 
+def zero_at_first(outputs: int, name: str) -> nn.Dense:
+    """A linear layer that puts out zero until it has learned."""
+    return nn.Dense(outputs, kernel_init=nn.initializers.zeros, name=name)
+
+
 class Setter(nn.Module):
     """Numbers that are zero at first: what a policy over hyper-parameters adds to them.
 
@@ -145,4 +150,4 @@ class Setter(nn.Module):
         """Maps what is seen, [D] float32, to numbers [N] float32."""
         if seen.size:
             seen = nn.tanh(nn.Dense(self.width, name="torso_0")(seen))
-        return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros, name="head")(seen)
+        return zero_at_first(self.outputs, "head")(seen)

@@ -106,50 +106,43 @@ ON_LONG_LIVES: dict[str, Any] = {
 }
 """What suits learners over long lifetimes."""
 
+_LONG_DQN: dict[str, Any] = {
+    "hidden": (32, 32),
+    "batch_size": 32,
+    "learning_rate": 1e-2,
+    "max_inner_norm": 0.0,
+    "n_step": 1,
+    "temperature": 0.0,
+    "discount": 0.9,
+    "epsilon": 1.0,
+    "tasks_per_batch": 14,
+    "population": 16,
+    "perturbation": 0.25,
+    "outer_learning_rate": 0.06,
+}
+
 RULES: dict[str, dict[str, Any]] = {
-    "grid_navi": {
-        "hidden": (32, 32),
+    "grid_navi": _LONG_DQN
+    | {
         "envs": 2,
         "rounds": 100,
         "replay_rounds": 100,
         "inner_steps": 1,
-        "batch_size": 32,
-        "learning_rate": 1e-2,
-        "max_inner_norm": 0.0,
-        "n_step": 1,
-        "temperature": 0.0,
-        "discount": 0.9,
-        "epsilon": 1.0,
         "epsilon_decay": 0.97,
         "target_step_size": 0.1,
-        "tasks_per_batch": 14,
-        "population": 16,
-        "perturbation": 0.25,
         "query_envs": 2,
-        "outer_learning_rate": 0.06,
         "meta_steps": 150,
     },
-    "cartpole": {
-        "hidden": (32, 32),
+    "cartpole": _LONG_DQN
+    | {
         "envs": 4,
         "steps": 50,
         "rounds": 30,
         "replay_rounds": 30,
         "inner_steps": 8,
-        "batch_size": 32,
-        "learning_rate": 1e-2,
-        "max_inner_norm": 0.0,
-        "n_step": 1,
-        "temperature": 0.0,
-        "discount": 0.9,
-        "epsilon": 1.0,
         "epsilon_decay": 0.9,
         "target_step_size": 0.3,
-        "tasks_per_batch": 14,
-        "population": 16,
-        "perturbation": 0.25,
         "query_envs": 1,
-        "outer_learning_rate": 0.06,
         "meta_steps": 60,
     },
 }

@@ -1,4 +1,4 @@
-"""Arithmetic on parameter trees that stays differentiable where optax's does not."""
+"""Parameter trees: arithmetic that stays differentiable where optax's does not, and names."""
 
 import jax
 import jax.numpy as jnp
@@ -23,3 +23,8 @@ def scale_down(tree: PyTree, max_norm: float) -> PyTree:
     squared = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
     scale = max_norm / jnp.sqrt(jnp.maximum(squared, max_norm**2))
     return jax.tree.map(lambda leaf: scale * leaf, tree)
+
+
+def path_name(path: tuple) -> str:
+    """The place of a leaf in a tree of dicts, as one word."""
+    return "_".join(str(entry.key) for entry in path)

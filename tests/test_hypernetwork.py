@@ -10,6 +10,7 @@ from jaxmeta import lifetime as living
 from jaxmeta.base import sample_tasks
 from jaxmeta.composition import spec_of
 from jaxmeta.errors import UsageError
+from tests.trees import drawn
 
 TINY = {
     "hidden": (4,),
@@ -21,13 +22,6 @@ TINY = {
     "encoder_width": 8,
 }
 GENERATORS = {"whole": generators.Whole(), "low_rank": generators.LowRank(2), "film": generators.Film()}
-
-
-def drawn(tree, seed=0):
-    """A tree of the same shapes, of normal numbers."""
-    leaves, structure = jax.tree.flatten(tree)
-    rng = np.random.default_rng(seed)
-    return jax.tree.unflatten(structure, [jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves])
 
 
 @pytest.fixture
@@ -112,7 +106,10 @@ def lived(grid, **settings):
     task = learner.task(jax.random.key(1), sample_tasks(jax.random.key(2), grid, "train", 1))
     task = jax.tree.map(lambda leaf: leaf[0], task)
     life = living.begin(jax.random.key(3), grid.env, learner.adapter, meta, task, learner.lifetime.envs)
-    observe = lambda key, lived: (lived.before.fast, lived.after.fast, lived.rollout)  # noqa: E731
+
+    def observe(key, lived):
+        return lived.before.fast, lived.after.fast, lived.rollout
+
     live = jax.jit(
         lambda key: living.live(key, grid.env, learner.adapter, meta, task, life, learner.lifetime, observe)[1]
     )
@@ -167,8 +164,8 @@ def test_elements_are_the_transitions(grid):
 def test_gradient_steps_may_follow(grid):
     _, _, _, (_, plain, _) = lived(grid)
     _, _, _, (_, tuned, _) = lived(grid, fine_tuned=True)
-    first = lambda fast: jax.tree.map(lambda leaf: leaf[0], fast.params["network"])  # noqa: E731
-    assert differs(first(plain), first(tuned))
+    first_plain, first_tuned = (jax.tree.map(lambda leaf: leaf[0], fast.params["network"]) for fast in (plain, tuned))
+    assert differs(first_plain, first_tuned)
     np.testing.assert_array_equal(tuned.age, [1, 2, 3])
 
 

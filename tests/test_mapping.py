@@ -13,6 +13,7 @@ from jaxmeta.base import sample_tasks
 from jaxmeta.composition import make_parts
 from jaxmeta.encoders import SetEncoder
 from jaxmeta.errors import UsageError
+from tests.trees import drawn
 
 TINY = {
     "hidden": (4,),
@@ -35,13 +36,6 @@ FORMS = {
     "low_rank": maps.LowRank(3, 2),
 }
 PAIR = jnp.array([0.3, -0.7, 1.1])
-
-
-def drawn(tree, seed=0):
-    """A tree of the same shapes, of normal numbers."""
-    leaves, structure = jax.tree.flatten(tree)
-    rng = np.random.default_rng(seed)
-    return jax.tree.unflatten(structure, [jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves])
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
     params = generate(context, transitions so far)
 
-as a life begins and, if `renews` says so, after rounds of it. Gradient steps may follow, and are taken from what was
+as a life begins and, if `renewed` says so, after rounds of it. Gradient steps may follow, and are taken from what was
 generated last. What generates is given by a recipe: a hypernetwork, or a map from the parameters of other tasks.
 
 References: Ha, Dai and Le (2017), hypernetworks; Zaheer et al. (2017), sets; Beck et al. (2022), hypernetworks in
@@ -15,12 +15,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.adapters.gradient_steps import Learner, Start
+from jaxmeta.adapters.gradient_steps import Learner, Start, after_round
 from jaxmeta.base import Adapter, Key, Params, Percept, PyTree, Rollout
 from jaxmeta.replay import Replay, add
-
-RENEWED = ("never", "first", "every")
-"""After which rounds parameters are generated anew."""
 
 
 class Generating(Protocol):
@@ -47,7 +44,7 @@ def generated(learner: Adapter, source: Source, renewed: str, steps: bool) -> Ad
     Args:
       learner: made by `gradient_steps` over an agent that learns from a replay.
       source: what generates the parameters that a life is lived with.
-      renewed: one of `RENEWED`.
+      renewed: after which rounds parameters are generated anew: `never`, the `first` alone, or `every`.
       steps: let the learner take its gradient steps, from what was generated.
 
     Returns:
@@ -78,13 +75,13 @@ def generated(learner: Adapter, source: Source, renewed: str, steps: bool) -> Ad
         assert fast.replay is not None, "an agent without a replay"
         buffer = add(fast.replay, rollout)
         if renewed != "never":
-            params = source.generate(meta, None, buffer)
-            now = fast.replay.written == 0 if renewed == "first" else True
-            new = acting_by(fast, params)
-            fast = jax.tree.map(lambda new, old: jnp.where(now, new, old), new, fast)
+            new = acting_by(fast, source.generate(meta, None, buffer))
+            if renewed == "first":
+                is_first = fast.replay.written == 0
+                new = jax.tree.map(lambda new, old: jnp.where(is_first, new, old), new, fast)
+            fast = new
         if steps:
             return learner.adapt(key, meta.start, fast, rollout)
-        hypers = fast.hypers.replace(epsilon=fast.hypers.epsilon * fast.hypers.epsilon_decay)
-        return fast.replace(replay=buffer, hypers=hypers), {}
+        return fast.replace(replay=buffer, hypers=after_round(fast.hypers)), {}
 
     return Adapter(init, begin, act, exploit, adapt, learner.noise)

@@ -54,6 +54,11 @@ def in_head(path: tuple) -> bool:
     return any(str(getattr(entry, "key", entry)).startswith("head") for entry in path)
 
 
+def after_round(hypers: Hypers) -> Hypers:
+    """Hyper-parameters of the next round, which explores less."""
+    return hypers.replace(epsilon=hypers.epsilon * hypers.epsilon_decay)
+
+
 def mixed(loss: AgentLoss) -> AgentLoss:
     """A loss of two batches of the same transitions, with targets of one step and of more, weighted by `mixing`.
 
@@ -174,7 +179,7 @@ def gradient_steps(
 
         carry = (fast.params, fast.slow if slow_targets else None, fast.rule, fast.age)
         (params, slow, state, age), metrics = scan(gradient_step, carry, batches, config.inner_steps)
-        hypers = hypers.replace(epsilon=hypers.epsilon * hypers.epsilon_decay)
+        hypers = after_round(hypers)
         slow = params if slow is None else slow
         fast = fast.replace(params=params, slow=slow, rule=state, age=age, hypers=hypers, replay=buffer)
         return fast, jax.tree.map(lambda leaf: leaf[-1], metrics)
