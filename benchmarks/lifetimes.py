@@ -11,8 +11,8 @@ network.
 What is compared is the area under the curve of an episode's return over a lifetime, above that of random actions. All
 live the same rounds in the same test tasks with the same random numbers, so that differences are paired; intervals are
 over seeds and tasks. Everything is chosen on validation tasks: the hyper-parameters that ordinary learning has, and
-that what is learned starts from. Every cell (method, seed) is kept in a folder of its own under `--runs` and taken up
-again where it was left.
+that what is learned starts from. What was tuned and measured stands in the file of results, and is not made again: run
+with other methods or more seeds to add to it. Trainings are kept under `--runs`, and taken up where they were left.
 """
 
 import argparse
@@ -82,7 +82,12 @@ GOVERNORS: dict[str, dict[str, Any]] = {
 } | {"online, structure": {"form": "online", "structure": True}}
 
 
-def cell(method: str, seed: int) -> str:
+def cell(method: str, seed: int | str) -> str:
+    """The name of what a method did with a seed."""
+    return f"{method}, seed {seed}"
+
+
+def folder_of(method: str, seed: int) -> str:
     """The folder of a method trained with a seed."""
     return f"{method.replace(', ', '-')}-seed{seed}"
 
@@ -90,13 +95,18 @@ def cell(method: str, seed: int) -> str:
 class Bench:
     """A family of tasks, and how learners are measured in it."""
 
-    def __init__(self, tasks: str, num_tasks: int, folder: Path, overrides: dict[str, Any], source: Path | None):
-        self.tasks: TaskDistribution = jaxmeta.make_tasks(tasks)
-        self.num_tasks = num_tasks
-        self.folder = folder
-        self.overrides = overrides
-        self.source = source
+    def __init__(self, subject: dict[str, Any], folder: Path, results: Path):
+        self.tasks: TaskDistribution = jaxmeta.make_tasks(subject["tasks"])
+        self.num_tasks: int = subject["num_tasks"]
+        self.overrides = parse_settings(dict(pair.split("=", 1) for pair in subject["set"]))
+        self.source = subject["carried_from"] and Path(subject["carried_from"])
         """Where rules were learned, if not here."""
+        self.folder = folder
+        self.results = results
+        self.record: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
+        held = self.record.setdefault("subject", subject)
+        if held != subject:
+            raise SystemExit(f"--out must be a file of the same comparison, {subject}, got one of {held}.")
 
     def settings(self, recipe: str) -> dict[str, Any]:
         """All settings of a recipe here."""
@@ -116,47 +126,49 @@ class Bench:
         """Q-learning from fresh parameters, in the lifetimes of the method that it is compared with."""
         return jaxmeta.make_recipe("scratch", self.tasks, **settings)
 
-    def measured(self, method: str, seeds: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
-        """A method's curves, [seeds, tasks, rounds + 1], a cell for each seed."""
+    def kept(self, group: str, name: str, make: Callable[[], Any]) -> Any:
+        """What the results hold by that name; made and written if they do not."""
+        held = self.record.setdefault(group, {})
+        if name not in held:
+            held[name] = make()
+            write_json(self.results, self.record)
+        return held[name]
 
-        def of_seed(seed: int) -> np.ndarray:
-            curves = np.array(self.kept(f"{cell(method, seed)}/returns", lambda: make(seed).tolist()))
-            print(f"{method}, seed {seed}: {np.mean(curves):.3f}", flush=True)
-            return curves
+    def measure(self, method: str, seeds: int, make: Callable[[int], np.ndarray]) -> None:
+        """Adds cells of a method, one for each seed; `make(seed)` makes curves [tasks, rounds + 1]."""
 
-        return np.stack([of_seed(seed) for seed in range(seeds)])
+        def of_seed(seed: int) -> dict[str, list[float]]:
+            curves = make(seed)
+            areas = [round(float(area), 4) for area in curves.mean(axis=1)]
+            return {"areas": areas, "curve": curves.mean(axis=0).round(4).tolist()}
 
-    def kept(self, name: str, make: Callable[[], Any]) -> Any:
-        """What a file of the folder holds; made and written if there is none."""
-        path = self.folder / f"{name}.json"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, make())
-        return json.loads(path.read_text())
+        for seed in range(seeds):
+            areas = self.kept("cells", cell(method, seed), functools.partial(of_seed, seed))["areas"]
+            print(f"{method}, seed {seed}: {np.mean(areas):.3f}", flush=True)
 
-    def learned(self, recipe: str, method: str, seeds: int, settings: dict[str, Any]) -> np.ndarray:
-        """The curves of what was trained with each seed."""
+    def learn(self, recipe: str, method: str, seeds: int, settings: dict[str, Any]) -> None:
+        """Adds what was trained with each seed."""
         chosen = self.overrides | settings
 
         def train_and_measure(seed: int) -> np.ndarray:
-            run_dir = self.folder / cell(method, seed) / "run"
+            run_dir = self.folder / folder_of(method, seed) / "run"
             resume = (run_dir / "config.json").is_file()
             learner, state = jaxmeta.train(recipe, self.tasks, seed=seed, run_dir=run_dir, resume=resume, **chosen)
             return self.curves(learner, "test")(seed, learner.meta(state))
 
-        return self.measured(method, seeds, train_and_measure)
+        self.measure(method, seeds, train_and_measure)
 
-    def carried(self, source: Path, method: str, seeds: int, tuned: dict[str, Any]) -> np.ndarray:
-        """The curves of rules learned elsewhere, with the hyper-parameters that suit what they started from here."""
+    def carry(self, source: Path, method: str, seeds: int, tuned: dict[str, Any]) -> None:
+        """Adds rules learned elsewhere, with the hyper-parameters that suit what they started from here."""
 
         def restore_and_measure(seed: int) -> np.ndarray:
-            teacher, state, _, config = jaxmeta.restore(source / cell(method, seed) / "run")
+            teacher, state, _, config = jaxmeta.restore(source / folder_of(method, seed) / "run")
             rule = {name: config["settings"][name] for name in ("rule", "rule_base", "rule_width", "rule_cell")}
             learner = jaxmeta.make_recipe("learned_rule", self.tasks, **self.overrides, **rule)
             meta = learner.init(jax.random.key(0)).meta.replace(rule=teacher.meta(state).rule)
             return self.curves(learner, "test")(seed, with_values(meta, tuned[rule["rule_base"]]["values"]))
 
-        return self.measured(method, seeds, restore_and_measure)
+        self.measure(method, seeds, restore_and_measure)
 
 
 def with_values(meta: PyTree, values: Values) -> PyTree:
@@ -198,30 +210,37 @@ def settings_of(method: str, resolved: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def compare_rules(bench: Bench, methods: list[str], seeds: int) -> dict[str, Any]:
-    """Learned update rules beside three optimizers, the best of which is what they are before they have learned."""
+def compare_rules(bench: Bench, methods: list[str], seeds: int) -> str:
+    """Learned update rules beside three optimizers, the best of which is what they are before they have learned.
+
+    Returns:
+      The name of the best.
+    """
     resolved = bench.settings("learned_rule")
     tuned = {
-        name: bench.kept(f"tuned-{name}", functools.partial(by_coordinates, bench, resolved, name)) for name in RATES
+        name: bench.kept("tuned", name, functools.partial(by_coordinates, bench, resolved, name)) for name in RATES
     }
-    curves: dict[str, np.ndarray] = {}
     for name in RATES:
         learner = bench.ordinary(resolved | {"inner_optimizer": name})
         meta = with_values(learner.init(jax.random.key(0)).meta, tuned[name]["values"])
         run = bench.curves(learner, "test")
-        curves[name] = bench.measured(name, seeds, functools.partial(run, meta=meta))
+        bench.measure(name, seeds, functools.partial(run, meta=meta))
     best = max(RATES, key=lambda name: tuned[name]["validation"])
     start = {"rule_base": best} | tuned[best]["values"]
     for method in methods:
         if bench.source is None:
-            curves[method] = bench.learned("learned_rule", method, seeds, start | settings_of(method, resolved))
+            bench.learn("learned_rule", method, seeds, start | settings_of(method, resolved))
         else:
-            curves[method] = bench.carried(bench.source, method, seeds, tuned)
-    return {"tuned": tuned, "baseline": best, "rows": rows_of(curves, best, random_return(bench))}
+            bench.carry(bench.source, method, seeds, tuned)
+    return best
 
 
-def compare_governors(bench: Bench, methods: list[str], seeds: int) -> dict[str, Any]:
-    """Policies over hyper-parameters beside the best of a grid of settings, which they start from."""
+def compare_governors(bench: Bench, methods: list[str], seeds: int) -> str:
+    """Policies over hyper-parameters beside the best of a grid of settings, which they start from.
+
+    Returns:
+      The name of that baseline.
+    """
     resolved = bench.settings("hyper_policy")
     axes = GRIDS[resolved["agent"]]
     learner = bench.ordinary(resolved)
@@ -229,21 +248,21 @@ def compare_governors(bench: Bench, methods: list[str], seeds: int) -> dict[str,
     grid = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     metas = [with_values(start, values | {"epsilon_decay": 1.0}) for values in grid]
     run = bench.curves(learner, "validation")
-    validation = np.array(bench.kept("grid", lambda: [run(0, meta).mean(axis=1).tolist() for meta in metas]))
-    best = int(np.argmax(validation.mean(axis=1)))
+    validation = bench.kept("tuned", "grid", lambda: [float(np.mean(run(0, meta))) for meta in metas])
+    best = int(np.argmax(validation))
     edges = [name for name, value in grid[best].items() if value in (min(axes[name]), max(axes[name]))]
-    print(f"best of {len(grid)}: {grid[best]}, area {validation[best].mean():.3f}, on an edge: {edges}", flush=True)
+    bench.kept("tuned", "best", lambda: {"values": grid[best], "settings": len(grid), "on_edge": edges})
+    print(f"best of {len(grid)}: {grid[best]}, area {validation[best]:.3f}, on an edge: {edges}", flush=True)
 
+    baseline = "best of the grid"
     run = bench.curves(learner, "test")
-    curves = {"best of the grid": bench.measured("fixed", seeds, lambda seed: run(seed, metas[best]))}
+    bench.measure(baseline, seeds, lambda seed: run(seed, metas[best]))
     for method in methods:
         if method == IN_HINDSIGHT:
-            curves[method] = bench.measured("hindsight", seeds, lambda seed: in_hindsight(run, seed, metas))
+            bench.measure(method, seeds, lambda seed: in_hindsight(run, seed, metas))
         else:
-            curves[method] = bench.learned("hyper_policy", method, seeds, grid[best] | GOVERNORS[method])
-    tuned = {"values": grid[best], "settings": len(grid), "on_edge": edges}
-    rows = rows_of(curves, "best of the grid", random_return(bench))
-    return {"tuned": tuned, "baseline": "best of the grid", "rows": rows}
+            bench.learn("hyper_policy", method, seeds, grid[best] | GOVERNORS[method])
+    return baseline
 
 
 def in_hindsight(run: Callable[..., np.ndarray], seed: int, metas: list[PyTree]) -> np.ndarray:
@@ -265,44 +284,48 @@ def random_return(bench: Bench) -> float:
     return float(np.mean(bench.curves(learner, "test")(0, None)))
 
 
-def rows_of(curves: dict[str, np.ndarray], baseline: str, random: float) -> list[dict[str, Any]]:
-    """What seeds and tasks say of each method; curves are [seeds, tasks, rounds + 1]."""
-    reference = curves[baseline].mean(axis=2) - random
+def rows_of(cells: dict[str, dict[str, Any]], baseline: str, random: float) -> list[dict[str, Any]]:
+    """What seeds and tasks say of each method, best first; a method is held against the baseline on its own seeds."""
+    by_method: dict[str, list[str]] = {}
+    for name in cells:
+        method, _, seed = name.rpartition(", seed ")
+        by_method.setdefault(method, []).append(seed)
     rows = []
-    for method, returns in curves.items():
-        area = returns.mean(axis=2) - random
+    for method, seeds in by_method.items():
+        area, reference = (
+            np.array([cells[cell(name, seed)]["areas"] for seed in seeds]) - random for name in (method, baseline)
+        )
         difference = area - reference
         rows.append(
             {
                 "method": method,
-                "seeds": len(returns),
+                "seeds": len(seeds),
                 "area": statistics.mean(area),
                 "area_ci95": statistics.bootstrap_interval(area, statistics.mean),
                 "area_by_seed": area.mean(axis=1).tolist(),
                 "difference": statistics.mean(difference),
                 "difference_ci95": statistics.bootstrap_interval(difference, statistics.mean),
                 "gain": statistics.mean(difference) / statistics.mean(reference),
-                "curve": returns.mean(axis=(0, 1)).tolist(),
             }
         )
-    return rows
+    return sorted(rows, key=lambda row: -row["gain"])
 
 
-def table(title: str, result: dict[str, Any]) -> str:
-    over = f"{result['rows'][0]['seeds']} seeds of {result['num_tasks']} test tasks"
+def table(title: str, record: dict[str, Any]) -> str:
+    commands = "".join(f"\n    {command}" for command in record["commands"])
     lines = [
         f"# {title}\n",
-        f"Area under the curve of (return - random), {over}, and paired differences to {result['baseline']}. "
-        f"Made by `{result['command']}`.\n",
-        "| method | area | 95 % | difference | 95 % | gain | by seed |",
-        "|---|---|---|---|---|---|---|",
+        f"Area under the curve of (return - random) in {record['subject']['num_tasks']} test tasks a seed, and paired "
+        f"differences to {record['baseline']} on the same seeds. Made by\n{commands}\n",
+        "| method | seeds | area | 95 % | difference | 95 % | gain | by seed |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(result["rows"], key=lambda row: -row["area"]):
+    for row in record["rows"]:
         area, difference = (" to ".join(f"{x:.3f}" for x in row[f"{name}_ci95"]) for name in ("area", "difference"))
         by_seed = " ".join(f"{value:.2f}" for value in row["area_by_seed"])
         lines.append(
-            f"| {row['method']} | {row['area']:.3f} | {area} | {row['difference']:+.3f} | {difference} "
-            f"| {100 * row['gain']:+.1f} % | {by_seed} |"
+            f"| {row['method']} | {row['seeds']} | {row['area']:.3f} | {area} | {row['difference']:+.3f} "
+            f"| {difference} | {100 * row['gain']:+.1f} % | {by_seed} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -318,24 +341,32 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--num-tasks", type=int, default=128, help="test tasks of a seed, and validation tasks")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every learner")
-    parser.add_argument("--carried-from", type=Path, metavar="DIR", help="where the rules were learned, if not here")
+    parser.add_argument("--carried-from", metavar="DIR", help="where the rules were learned, if not here")
     parser.add_argument("--runs", type=Path, default=Path("runs/lifetimes"))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
+    subject = {
+        "comparison": options.comparison,
+        "tasks": options.tasks,
+        "num_tasks": options.num_tasks,
+        "set": options.set,
+        "carried_from": options.carried_from,
+    }
+    names = [options.comparison, options.tasks, *options.set]
     compare, methods = COMPARISONS[options.comparison]
-    name = re.sub(r"[:=,]", "-", "-".join([options.comparison, options.tasks, *options.set]))
-    overrides = parse_settings(dict(pair.split("=", 1) for pair in options.set))
-    if options.carried_from is not None:
-        name += "-carried"
-    bench = Bench(options.tasks, options.num_tasks, options.runs / name, overrides, options.carried_from)
-    result = compare(bench, list(methods) if options.methods is None else options.methods, options.seeds)
+    bench = Bench(subject, options.runs / re.sub(r"[:=,]", "-", "-".join(names)), options.out)
+    baseline = compare(bench, methods if options.methods is None else options.methods, options.seeds)
+    record = bench.record
     command = "python benchmarks/lifetimes.py " + shlex.join(sys.argv[1:])
-    result = {"command": command, "machine": machine(), "num_tasks": options.num_tasks, **result}
-    write_json(options.out, result)
-    title = " ".join([options.comparison, "on", options.tasks, *options.set])
-    write_text(options.out.with_suffix(".md"), table(title, result))
-    print(table(title, result))
+    if command not in record.setdefault("commands", []):
+        record["commands"].append(command)
+    rows = rows_of(record["cells"], baseline, bench.kept("baselines", "random", lambda: random_return(bench)))
+    record |= {"machine": machine(), "baseline": baseline, "rows": rows}
+    write_json(options.out, record)
+    title = " ".join(names) + (f", carried from {options.carried_from}" if options.carried_from else "")
+    write_text(options.out.with_suffix(".md"), table(title, record))
+    print(table(title, record))
 
 
 if __name__ == "__main__":
