@@ -18,7 +18,6 @@ with other methods or more seeds to add to it. Trainings are kept under `--runs`
 import argparse
 import functools
 import itertools
-import json
 import re
 import shlex
 import sys
@@ -29,12 +28,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from record import Record
 from throughput import machine
 
 import jaxmeta
 from jaxmeta import measurement, recipes, statistics
 from jaxmeta.base import MetaLearner, PyTree, TaskDistribution
-from jaxmeta.runs import write_json, write_text
+from jaxmeta.runs import write_text
 from jaxmeta.settings import parse_settings
 
 FIRST_SEED = {"validation": 2_000_000, "test": 3_000_000}
@@ -102,11 +102,8 @@ class Bench:
         self.source = subject["carried_from"] and Path(subject["carried_from"])
         """Where rules were learned, if not here."""
         self.folder = folder
-        self.results = results
-        self.record: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
-        held = self.record.setdefault("subject", subject)
-        if held != subject:
-            raise SystemExit(f"--out must be a file of the same comparison, {subject}, got one of {held}.")
+        self.record = Record(results, subject)
+        self.kept = self.record.kept
 
     def settings(self, recipe: str) -> dict[str, Any]:
         """All settings of a recipe here."""
@@ -125,14 +122,6 @@ class Bench:
     def ordinary(self, settings: dict[str, Any]) -> MetaLearner:
         """Q-learning from fresh parameters, in the lifetimes of the method that it is compared with."""
         return jaxmeta.make_recipe("scratch", self.tasks, **settings)
-
-    def kept(self, group: str, name: str, make: Callable[[], Any]) -> Any:
-        """What the results hold by that name; made and written if they do not."""
-        held = self.record.setdefault(group, {})
-        if name not in held:
-            held[name] = make()
-            write_json(self.results, self.record)
-        return held[name]
 
     def measure(self, method: str, seeds: int, make: Callable[[int], np.ndarray]) -> None:
         """Adds cells of a method, one for each seed; `make(seed)` makes curves [tasks, rounds + 1]."""
@@ -357,13 +346,10 @@ def main() -> None:
     compare, methods = COMPARISONS[options.comparison]
     bench = Bench(subject, options.runs / re.sub(r"[:=,]", "-", "-".join(names)), options.out)
     baseline = compare(bench, methods if options.methods is None else options.methods, options.seeds)
-    record = bench.record
+    random = bench.kept("baselines", "random", lambda: random_return(bench))
+    rows = rows_of(bench.record.content["cells"], baseline, random)
     command = "python benchmarks/lifetimes.py " + shlex.join(sys.argv[1:])
-    if command not in record.setdefault("commands", []):
-        record["commands"].append(command)
-    rows = rows_of(record["cells"], baseline, bench.kept("baselines", "random", lambda: random_return(bench)))
-    record |= {"machine": machine(), "baseline": baseline, "rows": rows}
-    write_json(options.out, record)
+    record = bench.record.close(command, machine=machine(), baseline=baseline, rows=rows)
     title = " ".join(names) + (f", carried from {options.carried_from}" if options.carried_from else "")
     write_text(options.out.with_suffix(".md"), table(title, record))
     print(table(title, record))
