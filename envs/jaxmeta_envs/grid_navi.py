@@ -67,7 +67,9 @@ def goal_cells(size: int) -> np.ndarray:
     return cells[np.argsort(order)]
 
 
-def grid_navi(size: int = 5, horizon: int = 15, goals: str = "all", holdout: int = 7) -> TaskDistribution:
+def grid_navi(
+    size: int = 5, horizon: int = 15, goals: str = "all", holdout: int = 7, kept: int = 0
+) -> TaskDistribution:
     """Find a hidden goal on a grid and stay there; the goal is the task (Zintgraf et al. 2020).
 
     Where a lifetime is a trial of whole episodes in one environment, goals are drawn from all and the grid is small,
@@ -79,6 +81,8 @@ def grid_navi(size: int = 5, horizon: int = 15, goals: str = "all", holdout: int
       goals: `all`, where every split draws from all goals, as in the paper; or `split`, where the first `holdout` of
         `goal_cells(size)` are the test goals and train and validation share the rest.
       holdout: number of test goals under `goals=split`, from 1 to one less than there are goals.
+      kept: number of goals under `goals=split`, those after the test goals, that are kept for validation alone; 0, or
+        fewer than the test goals leave.
 
     Raises:
       UsageError: an option out of range.
@@ -95,7 +99,14 @@ def grid_navi(size: int = 5, horizon: int = 15, goals: str = "all", holdout: int
     if goals == "split":
         rule = f"be from 1 to {len(cells) - 1}, one less than there are goals"
         require(1 <= holdout < len(cells), "grid_navi:holdout", rule, holdout)
-        pools = {"train": cells[holdout:], "validation": cells[holdout:], "test": cells[:holdout]}
+        left = len(cells) - holdout
+        require(
+            0 <= kept < left, "grid_navi:kept", f"be from 0 to {left - 1}, one less than the test goals leave", kept
+        )
+        first = holdout + kept
+        pools = {"train": cells[first:], "validation": cells[holdout:first], "test": cells[:holdout]}
+        if kept == 0:
+            pools["validation"] = pools["train"]
 
     def sample(key: Key, split: str) -> EnvParams:
         require_known("split", split, SPLITS)
@@ -104,7 +115,7 @@ def grid_navi(size: int = 5, horizon: int = 15, goals: str = "all", holdout: int
 
     def tasks_seen(split: str) -> bool:
         require_known("split", split, SPLITS)
-        return goals == "all" or split != "test"
+        return goals == "all" or split == "train" or (split == "validation" and not kept)
 
     def describe(params: EnvParams) -> jax.Array:
         return 2 * params.goal.astype(jnp.float32) / (size - 1) - 1

@@ -142,6 +142,15 @@ def test_split_goals_are_a_partition(size, holdout):
     assert [tasks.tasks_seen(split) for split in tasks.splits] == [True, True, False]
 
 
+def test_kept_goals_are_for_validation_alone():
+    tasks = grid_navi(goals="split", kept=3)
+    train, validation, test = (sampled_goals(tasks, split) for split in tasks.splits)
+    assert test == sampled_goals(grid_navi(goals="split"), "test")
+    assert (len(train), len(validation), len(test)) == (11, 3, 7)
+    assert len(train | validation | test) == 21
+    assert [tasks.tasks_seen(split) for split in tasks.splits] == [True, False, False]
+
+
 def test_holdout_goals_are_spread_over_the_grid():
     test = goal_cells(5)[:7]
     assert len(set(test[:, 0])) >= 4

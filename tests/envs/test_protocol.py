@@ -240,6 +240,10 @@ class TestOracle:
             "grid_navi:goals=split,holdout=21",
             "grid_navi:holdout must be from 1 to 20, one less than there are goals, got 21.",
         ),
+        (
+            "grid_navi:goals=split,kept=14",
+            "grid_navi:kept must be from 0 to 13, one less than the test goals leave, got 14.",
+        ),
         ("cartpole:horizon=0", "cartpole:horizon must be from 1 to 1000, got 0."),
         ("cartpole:horizon=1001", "cartpole:horizon must be from 1 to 1000, got 1001."),
         ("cartpole:signs=plane", "cartpole:signs must be one of both, plain, got 'plane'."),
