@@ -1,10 +1,10 @@
 """Q-parameters carried from tasks that are known to a new one, by a map that is learned.
 
-    theta_i' = sum_j a_ij W_ij theta_j,        W_ij = f(e_i, e_j),
+    theta_i' = W theta,        W = f(e_i, e),        theta = sum_j a_ij theta_j,        e = sum_j a_ij e_j,
 
-where theta_j are the parameters of the sources, kept in a bank, e their representations, W_ij one of `maps`, and a_ij
-says which sources are read: the nearest, any one, all alike, or as attention over the bank decides. With the map
-`Identity` these are the plain copies that a learned map has to beat.
+where theta_j are the parameters of the sources, kept in a bank, e_j their representations, W one of `maps`, and a_ij,
+which sum to 1, say which sources are read: the nearest, any one, all alike, or as attention over the bank decides. Of
+one source it is W_ij theta_j. With the map `Identity` these are the plain copies that a learned map has to beat.
 
 A representation is the description of a task, where a learner is declared to be privileged, or what an encoder makes of
 the transitions that a task has brought.
@@ -35,7 +35,7 @@ class Bank(struct.PyTreeNode):
     description: jax.Array
     """[S, D] float32."""
     replay: Replay | None
-    """Their transitions, or None where representations are described."""
+    """What newcomers have seen in their tasks, the latest rounds; None where representations are described."""
 
 
 class Weights(struct.PyTreeNode):
@@ -137,17 +137,19 @@ def mapping(
     def apply(meta: Mapping, target: jax.Array, source: jax.Array, network: Params) -> Params:
         return map_of.apply(meta.weights.map, jnp.concatenate([target, source]), network)
 
-    def carry(meta: Mapping, target: jax.Array, sources: jax.Array, allowed: jax.Array) -> Params:
-        if reads in ("nearest", "random"):
-            distance = jnp.sum((sources - target) ** 2, axis=1) if reads == "nearest" else jnp.arange(len(sources))
-            one = jnp.argmin(jnp.where(allowed, distance, jnp.inf))
-            return apply(meta, target, sources[one], jax.tree.map(lambda leaf: leaf[one], meta.bank.network))
-        shares = allowed / jnp.sum(allowed)
+    def shares_of(meta: Mapping, target: jax.Array, sources: jax.Array, allowed: jax.Array) -> jax.Array:
         if reads == "attention":
             scores = jnp.asarray(attention.apply(meta.weights.attention, target, sources))
-            shares = jax.nn.softmax(jnp.where(allowed, scores, -jnp.inf))
-        networks = jax.vmap(apply, (None, None, 0, 0))(meta, target, sources, meta.bank.network)
-        return jax.tree.map(lambda leaf: jnp.tensordot(shares, leaf, 1), networks)
+            return jax.nn.softmax(jnp.where(allowed, scores, -jnp.inf))
+        if reads == "average":
+            return allowed / jnp.sum(allowed)
+        distance = jnp.sum((sources - target) ** 2, axis=1) if reads == "nearest" else jnp.arange(len(sources))
+        return jax.nn.one_hot(jnp.argmin(jnp.where(allowed, distance, jnp.inf)), len(sources))
+
+    def carry(meta: Mapping, target: jax.Array, sources: jax.Array, allowed: jax.Array) -> Params:
+        shares = shares_of(meta, target, sources, allowed)
+        network = jax.tree.map(lambda leaf: jnp.tensordot(shares, leaf, 1), meta.bank.network)
+        return apply(meta, target, shares @ sources, network)
 
     def generate(meta: Mapping, context: PyTree, buffer: Replay) -> Params:
         target = context if encoder is None else infer(meta, buffer)
@@ -157,13 +159,13 @@ def mapping(
     return Carrier(Source(init, generate), infer, represent, apply, carry)
 
 
-def one_round(key: Key, buffer: Replay) -> Replay:
-    """A buffer of one of the rounds of another, or of none: as much as is known of a task that has just begun."""
+def some_rounds(key: Key, buffer: Replay) -> Replay:
+    """A buffer of so many rounds of another, from none to all, one number as likely as the other.
+
+    That is what is known of a task at its start, after its first round, and so on.
+    """
     capacity = buffer.rounds.reward.shape[0]
-    round_key, known_key = jax.random.split(key)
-    index = jax.random.randint(round_key, (), 0, jnp.minimum(buffer.written, capacity))
-    rounds = jax.tree.map(lambda leaf: leaf[index][None], buffer.rounds)
-    return Replay(rounds, jax.random.bernoulli(known_key, 0.75).astype(jnp.int32))
+    return buffer.replace(written=jax.random.randint(key, (), 0, jnp.minimum(buffer.written, capacity) + 1))
 
 
 def bank_loss(
@@ -202,12 +204,13 @@ def bank_loss(
 
         def of_target(key: Key, index: jax.Array, fast: Learner):
             assert fast.replay is not None, "an agent without a replay"
-            round_key, source_key, batch_key = jax.random.split(key, 3)
+            rounds_key, source_key, batch_key = jax.random.split(key, 3)
             trained = jax.lax.stop_gradient(fast.params)
             others = jnp.arange(count) != index
             target = representations[index]
-            if config.representation == "inferred":
-                target = carrier.infer(meta, one_round(round_key, fast.replay))
+            if meta.bank.replay is not None:
+                known = jax.tree.map(lambda leaf: leaf[index], meta.bank.replay)
+                target = carrier.infer(meta, some_rounds(rounds_key, known))
             if config.reads in ("nearest", "random"):
                 others &= jnp.arange(count) == (index + jax.random.randint(source_key, (), 1, count)) % count
             network = carrier.carry(meta, target, representations, others)
@@ -244,8 +247,7 @@ def bank_loss(
 
 def bank_of(bank: Bank, sources: Learner, description: jax.Array) -> Bank:
     """The bank with what sources have become, leaves [S, ...]."""
-    replay = None if bank.replay is None else sources.replay
-    return Bank(sources.params["network"], description, replay)
+    return bank.replace(network=sources.params["network"], description=description)
 
 
 CANDIDATES = 16

@@ -49,6 +49,23 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "outer_learning_rate": 3e-3,
         "meta_steps": 400,
     },
+    "recommender": {
+        "hidden": (32, 32),
+        "envs": 1,
+        "rounds": 4,
+        "replay_rounds": 4,
+        "inner_steps": 3,
+        "learning_rate": 0.3,
+        "max_inner_norm": 1.0,
+        "n_step": 1,
+        "discount": 0.8,
+        "temperature": 0.1,
+        "epsilon": 1.0,
+        "epsilon_decay": 0.3,
+        "lives_per_task": 2,
+        "outer_learning_rate": 3e-3,
+        "meta_steps": 1000,
+    },
 }
 """By task family, what suits gradient steps on action values."""
 
@@ -185,3 +202,60 @@ GOVERNORS: dict[str, dict[str, Any]] = {
     },
 }
 """By task family, for policies over hyper-parameters."""
+
+CARRIED: dict[str, Any] = {
+    "batch_size": 64,
+    "inner_steps": 20,
+    "inner_optimizer": "adam",
+    "learning_rate": 1e-4,
+    "max_inner_norm": 0.0,
+    "n_step": 1,
+    "temperature": 0.0,
+    "target_step_size": 0.05,
+    "rounds": 4,
+    "replay_rounds": 4,
+    "epsilon": 0.3,
+    "epsilon_decay": 1.0,
+    "learning_rate_left": 0.0,
+}
+"""What suits a map between Q-networks."""
+
+MAPS: dict[str, dict[str, Any]] = {
+    "grid_navi": {
+        "envs": 8,
+        "learning_rate": 3e-3,
+        "source_epsilon": 0.5,
+        "outer_learning_rate": 1e-3,
+        "meta_steps": 1000,
+    },
+    "recommender": {
+        "hidden": (32, 32),
+        "envs": 1,
+        "discount": 0.8,
+        "epsilon": 1.0,
+        "epsilon_decay": 0.3,
+        "sources": 32,
+        "source_epsilon": 0.5,
+        "source_steps": 20,
+        "source_replay_rounds": 800,
+        "representation": "inferred",
+        "reads": "attention",
+        "outer_learning_rate": 2e-3,
+        "meta_steps": 600,
+    },
+}
+"""By task family, what differs from that."""
+
+HYPERNETWORKS: dict[str, dict[str, Any]] = {
+    "recommender": {
+        "generated": "whole",
+        "outer_loss": "td",
+        "scored_rounds": "before_and_every",
+        "temperature": 0.07,
+        "lives_per_task": 1,
+        "tasks_per_batch": 40,
+        "learning_rate_left": 0.0,
+        "meta_steps": 2500,
+    },
+}
+"""By task family, for a network that puts out a Q-network."""

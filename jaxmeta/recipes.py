@@ -118,10 +118,15 @@ RECIPES = {
         presets.ON_LONG_LIVES,
     ),
     "hypernetwork": Recipe(
-        "A hypernetwork: reads the transitions of a task and puts out its Q-network.", methods.hypernetwork
+        "A hypernetwork: reads the transitions of a task and puts out its Q-network.",
+        methods.hypernetwork,
+        presets.HYPERNETWORKS,
     ),
     "mapping": Recipe(
-        "A map between tasks: carries the Q-parameters of known tasks to a new one's start.", methods.mapping
+        "A map between tasks: carries the Q-parameters of known tasks to a new one's start.",
+        methods.mapping,
+        presets.MAPS,
+        presets.CARRIED,
     ),
     "rl2": Recipe(
         "RL^2: a recurrent policy whose memory learns, trained by PPO on whole trials.",

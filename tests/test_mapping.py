@@ -1,5 +1,7 @@
 """Mappings: what maps do to parameters, which sources are read, what the bank holds, and the gradient of the loss."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 import jaxmeta
 from jaxmeta import lifetime as living
-from jaxmeta import mappings, maps, recipes
+from jaxmeta import mappings, maps, recipes, replay
 from jaxmeta.base import sample_tasks
 from jaxmeta.composition import make_parts
 from jaxmeta.encoders import SetEncoder
@@ -25,6 +27,7 @@ TINY = {
     "sources": 3,
     "source_steps": 2,
     "source_replay_rounds": 4,
+    "source_epsilon": 0.3,
     "map_width": 3,
     "bank_batch": 5,
     "encoder_width": 4,
@@ -160,10 +163,8 @@ def test_attention_is_its_formula(grid):
     keys = np.asarray(sources) @ weights["key"]["kernel"] + weights["key"]["bias"]
     share = np.exp(keys @ query / np.sqrt(3))
     share /= share.sum()
-    expected = 0
-    for index in range(3):
-        one = jax.tree.map(lambda leaf, index=index: leaf[index], meta.bank.network)
-        expected += share[index] * ravel_pytree(carrier.apply(meta, target, sources[index], one))[0]
+    mixture = jax.tree.map(lambda leaf: np.tensordot(share, leaf, 1), meta.bank.network)
+    expected = ravel_pytree(carrier.apply(meta, target, share @ np.asarray(sources), mixture))[0]
     result = ravel_pytree(carrier.carry(meta, target, sources, jnp.ones(3, bool)))[0]
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
@@ -218,6 +219,32 @@ def test_the_bank_holds_what_sources_have_learned_from_one_start(grid):
     assert np.isfinite(metrics["distillation"])
 
 
+def test_tasks_that_are_inferred_are_known_by_what_newcomers_see(grid):
+    """Whose parameters never change: they show it in every round."""
+    settings = {"representation": "inferred", "reads": "average", "map_form": "identity", "epsilon": 0.0}
+    learner = recipes.make_recipe("mapping", grid, **TINY | settings)
+    state = jax.jit(learner.init)(jax.random.key(0))
+    before = state.meta
+    assert state.meta.bank.replay.rounds.reward.shape == (3, 3, 4, 2)  # sources, rounds of a life, steps, environments
+    state, _ = jax.jit(learner.update)(jax.random.key(1), state, None)
+    replay = state.meta.bank.replay
+    np.testing.assert_array_equal(replay.written, [1, 1, 1])
+    env_params = jax.tree.map(lambda leaf: leaf[0], state.carried.env_params)
+    task = learner.task(jax.random.key(2), env_params)
+    life = living.begin(jax.random.key(3), grid.env, learner.adapter, before, task, 2)
+    seen = living.rollout(jax.random.key(4), grid.env, task, learner.adapter, before, life, 4)[1]
+    np.testing.assert_array_equal(replay.rounds.action[0, 0], seen.action)  # greedy, in an environment without chance
+
+
+def test_as_many_rounds_are_known_as_there_are_moments_in_a_life():
+    buffer = replay.Replay(replay.Transitions(*[jnp.zeros((3, 4, 2))] * 6), jnp.asarray(7))
+    known = jax.vmap(lambda key: mappings.some_rounds(key, buffer).written)(jax.random.split(jax.random.key(0), 4000))
+    np.testing.assert_allclose(np.bincount(known) / 4000, [0.25] * 4, atol=0.03)
+    young = buffer.replace(written=jnp.asarray(1))
+    known = jax.vmap(lambda key: mappings.some_rounds(key, young).written)(jax.random.split(jax.random.key(0), 100))
+    assert set(known.tolist()) == {0, 1}
+
+
 def lives(grid, **settings):
     """Parameters of a life at its start and after each round, and the carrier's meta."""
     learner, state = stocked(grid, **settings)
@@ -243,16 +270,16 @@ def test_a_described_task_starts_from_what_is_carried_to_it(grid):
         jax.tree.map(lambda a, b, index=index: np.testing.assert_array_equal(a[index], b), after, begun)
 
 
-def test_an_inferred_representation_is_renewed_after_the_first_round_alone(grid):
-    _, _, _, begun, after = lives(grid, representation="inferred", reads="attention", learning_rate=0.0)
+@pytest.mark.parametrize(("renewed", "changes"), [("first", [True, False, False]), ("every", [True, True, True])])
+def test_an_inferred_representation_is_renewed_with_the_data(grid, renewed, changes):
+    settings = {"representation": "inferred", "reads": "attention", "learning_rate": 0.0, "renewed": renewed}
+    _, _, _, begun, after = lives(grid, **settings)
     heads = [np.asarray(begun["network"]["params"]["head"]["kernel"]), *after["network"]["params"]["head"]["kernel"]]
-    assert np.any(heads[0] != heads[1])
-    np.testing.assert_array_equal(heads[1], heads[2])
-    np.testing.assert_array_equal(heads[2], heads[3])
+    assert [bool(np.any(one != other)) for one, other in itertools.pairwise(heads)] == changes
 
 
 def test_a_run_is_resumed_with_its_bank_and_refused_with_another_network(grid, tmp_path):
-    options = {"log_every": 1, "checkpoint_every": 1}
+    options = {"log_every": 1, "checkpoint_every": 1, "learning_rate_left": 1.0}
     whole = jaxmeta.train("mapping", grid, run_dir=tmp_path / "whole", **TINY, meta_steps=4, **options)[1]
     jaxmeta.train("mapping", grid, run_dir=tmp_path / "parts", **TINY, meta_steps=2, **options)
     parts = jaxmeta.train("mapping", grid, run_dir=tmp_path / "parts", resume=True, meta_steps=4)[1]

@@ -71,7 +71,7 @@ def mapping(parts: Parts) -> MetaLearner:
         spec, forms[config.map_form], config.reads, config.sources, size, encoder, config.map_width
     )
     learner = gradient_steps(agent, spec, lifetime, inner, hypers, rule=BY_HAND[inner.inner_optimizer])
-    adapter = generated(learner, carrier.source, "never" if described else "first", steps=True)
+    adapter = generated(learner, carrier.source, "never" if described else settings.hypernetwork.renewed, steps=True)
 
     one_round = replace(lifetime, rounds=1)
     teaching = replace(inner, inner_steps=config.source_steps, replay_rounds=config.source_replay_rounds)
@@ -96,5 +96,6 @@ def mapping(parts: Parts) -> MetaLearner:
         config.map_steps,
         one_round,
     )
-    env_steps = lifetime.envs * lifetime.steps * config.sources // settings.outer.tasks_per_batch
-    return learner_of(parts, adapter, init, update, env_steps, posing(tasks, described))
+    lives = config.sources if described else 2 * config.sources
+    made = learner_of(parts, adapter, init, update, lifetime.envs * lifetime.steps * lives, posing(tasks, described))
+    return made._replace(tasks_per_batch=1)  # a bank's tasks are drawn once, and those of a batch are not lived in

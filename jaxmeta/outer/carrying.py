@@ -1,7 +1,9 @@
 """Q-networks of known tasks, and what is learned from all of them, updated in turns.
 
 A meta-step lets every source live one round, puts its parameters into the bank, and then descends, for some steps,
-on how badly the parameters of each source would have been generated from those of the others.
+on how badly the parameters of each source would have been generated from those of the others. Where a task is known by
+its transitions alone, a newcomer lives its first round in each source's task too: what it sees there, and not what an
+experienced source sees, is what there will be to know a new task by.
 """
 
 from collections.abc import Callable
@@ -13,8 +15,9 @@ from flax import struct
 
 from jaxmeta import lifetime as living
 from jaxmeta import losses
-from jaxmeta.base import Adapter, Environment, Key, Life, Lifetime, MetaState, Metrics, PyTree, Task
+from jaxmeta.base import Adapter, Environment, Key, Life, Lifetime, MetaState, Metrics, PyTree, Rollout, Task
 from jaxmeta.outer.descent import Init, Update
+from jaxmeta.replay import add
 
 BankLoss = Callable[[Key, PyTree, PyTree], tuple[jax.Array, Metrics]]
 """`loss(key, meta, sources)`: a scalar to minimise in `meta.weights`; `sources` are the sources' `fast`, [S, ...]."""
@@ -42,7 +45,8 @@ def carrying(
 
     Args:
       env: the environment.
-      adapter: how a new task is lived in; its meta has `weights`, `bank` and `start`.
+      adapter: how a new task is lived in; its meta has `weights`, `bank` and `start`. If the bank has a replay, what
+        newcomers see is kept there.
       learner: how the sources live, from the start that they share.
       loss: of the weights.
       bank_of: `bank_of(bank, fast, env_params)`: the bank with what sources have become, leaves [S, ...].
@@ -61,6 +65,13 @@ def carrying(
         done = lived.rollout.terminated | lived.rollout.truncated
         episode_returns = jax.vmap(losses.first_episode_return, 1)(lived.rollout.reward, done)
         return {**lived.metrics, "return": jnp.mean(episode_returns)}
+
+    def newcomer(key: Key, meta: PyTree, env_params: PyTree) -> Rollout:
+        """What a new life does in its first round."""
+        begin_key, rollout_key = jax.random.split(key)
+        task = tasks_of(env_params)
+        life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
+        return living.rollout(rollout_key, env, task, adapter, meta, life, lifetime.steps)[1]
 
     def init(key: Key) -> MetaState:
         init_key, draw_key, begin_key = jax.random.split(key, 3)
@@ -81,16 +92,22 @@ def carrying(
 
     def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
         del env_params
-        live_key, loss_key = jax.random.split(key)
+        live_key, newcomer_key, loss_key = jax.random.split(key, 3)
         sources: Sources = state.carried
         meta = state.meta
 
         def live(key, env_params, life):
             return living.live(key, env, learner, meta.start, tasks_of(env_params), life, lifetime, observe)
 
-        keys = jax.random.split(live_key, jax.tree.leaves(sources.env_params)[0].shape[0])
+        count = jax.tree.leaves(sources.env_params)[0].shape[0]
+        keys = jax.random.split(live_key, count)
         lives, learned = jax.vmap(live)(keys, sources.env_params, sources.lives)
-        meta = meta.replace(bank=bank_of(meta.bank, lives.fast, sources.env_params))
+        bank = bank_of(meta.bank, lives.fast, sources.env_params)
+        if bank.replay is not None:
+            keys = jax.random.split(newcomer_key, count)
+            seen = jax.vmap(newcomer, (0, None, 0))(keys, meta, sources.env_params)
+            bank = bank.replace(replay=jax.vmap(add)(bank.replay, seen))
+        meta = meta.replace(bank=bank)
 
         def step(carry, key):
             weights, optimizer_state = carry
