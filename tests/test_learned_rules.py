@@ -257,6 +257,7 @@ def test_only_rules_are_exported(tmp_path):
         ({"outer_loss": "policy_gradient"}, "outer_loss must have a value that is to be lowered"),
         ({"lives_per_task": 2}, "lives_per_task must be 1 under outer_gradient 'es' or 'pes', got 2"),
         ({"rule": "structure"}, "Did you mean 'structured'?"),
+        ({"rule": "attention", "rule_width": 5}, "rule_width must be a multiple of 2 under rule 'attention', got 5"),
     ],
 )
 def test_mistakes_are_told_before_anything_compiles(grid, settings, sentence):

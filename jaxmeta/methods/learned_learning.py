@@ -20,6 +20,9 @@ def learned_rule(parts: Parts) -> MetaLearner:
 def update_rule(settings: Settings) -> UpdateRule:
     """The learned rule that settings ask for."""
     config = settings.rule
+    divides = config.rule != "attention" or config.rule_width % rules.Attentive.heads == 0
+    rule = f"be a multiple of {rules.Attentive.heads} under rule 'attention'"
+    require(divides, "rule_width", rule, config.rule_width)
     networks: dict[str, Callable[[int], rules.Network]] = {
         "structured": rules.Structured,
         "recurrent": lambda num_layers: rules.Recurrent(config.rule_width, config.rule_cell),
