@@ -47,9 +47,9 @@ class Method(NamedTuple):
     rates: list[float] = RATES
 
 
-def copy(reads: str) -> Method:
-    """A copy out of a bank of described tasks."""
-    return Method("mapping", {**COPY, "reads": reads, "representation": "described"})
+def copy(reads: str, representation: str = "described") -> Method:
+    """A copy out of a bank. The nearest of inferred tasks is that by an encoder as it was drawn, untrained."""
+    return Method("mapping", {**COPY, "reads": reads, "representation": representation})
 
 
 BASELINES = {
@@ -91,6 +91,7 @@ FAMILIES = {
             "map, attention (inferred)": Method("mapping", {}),
             "map, attention (described)": Method("mapping", {"representation": "described"}),
             "hypernetwork": Method("hypernetwork", {}, [0.0]),
+            "copy of the nearest source (inferred)": copy("nearest", "inferred"),
             **BASELINES,
             "MAML": Method("maml", {}, MAML_RATES),
         },

@@ -241,6 +241,7 @@ MAPS: dict[str, dict[str, Any]] = {
         "representation": "inferred",
         "reads": "attention",
         "outer_learning_rate": 2e-3,
+        "learning_rate_left": 1.0,
         "meta_steps": 600,
     },
 }
@@ -251,11 +252,10 @@ HYPERNETWORKS: dict[str, dict[str, Any]] = {
         "generated": "whole",
         "outer_loss": "td",
         "scored_rounds": "before_and_every",
-        "temperature": 0.07,
         "lives_per_task": 1,
         "tasks_per_batch": 40,
         "learning_rate_left": 0.0,
-        "meta_steps": 2500,
+        "meta_steps": 1500,
     },
 }
 """By task family, for a network that puts out a Q-network."""
