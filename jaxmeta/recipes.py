@@ -103,7 +103,7 @@ RECIPES = {
     "reptile": Recipe(
         "Reptile: moves the start towards where lifetimes end; no meta-gradient.",
         methods.reptile,
-        {name: {"lives_per_task": 1, "tasks_per_batch": 20} for name in ("grid_navi", "maze")},
+        {name: {"lives_per_task": 1, "tasks_per_batch": 20} for name in ("grid_navi", "maze", "recommender")},
     ),
     "learned_rule": Recipe(
         "Learned update rule: a network sets how far and along which mix of momenta parameters move.",
