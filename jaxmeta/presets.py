@@ -229,9 +229,6 @@ MAPS: dict[str, dict[str, Any]] = {
         "meta_steps": 1000,
     },
     "recommender": {
-        "hidden": (32, 32),
-        "envs": 1,
-        "discount": 0.8,
         "epsilon": 1.0,
         "epsilon_decay": 0.3,
         "sources": 32,
