@@ -19,8 +19,6 @@ import argparse
 import functools
 import itertools
 import re
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from record import Record
+from record import FIRST_SEED, Record, by_method, cell, commands_of, train
 from throughput import machine
 
 import jaxmeta
@@ -36,8 +34,6 @@ from jaxmeta import measurement, recipes, statistics
 from jaxmeta.base import MetaLearner, PyTree, TaskDistribution
 from jaxmeta.runs import write_text
 from jaxmeta.settings import parse_settings
-
-FIRST_SEED = {"validation": 2_000_000, "test": 3_000_000}
 
 Values = dict[str, float]
 """Hyper-parameters by name."""
@@ -80,11 +76,6 @@ IN_HINDSIGHT = "best of the grid in each task"
 GOVERNORS: dict[str, dict[str, Any]] = {
     form: {"form": form} for form in ("online", "schedule", "static", "constant")
 } | {"online, structure": {"form": "online", "structure": True}}
-
-
-def cell(method: str, seed: int | str) -> str:
-    """The name of what a method did with a seed."""
-    return f"{method}, seed {seed}"
 
 
 def folder_of(method: str, seed: int) -> str:
@@ -141,9 +132,8 @@ class Bench:
 
         def train_and_measure(seed: int) -> np.ndarray:
             run_dir = self.folder / folder_of(method, seed) / "run"
-            resume = (run_dir / "config.json").is_file()
-            learner, state = jaxmeta.train(recipe, self.tasks, seed=seed, run_dir=run_dir, resume=resume, **chosen)
-            return self.curves(learner, "test")(seed, learner.meta(state))
+            learner, meta = train(recipe, self.tasks, seed, run_dir, **chosen)
+            return self.curves(learner, "test")(seed, meta)
 
         self.measure(method, seeds, train_and_measure)
 
@@ -275,12 +265,8 @@ def random_return(bench: Bench) -> float:
 
 def rows_of(cells: dict[str, dict[str, Any]], baseline: str, random: float) -> list[dict[str, Any]]:
     """What seeds and tasks say of each method, best first; a method is held against the baseline on its own seeds."""
-    by_method: dict[str, list[str]] = {}
-    for name in cells:
-        method, _, seed = name.rpartition(", seed ")
-        by_method.setdefault(method, []).append(seed)
     rows = []
-    for method, seeds in by_method.items():
+    for method, seeds in by_method(cells).items():
         area, reference = (
             np.array([cells[cell(name, seed)]["areas"] for seed in seeds]) - random for name in (method, baseline)
         )
@@ -301,11 +287,10 @@ def rows_of(cells: dict[str, dict[str, Any]], baseline: str, random: float) -> l
 
 
 def table(title: str, record: dict[str, Any]) -> str:
-    commands = "".join(f"\n    {command}" for command in record["commands"])
     lines = [
         f"# {title}\n",
         f"Area under the curve of (return - random) in {record['subject']['num_tasks']} test tasks a seed, and paired "
-        f"differences to {record['baseline']} on the same seeds. Made by\n{commands}\n",
+        f"differences to {record['baseline']} on the same seeds. Made by\n{commands_of(record)}\n",
         "| method | seeds | area | 95 % | difference | 95 % | gain | by seed |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -348,8 +333,7 @@ def main() -> None:
     baseline = compare(bench, methods if options.methods is None else options.methods, options.seeds)
     random = bench.kept("baselines", "random", lambda: random_return(bench))
     rows = rows_of(bench.record.content["cells"], baseline, random)
-    command = "python benchmarks/lifetimes.py " + shlex.join(sys.argv[1:])
-    record = bench.record.close(command, machine=machine(), baseline=baseline, rows=rows)
+    record = bench.record.close("lifetimes.py", machine=machine(), baseline=baseline, rows=rows)
     title = " ".join(names) + (f", carried from {options.carried_from}" if options.carried_from else "")
     write_text(options.out.with_suffix(".md"), table(title, record))
     print(table(title, record))

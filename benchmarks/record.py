@@ -1,11 +1,46 @@
-"""A file of results that is added to: what it holds is not made again."""
+"""What benchmarks share: a file of results that is added to, and trainings that are taken up where they were left."""
 
 import json
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jaxmeta
+from jaxmeta.base import MetaLearner, PyTree, TaskDistribution
 from jaxmeta.runs import write_json
+
+FIRST_SEED = {"validation": 2_000_000, "test": 3_000_000}
+"""Of the tasks of a split; a method's seed is added to it."""
+
+
+def cell(method: str, seed: int | str) -> str:
+    """The name of what a method did with a seed."""
+    return f"{method}, seed {seed}"
+
+
+def by_method(cells: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Cells by method, and then by seed."""
+    grouped: dict[str, dict[str, Any]] = {}
+    for name, content in cells.items():
+        method, _, seed = name.rpartition(", seed ")
+        grouped.setdefault(method, {})[seed] = content
+    return grouped
+
+
+def train(
+    recipe: str, tasks: TaskDistribution, seed: int, run_dir: Path, **settings: Any
+) -> tuple[MetaLearner, PyTree]:
+    """The learner and its meta-parameters, of a training that is taken up where it was left."""
+    resume = (run_dir / "config.json").is_file()
+    learner, state = jaxmeta.train(recipe, tasks, seed=seed, run_dir=run_dir, resume=resume, **settings)
+    return learner, learner.meta(state)
+
+
+def commands_of(content: dict[str, Any]) -> str:
+    """The commands that results were made by, as a Markdown block."""
+    return "".join(f"\n    {command}" for command in content["commands"])
 
 
 class Record:
@@ -34,8 +69,9 @@ class Record:
             write_json(self.path, self.content)
         return held[name]
 
-    def close(self, command: str, **summary: Any) -> dict[str, Any]:
-        """Writes the command that was run, beside those of before, and what everything comes to; returns all."""
+    def close(self, script: str, **summary: Any) -> dict[str, Any]:
+        """Writes the script's command, beside those of before, and what everything comes to; returns all."""
+        command = f"python benchmarks/{script} {shlex.join(sys.argv[1:])}"
         commands = self.content.setdefault("commands", [])
         if command not in commands:
             commands.append(command)

@@ -12,29 +12,29 @@ to; trainings are kept under `--runs`, and taken up where they were left.
 
 import argparse
 import functools
-import shlex
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from record import Record
+from record import FIRST_SEED, Record, by_method, cell, commands_of, train
 from throughput import machine
 
 import jaxmeta
 from jaxmeta import measurement, statistics
 from jaxmeta.adapters import pose_openly, random_policy
-from jaxmeta.base import PyTree, TaskDistribution
+from jaxmeta.base import PyTree, sample_tasks
+from jaxmeta.presets import CARRIED
 from jaxmeta.recipes import resolve_settings
 from jaxmeta.runs import write_text
 
-KEYS = {"validation": 2_000_000, "test": 3_000_000}
 RATES = [0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 """Of Adam, for what starts from given parameters; 0 leaves them as they are."""
 MAML_RATES = [0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
 COPY = {"map_form": "identity", "map_steps": 1, "bank_batch": 1}
+TAUGHT = ("inner_optimizer", "inner_steps", "batch_size", "n_step", "temperature")
+"""Settings by which what starts from scratch learns as what is carried does."""
 LIVED = ("envs", "steps", "rounds", "hidden")
 """Settings that all methods share with the map."""
 
@@ -53,7 +53,7 @@ def copy(reads: str, representation: str = "described") -> Method:
 
 
 BASELINES = {
-    "scratch": Method("scratch", {}),
+    "scratch": Method("scratch", {name: CARRIED[name] for name in TAUGHT}),
     "copy of a random source": copy("random"),
     "copy of the nearest source (described)": copy("nearest"),
     "average of the bank": copy("average"),
@@ -130,8 +130,6 @@ class Bench:
     def settings(self, method: Method) -> dict[str, Any]:
         """All settings of a method that are not its recipe's own."""
         of_map = self.common if method.recipe == "mapping" else {}
-        if method.recipe == "scratch":
-            of_map = {"inner_optimizer": "adam", "inner_steps": 20, "batch_size": 64, "n_step": 1, "temperature": 0.0}
         return {"replay_rounds": self.shared["rounds"]} | of_map | self.shared | method.settings
 
     def trained(self, name: str, seed: int, spec: str):
@@ -145,14 +143,12 @@ class Bench:
             return learner, learner.meta(learner.init(jax.random.key(seed))), tasks
         folder = "-".join(part for part in (name, spec, f"seed{seed}")).translate(str.maketrans(" :=,()", "------"))
         run_dir = self.folder / folder
-        resume = (run_dir / "config.json").is_file()
-        learner, state = jaxmeta.train(method.recipe, tasks, seed=seed, run_dir=run_dir, resume=resume, **settings)
-        return learner, learner.meta(state), tasks
+        return *train(method.recipe, tasks, seed, run_dir, **settings), tasks
 
     def chosen_rate(self, name: str) -> dict[str, Any]:
         """The step size that is best on validation tasks, over all rounds."""
         learner, meta, tasks = self.trained(name, 0, self.family.validated_in)
-        task_key, life_key = jax.random.split(jax.random.key(KEYS["validation"]))
+        task_key, life_key = jax.random.split(jax.random.key(FIRST_SEED["validation"]))
         gauge = measurement.gauge(learner, tasks, self.num_tasks, "validation")
         rates = self.family.methods[name].rates
         means = [float(np.mean(gauge(task_key, life_key, with_rate(meta, rate)))) for rate in rates]
@@ -160,33 +156,35 @@ class Bench:
         print(f"{name}: step size {rates[best]:g} of {means}", flush=True)
         return {"learning_rate": rates[best], "validation": means, "on_edge": best in (0, len(rates) - 1)}
 
+    @functools.cache  # noqa: B019 - kept as long as the program runs
+    def scale(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns of chance and of the oracle in a seed's test tasks, [tasks, 1] each, the same for all methods."""
+        tasks = jaxmeta.make_tasks(self.family.tasks)
+        task_key, _ = jax.random.split(jax.random.key(FIRST_SEED["test"] + seed))
+        learner = jaxmeta.make_recipe("scratch", tasks, **self.shared)
+        by_chance = learner._replace(adapter=random_policy(tasks), task=pose_openly)
+        random = measurement.gauge(by_chance, tasks, self.num_tasks)(task_key, jax.random.key(0), None).mean(axis=1)
+        assert tasks.oracle is not None, "a family with an oracle"
+        oracle = jax.vmap(tasks.oracle)(sample_tasks(task_key, tasks, "test", self.num_tasks))
+        return random[:, None], np.asarray(oracle, np.float64)[:, None]
+
     def scores(self, name: str, seed: int, rate: float) -> list[list[float]]:
         """In test tasks, [tasks][rounds + 1]."""
         learner, meta, tasks = self.trained(name, seed, self.family.tasks)
-        task_key, life_key = jax.random.split(jax.random.key(KEYS["test"] + seed))
+        task_key, life_key = jax.random.split(jax.random.key(FIRST_SEED["test"] + seed))
         returns = measurement.gauge(learner, tasks, self.num_tasks)(task_key, life_key, with_rate(meta, rate))
-        scores = normalised(returns, learner, tasks, task_key, self.num_tasks).round(3).tolist()
+        random, oracle = self.scale(seed)
+        scores = ((returns - random) / (oracle - random)).round(3).tolist()
         print(f"{name}, seed {seed}: {np.round(np.mean(scores, axis=0), 2)}", flush=True)
         return scores
-
-
-def normalised(returns: np.ndarray, learner, tasks: TaskDistribution, task_key, num_tasks: int) -> np.ndarray:
-    """Returns [tasks, rounds + 1] on the scale where random is 0 and the oracle 1."""
-    by_chance = learner._replace(adapter=random_policy(tasks), task=pose_openly)
-    random = measurement.gauge(by_chance, tasks, num_tasks)(task_key, jax.random.key(0), None).mean(axis=1)
-    env_params = measurement.sample_tasks(task_key, tasks, "test", num_tasks)
-    assert tasks.oracle is not None, "a family with an oracle"
-    best = np.asarray(jax.vmap(tasks.oracle)(env_params), np.float64)
-    return (returns - random[:, None]) / (best - random)[:, None]
 
 
 def rows_of(cells: dict[str, Any], methods: dict[str, Method]) -> list[dict[str, Any]]:
     """Means over tasks and seeds by round, and intervals."""
     rows = []
-    for name in methods:
-        seeds = [scores for cell, scores in cells.items() if cell.rpartition(", seed ")[0] == name]
-        if not seeds:
-            continue
+    grouped = by_method(cells)
+    for name in filter(grouped.__contains__, methods):
+        seeds = list(grouped[name].values())
         by_round = np.moveaxis(np.array(seeds), 2, 0)
         rows.append(
             {
@@ -202,11 +200,10 @@ def rows_of(cells: dict[str, Any], methods: dict[str, Method]) -> list[dict[str,
 def table(record: dict[str, Any]) -> str:
     """Scores by round, as Markdown."""
     rounds = len(record["rows"][0]["scores"])
-    commands = "".join(f"\n    {command}" for command in record["commands"])
     lines = [
         f"# Transfer in {record['subject']['tasks']}\n",
         f"Scores of episodes in {record['subject']['num_tasks']} test tasks a seed, random 0 and oracle 1, and their "
-        f"95 % intervals over seeds and tasks. Made by\n{commands}\n",
+        f"95 % intervals over seeds and tasks. Made by\n{commands_of(record)}\n",
         "| method | seeds | step size | before | " + " | ".join(f"round {index}" for index in range(1, rounds)) + " |",
         "|---|---|---|" + "---|" * rounds,
     ]
@@ -240,9 +237,8 @@ def main() -> None:
     for seed in range(options.seeds):
         for name in family.methods if options.methods is None else options.methods:
             rate = record.kept("tuned", name, functools.partial(bench.chosen_rate, name))["learning_rate"]
-            record.kept("cells", f"{name}, seed {seed}", functools.partial(bench.scores, name, seed, rate))
-    command = "python benchmarks/transfer.py " + shlex.join(sys.argv[1:])
-    content = record.close(command, machine=machine(), rows=rows_of(record.content["cells"], family.methods))
+            record.kept("cells", cell(name, seed), functools.partial(bench.scores, name, seed, rate))
+    content = record.close("transfer.py", machine=machine(), rows=rows_of(record.content["cells"], family.methods))
     write_text(options.out.with_suffix(".md"), table(content))
     print(table(content))
 
