@@ -6,7 +6,7 @@ The names below are loaded when they are first used, so that `import jaxmeta` an
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jaxmeta.errors import NonFiniteError, UsageError
+from jaxmeta.errors import NonFiniteError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
@@ -24,6 +24,7 @@ __all__ = [
     "MetaLearner",
     "MetaState",
     "NonFiniteError",
+    "StorageError",
     "TaskDistribution",
     "UsageError",
     "compare",

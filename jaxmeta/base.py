@@ -19,6 +19,9 @@ PyTree = Any
 Params = PyTree
 Metrics = dict[str, jax.Array]
 """Scalars by name, [] float32 each."""
+TASK_IS_FINITE = "task_is_finite"
+"""The one entry beside an outer rule's metrics that is not a scalar: [tasks] bool, for which tasks of the batch all
+numbers were finite. It is told where some were not, and not logged."""
 
 
 class Percept(NamedTuple):

@@ -1,15 +1,20 @@
 """Checkpoints: a state beside a digest of itself, and a restore that believes nothing it cannot verify.
 
 A checkpoint damaged after it was written can restore without a complaint and with wrong numbers. Hence the digests, of
-the state and of each file: what does not verify is reported and passed over in favour of the newest that does. Nothing
+the state and of each file: what does not verify is reported and passed over in favour of the next that does. Nothing
 damaged is ever deleted. Files are checked first: on a damaged one, Orbax leaves tasks behind that fail noisily later.
+
+`Keeper` writes in the background, while training goes on, and keeps the newest and the best.
 """
 
 import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +23,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.base import MetaState
+from jaxmeta.errors import StorageError
 from jaxmeta.runs import write_json
 
 KEPT = 3
-"""Newest checkpoints that stay; older ones make room."""
+"""Newest checkpoints that stay; of the older ones only the best does."""
 FILES = "files.json"
 """Lies in a checkpoint's folder, and holds the SHA-256 of each other file by its path."""
 
 _log = logging.getLogger(__name__)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(StorageError):
     """A checkpoint could not be written, or there are some and none of them can be trusted."""
 
 
@@ -46,28 +52,109 @@ def state_digest(state: Any) -> str:
     return digest.hexdigest()
 
 
-def save(folder: Path, state: MetaState) -> None:
-    """Writes a checkpoint of `state`, named by its step, and returns when it is on disk."""
-    import orbax.checkpoint as ocp
-
-    step = int(state.step)
-    stored = {path: leaf for path, leaf in _leaves(state).items() if leaf.size}  # Orbax refuses empty arrays
-    items = ocp.args.Composite(
-        state=ocp.args.StandardSave(stored),
-        meta=ocp.args.JsonSave({"step": step, "digest": state_digest(state)}),
-    )
-    with _manager(folder, create=True) as manager:
-        if not manager.save(step, args=items):
-            raise CheckpointError(f"Checkpoint {step} in {str(folder)!r} could not be written: it is there already.")
-    write_json(folder / str(step) / FILES, _file_digests(folder / str(step)))
-
-
-def restore(folder: Path, like: MetaState) -> MetaState | None:
-    """Reads the newest checkpoint that verifies.
+class Keeper:
+    """Writes the checkpoints of a run in the background, and keeps the newest and the best. A context manager.
 
     Args:
-      folder: where `save` wrote.
-      like: a state of the same structure, of arrays or of `jax.ShapeDtypeStruct`.
+      folder: where to; it need not exist.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._manager: Any = None
+        self._writing: int | None = None
+        self._scores: dict[int, float] = {}
+
+    def save(self, state: MetaState, score: float | None = None) -> None:
+        """Begins to write a checkpoint, named by its step; when it returns, `state` may be donated.
+
+        Args:
+          state: what to write.
+          score: what the best checkpoint has the highest of.
+
+        Raises:
+          CheckpointError: it could not even begin, or one of that step is there already.
+        """
+        import orbax.checkpoint as ocp
+
+        assert self._writing is None, "settled before"
+        step = int(state.step)
+        stored = {path: leaf for path, leaf in _leaves(state).items() if leaf.size}  # Orbax refuses empty arrays
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(stored),
+            meta=ocp.args.JsonSave({"step": step, "digest": state_digest(state), "score": score}),
+        )
+        with self._telling(step):
+            if self._manager is None:
+                self._manager = _open(self.folder, create=True, policy=_NewestAndBest(self._scores))
+                self._scores |= _scores(self._manager)
+            if score is not None:
+                self._scores[step] = score
+            if not self._manager.save(step, args=items):
+                raise FileExistsError("it is there already")
+        self._writing = step
+
+    def settle(self, wait: bool = False) -> None:
+        """Seals the checkpoint that is being written, if it has been written or `wait` says to wait for it.
+
+        Raises:
+          CheckpointError: it could not be written; the ones before it are as they were.
+        """
+        if self._writing is None or not (wait or not self._manager.is_saving_in_progress()):
+            return
+        step, self._writing = self._writing, None
+        with self._telling(step):
+            self._manager.wait_until_finished()
+            write_json(self.folder / str(step) / FILES, _file_digests(self.folder / str(step)))
+
+    @contextlib.contextmanager
+    def _telling(self, step: int) -> Iterator[None]:
+        """Turns whatever goes wrong into one sentence, and starts afresh with the next checkpoint."""
+        try:
+            yield
+        except Exception as error:  # Orbax raises whatever its many writers trip over
+            self._close()
+            self._scores.pop(step, None)
+            raise CheckpointError(
+                f"Checkpoint {step} in {str(self.folder)!r} could not be written: {_in_short(error)}."
+            ) from error
+
+    def _close(self) -> None:
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            with contextlib.suppress(Exception):  # what failed once, fails again as it is closed
+                manager.close()
+
+    def __enter__(self) -> "Keeper":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with contextlib.suppress(CheckpointError):  # who cares settles before
+            self.settle(wait=True)
+        self._close()
+
+
+class _NewestAndBest:
+    """Which checkpoints Orbax leaves in place. Its own rule for the best forgets what it knew when a run is resumed."""
+
+    def __init__(self, scores: Mapping[int, float]):
+        self.scores = scores
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """One answer for each of the checkpoints, oldest first."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        best = max(self.scores.keys() & steps, key=lambda step: (self.scores[step], step), default=None)
+        return [step in steps[-KEPT:] or step == best for step in steps]
+
+
+def restore(folder: Path, like: MetaState, best: bool = False) -> MetaState | None:
+    """Reads the newest checkpoint that verifies, or the best.
+
+    Args:
+      folder: where a `Keeper` wrote.
+      like: a state of the same structure, of arrays or of `jax.ShapeDtypeStruct`, which lies on devices as it is to.
+      best: prefer the highest score, and of equals the newest.
 
     Returns:
       The state, or None where no checkpoint was ever finished. Each one passed over is told as a logged warning.
@@ -76,14 +163,17 @@ def restore(folder: Path, like: MetaState) -> MetaState | None:
       CheckpointError: there are checkpoints, and none verifies.
     """
     steps = finished_steps(folder)
+    if best and steps:
+        with _open(folder) as manager:
+            scores = _scores(manager)
+        steps.sort(key=lambda step: (scores.get(step, -math.inf), step))
     for step in reversed(steps):
         try:
             return _restore_step(folder, step, like)
         except Exception as error:  # a damaged file raises whatever its reader happened to trip over
-            reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-            _log.warning("Checkpoint %d in %r was passed over: %s", step, str(folder), reason)
+            _log.warning("Checkpoint %d in %r was passed over: %s.", step, str(folder), _in_short(error))
     if steps:
-        raise CheckpointError(f"No checkpoint in {str(folder)!r} can be trusted: all of {steps} are damaged.")
+        raise CheckpointError(f"No checkpoint in {str(folder)!r} can be trusted: all of {sorted(steps)} are damaged.")
     return None
 
 
@@ -91,7 +181,7 @@ def finished_steps(folder: Path) -> list[int]:
     """Steps that were saved to the end, oldest first, whether or not they still verify."""
     if not folder.is_dir():
         return []
-    with _manager(folder) as manager:
+    with _open(folder) as manager:
         return sorted(manager.all_steps())
 
 
@@ -114,19 +204,19 @@ def _restore_step(folder: Path, step: int, like: MetaState) -> MetaState:
     _require_intact(folder / str(step))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = {
-        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
         for path, leaf in _leaves(like).items()
         if leaf.size
     }
     items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), meta=ocp.args.JsonRestore())
-    with _manager(folder) as manager:
+    with _open(folder) as manager:
         restored = manager.restore(step, args=items)
     leaves = [
         restored.state[path] if leaf.size else jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in _leaves(like).items()
     ]
     state = jax.tree.unflatten(jax.tree.structure(like), leaves)
     if state_digest(state) != restored.meta["digest"]:
-        raise ValueError("its contents do not match the digest saved with them.")
+        raise ValueError("its contents do not match the digest saved with them")
     return state
 
 
@@ -137,7 +227,7 @@ def _require_intact(checkpoint: Path) -> None:
     found = _file_digests(checkpoint)
     for path, digest in json.loads((checkpoint / FILES).read_text(encoding="utf-8")).items():
         if found.get(path) != digest:
-            raise ValueError(f"{path} is {'damaged' if path in found else 'missing'}.")
+            raise ValueError(f"{path} is {'damaged' if path in found else 'missing'}")
 
 
 def _file_digests(checkpoint: Path) -> dict[str, str]:
@@ -149,11 +239,28 @@ def _leaves(state: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
-@contextlib.contextmanager
-def _manager(folder: Path, create: bool = False) -> Iterator[Any]:
+def _scores(manager: Any) -> dict[int, float]:
+    """By step, for those that have one and can be read."""
+    import orbax.checkpoint as ocp
+
+    scores = {}
+    for step in manager.all_steps():
+        with contextlib.suppress(Exception):  # a damaged one is passed over when it is restored, and told then
+            score = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta.get("score")
+            if score is not None:
+                scores[step] = score
+    return scores
+
+
+def _in_short(error: Exception) -> str:
+    """What an error says in its first line, or of the operating system's the reason alone, as the end of a sentence."""
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code.group(1)))
+    return (str(error).strip().split("\n")[0][:200] or type(error).__name__).rstrip(".")
+
+
+def _open(folder: Path, create: bool = False, policy: Any = None) -> Any:
     import orbax.checkpoint as ocp  # imported where it is used: it takes more than a second
 
-    # Saved in the foreground: what a signal or the next, donating, meta-step must not touch is then out of reach.
-    options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=create, enable_async_checkpointing=False)
-    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-        yield manager
+    options = ocp.CheckpointManagerOptions(create=create, preservation_policy=policy)
+    return ocp.CheckpointManager(folder.absolute(), options=options)

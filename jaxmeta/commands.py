@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,9 @@ def train(options: cli.Train) -> None:
         "settings": parse_settings(cli.read_settings(options)),
         "log_every": options.log_every,
         "checkpoint_every": options.checkpoint_every,
+        "devices": options.devices,
+        "on_nonfinite": options.on_nonfinite,
+        "on_write_error": options.on_write_error,
     }
     if options.run_dir is None:
         unplaced = jobs.prepare(**given)
@@ -118,13 +123,24 @@ COMMANDS = {
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Shows what this library logs as bare sentences on stderr, whatever other libraries have set up."""
+    """Shows what this library logs as bare sentences on stderr, whatever other libraries have set up.
+
+    Of a save that failed, which is told in one sentence, Orbax logs a traceback, and what still reports to its event
+    loop prints one each.
+    """
+    orbax, unraisable = logging.getLogger("absl"), sys.unraisablehook
+    loudness = orbax.level
+    if os.environ.get("JAXMETA_DEBUG") != "1":
+        orbax.setLevel(logging.CRITICAL)
+        sys.unraisablehook = lambda event: None if str(event.exc_value) == "Event loop is closed" else unraisable(event)
     logger, handler = logging.getLogger("jaxmeta"), logging.StreamHandler()
     propagates, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
         yield
     finally:
+        orbax.setLevel(loudness)
+        sys.unraisablehook = unraisable
         logger.removeHandler(handler)
         logger.propagate = propagates
 

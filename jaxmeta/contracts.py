@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
+from jaxmeta.base import TASK_IS_FINITE, MetaLearner, MetaState, TaskDistribution
 from jaxmeta.errors import UsageError, require
 
 SPLITS = ("train", "validation", "test")
@@ -73,7 +73,8 @@ def require_learner(path: str, made: Any, tasks: TaskDistribution) -> MetaLearne
     _require_same(f"{path} update", "return a state like the one it takes", after, state)
     require(set(METRICS) <= set(metrics), f"{path} update", f"report {' and '.join(METRICS)}", sorted(metrics))
     for name, metric in metrics.items():
-        require(metric.shape == (), f"{path} update metric {name!r}", "be a scalar", metric)
+        scalar = metric.shape == () or name == TASK_IS_FINITE
+        require(scalar, f"{path} update metric {name!r}", "be a scalar", metric)
     return made
 
 

@@ -15,6 +15,10 @@ class NonFiniteError(RuntimeError):
     """A number stopped being finite while training; nothing that came after it was kept."""
 
 
+class StorageError(RuntimeError):
+    """What a run has done could not be written, or cannot be read again."""
+
+
 def require(condition: bool, name: str, rule: str, value: Any) -> None:
     """Raises `UsageError("{name} must {rule}, got {value}.")` unless the condition holds."""
     if not condition:

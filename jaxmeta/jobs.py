@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from jaxmeta import checkpoints, recipes
 from jaxmeta import tasks as task_specs
 from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
-from jaxmeta.errors import UsageError, as_kind, require
+from jaxmeta.devices import mesh_of, require_even
+from jaxmeta.errors import UsageError, as_kind, require, require_known
 from jaxmeta.runs import RunDirectory
 
 RECIPE = "maml"
@@ -20,6 +22,9 @@ LOG_POINTS = 100
 """Log points of a run, unless it is so long that more than `MOST_STEPS_BETWEEN` meta-steps would lie between them."""
 MOST_STEPS_BETWEEN = 100
 LOG_POINTS_PER_CHECKPOINT = 5
+ON_NONFINITE = ("stop", "skip")
+ON_WRITE_ERROR = ("continue", "stop")
+"""What to do where a number is not finite, and where something could not be written. The first is the default."""
 PACKAGES = ("jaxmeta", "jax", "flax", "optax", "gymnax", "orbax-checkpoint")
 
 
@@ -34,6 +39,8 @@ class Job(NamedTuple):
     """Where it is kept, if anywhere."""
     resume: bool
     """Whether it goes on from what `run` holds."""
+    mesh: Mesh | None
+    """The devices that tasks are spread over, None where it is one."""
 
 
 def prepare(
@@ -44,20 +51,27 @@ def prepare(
     settings: Mapping[str, Any] | None = None,
     log_every: int | None = None,
     checkpoint_every: int | None = None,
+    on_nonfinite: str | None = None,
+    on_write_error: str | None = None,
+    devices: int | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
 ) -> Job:
     """Checks and composes a run; reads the folder of one that is resumed, and writes nothing.
 
     What is None is taken from the run that is resumed, or else from the defaults. A resumed run may be given more
-    `meta_steps`, another `log_every` or `checkpoint_every`; whatever else differs is refused.
+    `meta_steps`, other devices, and other ways of logging, saving and meeting faults; whatever else differs is refused.
 
     Raises:
       UsageError: an unknown name, a value out of range, a folder in use, or a resumed run configured otherwise.
     """
     options = {"recipe": recipe, "tasks": getattr(tasks, "name", tasks), "seed": seed}
-    options |= {"log_every": log_every, "checkpoint_every": checkpoint_every}
-    kinds = {"recipe": str, "tasks": str}
+    ways = {"log_every": log_every, "checkpoint_every": checkpoint_every}
+    ways |= {"on_nonfinite": on_nonfinite, "on_write_error": on_write_error}
+    options |= ways
+    ways["devices"] = as_kind("devices", jax.device_count() if devices is None else devices, int)
+    require(1 <= ways["devices"] <= jax.device_count(), "devices", f"be from 1 to {jax.device_count()}", devices)
+    kinds = {"recipe": str, "tasks": str, "on_nonfinite": str, "on_write_error": str}
     given = {name: as_kind(name, value, kinds.get(name, int)) for name, value in options.items() if value is not None}
     run = None if run_dir is None else RunDirectory(Path(run_dir))
     stored: dict[str, Any] = {}
@@ -65,7 +79,7 @@ def prepare(
         if run is None:
             raise UsageError("resume must come with a run_dir, got None.")
         stored = run.load_config()
-        _require_same(stored, given, but=("log_every", "checkpoint_every"))
+        _require_same(stored, given, but=ways)
     elif run is not None:
         run.require_unused()
     if run is not None:
@@ -81,13 +95,21 @@ def prepare(
         enough = resolved["meta_steps"] >= taken
         require(enough, "meta_steps", f"be at least {taken}, which the run has taken", resolved["meta_steps"])
     learner = recipes.make_recipe(config["recipe"], distribution, **resolved)
+    require_even(learner.tasks_per_batch, ways["devices"])
 
-    config |= {"meta_steps": resolved["meta_steps"], "settings": resolved, **_surroundings()}
+    config |= {
+        "devices": ways["devices"],
+        "meta_steps": resolved["meta_steps"],
+        "settings": resolved,
+        **_surroundings(),
+    }
     config.setdefault("log_every", min(max(1, resolved["meta_steps"] // LOG_POINTS), MOST_STEPS_BETWEEN))
     config.setdefault("checkpoint_every", LOG_POINTS_PER_CHECKPOINT * config["log_every"])
     for name in ("log_every", "checkpoint_every"):
         require(config[name] >= 1, name, "be at least 1", config[name])
-    return Job(learner, distribution, config, run, resume)
+    for name, choices in (("on_nonfinite", ON_NONFINITE), ("on_write_error", ON_WRITE_ERROR)):
+        require_known(name, config.setdefault(name, choices[0]), choices)
+    return Job(learner, distribution, config, run, resume, mesh_of(ways["devices"]))
 
 
 def restore(

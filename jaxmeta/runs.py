@@ -1,8 +1,10 @@
 """The folder of a run: the names of what lies in it, and how that is written so that a crash leaves no half of it."""
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from jaxmeta.errors import UsageError, require
 
 CONFIG_KEYS = ("recipe", "tasks", "seed", "meta_steps", "settings")
 """What it takes to compose a run again."""
+LOCK = ".lock"
+"""An empty file, which whoever trains in the folder holds a lock on."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class RunDirectory:
 
     def require_unused(self) -> None:
         """Raises UsageError where a new run would overwrite what is there."""
-        used = self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
+        used = self.path.is_file() or (self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir()))
         require(not used, "run_dir", "be a new or empty folder, or be resumed", str(self.path))
 
     def require_writable(self) -> None:
@@ -58,6 +62,33 @@ class RunDirectory:
         nearest = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         writable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
         require(writable, "run_dir", "be a folder that can be written", str(self.path))
+
+    @contextlib.contextmanager
+    def claimed(self, unused: bool) -> Iterator[None]:
+        """Makes the folder if need be, and keeps every other process from training in it.
+
+        The operating system opens the lock of a process that is killed.
+
+        Args:
+          unused: whether the folder must be new or empty.
+
+        Raises:
+          UsageError: another process has it, or it is in use.
+        """
+        from filelock import FileLock, Timeout
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(f"run_dir must not be in use by another process, got {str(self.path)!r}.") from None
+        try:
+            if unused:
+                self.require_unused()
+            yield
+        finally:
+            lock.release()
 
     def load_config(self) -> dict[str, Any]:
         """Raises UsageError where the folder holds no run."""

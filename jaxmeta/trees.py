@@ -28,3 +28,13 @@ def scale_down(tree: PyTree, max_norm: float) -> PyTree:
 def path_name(path: tuple) -> str:
     """The place of a leaf in a tree of dicts, as one word."""
     return "_".join(str(entry.key) for entry in path)
+
+
+def is_finite(tree: PyTree) -> jax.Array:
+    """Whether every number of a tree is finite, [] bool; leaves that are not floating-point are.
+
+    >>> bool(is_finite({"a": jnp.ones(2), "b": jnp.array(3)})), bool(is_finite([jnp.array([0.0, jnp.nan])]))
+    (True, False)
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

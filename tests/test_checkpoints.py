@@ -1,7 +1,9 @@
 """Checkpoints: what comes back is what went in, or it does not come back."""
 
+import functools
 import json
 import logging
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,17 @@ def make_state(step=5, scale=1.0):
     )
 
 
+def save(folder, state, score=None):
+    """Writes one checkpoint to the end."""
+    with checkpoints.Keeper(folder) as keeper:
+        save_through(keeper, state, score)
+
+
+def save_through(keeper, state, score=None):
+    keeper.save(state, score)
+    keeper.settle(wait=True)
+
+
 def like(state):
     return jax.eval_shape(lambda: state)
 
@@ -38,7 +51,7 @@ def damage(folder, step):
 
 def test_a_state_comes_back_to_the_bit(tmp_path):
     state = make_state()
-    checkpoints.save(tmp_path / "checkpoints", state)
+    save(tmp_path / "checkpoints", state)
     restored = checkpoints.restore(tmp_path / "checkpoints", like(state))
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     assert checkpoints.state_digest(restored) == checkpoints.state_digest(state)
@@ -76,7 +89,7 @@ def test_no_checkpoint_is_none(tmp_path):
 
 def test_a_damaged_checkpoint_is_reported_and_passed_over(tmp_path, caplog):
     for step in (1, 2, 3):
-        checkpoints.save(tmp_path, make_state(step))
+        save(tmp_path, make_state(step))
     damage(tmp_path, 3)
     (tmp_path / "2" / "state" / "manifest.ocdbt").unlink()
     with caplog.at_level(logging.WARNING, "jaxmeta"):
@@ -91,13 +104,13 @@ def test_a_damaged_checkpoint_is_reported_and_passed_over(tmp_path, caplog):
 
 
 def test_a_save_killed_before_it_listed_its_files_still_verifies(tmp_path):
-    checkpoints.save(tmp_path, make_state(1))
+    save(tmp_path, make_state(1))
     (tmp_path / "1" / checkpoints.FILES).unlink()
     assert int(checkpoints.restore(tmp_path, like(make_state())).step) == 1
 
 
 def test_values_that_differ_from_their_digest_are_not_believed(tmp_path):
-    checkpoints.save(tmp_path, make_state(1))
+    save(tmp_path, make_state(1))
     (tmp_path / "1" / checkpoints.FILES).unlink()
     metadata = tmp_path / "1" / "meta" / "metadata"
     metadata.write_text(json.dumps({"step": 1, "digest": "0" * 64}))
@@ -106,22 +119,22 @@ def test_values_that_differ_from_their_digest_are_not_believed(tmp_path):
 
 
 def test_a_state_of_another_shape_is_not_believed(tmp_path):
-    checkpoints.save(tmp_path, make_state(1))
+    save(tmp_path, make_state(1))
     other = make_state(1).replace(meta={"params": {"a/b": jnp.zeros((30, 20)), "bias": jnp.zeros(3, jnp.bfloat16)}})
     with pytest.raises(checkpoints.CheckpointError):
         checkpoints.restore(tmp_path, like(other))
 
 
 def test_a_folder_that_is_no_checkpoint_is_passed_over(tmp_path):
-    checkpoints.save(tmp_path, make_state(1))
+    save(tmp_path, make_state(1))
     (tmp_path / "7").mkdir()
     assert int(checkpoints.restore(tmp_path, like(make_state())).step) == 1
 
 
 def test_the_same_step_is_never_saved_twice_in_silence(tmp_path):
-    checkpoints.save(tmp_path, make_state(1))
+    save(tmp_path, make_state(1))
     with pytest.raises(checkpoints.CheckpointError, match="it is there already"):
-        checkpoints.save(tmp_path, make_state(1))
+        save(tmp_path, make_state(1))
 
 
 def test_set_aside_makes_room_and_deletes_nothing(tmp_path):
@@ -129,7 +142,60 @@ def test_set_aside_makes_room_and_deletes_nothing(tmp_path):
     for _ in range(2):
         for step in (1, 2):
             if step not in checkpoints.finished_steps(folder):
-                checkpoints.save(folder, make_state(step))
+                save(folder, make_state(step))
         checkpoints.set_aside(folder, newer_than=1)
     assert checkpoints.finished_steps(folder) == [1]
     assert sorted(path.name for path in (tmp_path / "checkpoints-damaged").iterdir()) == ["2", "2-again"]
+
+
+def test_the_newest_and_the_best_stay(tmp_path):
+    for scores in ([0.1, 0.9, 0.3], [0.2, None, 0.5, 0.4]):  # the second as if the run had been resumed
+        with checkpoints.Keeper(tmp_path) as keeper:
+            for score in scores:
+                keeper.save(make_state(1 + max(checkpoints.finished_steps(tmp_path), default=0)), score)
+                keeper.settle(wait=True)
+    assert checkpoints.finished_steps(tmp_path) == [2, 5, 6, 7]
+    assert int(checkpoints.restore(tmp_path, like(make_state()), best=True).step) == 2
+    assert int(checkpoints.restore(tmp_path, like(make_state())).step) == 7
+
+
+def test_the_second_best_takes_the_place_of_a_damaged_best(tmp_path, caplog):
+    for step, score in ((1, 0.3), (2, 0.9), (3, None)):
+        save(tmp_path, make_state(step), score)
+    damage(tmp_path, 2)
+    with caplog.at_level(logging.WARNING, "jaxmeta"):
+        assert int(checkpoints.restore(tmp_path, like(make_state()), best=True).step) == 1
+    assert "Checkpoint 2" in caplog.text
+
+
+def test_what_is_saved_in_the_background_may_be_donated_at_once(tmp_path):
+    @functools.partial(jax.jit, donate_argnums=0)
+    def scribble(state):
+        return jax.tree.map(lambda leaf: leaf + 1, state)
+
+    large = {"w": jnp.arange(2_000_000.0)}
+    state = MetaState(meta=large, optimizer=None, step=jnp.int32(1), carried=None)
+    digest = checkpoints.state_digest(state)
+    with checkpoints.Keeper(tmp_path) as keeper:
+        keeper.save(state)
+        for _ in range(3):
+            state = scribble(state)
+    assert checkpoints.state_digest(checkpoints.restore(tmp_path, like(state))) == digest
+
+
+def test_a_save_that_fails_leaves_the_last_good_one_and_the_next_succeeds(tmp_path):
+    with checkpoints.Keeper(tmp_path) as keeper:
+        keeper.save(make_state(1))
+        keeper.settle(wait=True)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))  # no file may grow beyond that, as on a full disk
+        try:
+            with pytest.raises(checkpoints.CheckpointError, match=r"^Checkpoint 2 in .* could not be written: "):
+                save_through(keeper, make_state(2))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert int(checkpoints.restore(tmp_path, like(make_state())).step) == 1
+        keeper.save(make_state(3))
+        keeper.settle(wait=True)
+    assert checkpoints.finished_steps(tmp_path) == [1, 3]
+    assert int(checkpoints.restore(tmp_path, like(make_state())).step) == 3

@@ -15,7 +15,18 @@ SOURCES = Path(jaxmeta.__file__).parent
 LAYERS = [
     {"errors", "base"},
     {"plugins", "contracts"},
-    {"trees", "scans", "config", "settings", "tasks", "statistics", "costs", "interrupts", "compilation_cache"},
+    {
+        "trees",
+        "scans",
+        "config",
+        "settings",
+        "tasks",
+        "statistics",
+        "costs",
+        "interrupts",
+        "compilation_cache",
+        "devices",
+    },
     {
         "losses",
         "advantages",
@@ -33,8 +44,8 @@ LAYERS = [
     {"objectives"},
     {"outer"},
     {"presets", "recipes", "methods", "composition"},
-    {"checkpoints", "runs", "journal", "measurement"},
-    {"baselines", "jobs", "exports"},
+    {"checkpoints", "runs", "journal", "measurement", "chunks"},
+    {"baselines", "jobs", "bookkeeping", "exports"},
     {"training", "evaluation", "plots", "progress", "tables"},
     {"cli", "commands"},
 ]

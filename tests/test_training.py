@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxmeta
-from jaxmeta import checkpoints, recipes, training
+from jaxmeta import checkpoints, chunks, recipes, training
 from jaxmeta.base import MetaLearner, MetaState
 from jaxmeta.runs import RunDirectory
 from tests.conftest import TINY
@@ -139,9 +139,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, stop):
 def test_interrupted_before_its_first_chunk_a_run_can_be_resumed(tmp_path, monkeypatch):
     make_chunk = training.make_chunk
 
-    def interrupted_while_tracing(*arguments):
+    def interrupted_while_tracing(*arguments, **options):
         signal.raise_signal(signal.SIGTERM)
-        return make_chunk(*arguments)
+        return make_chunk(*arguments, **options)
 
     monkeypatch.setattr(training, "make_chunk", interrupted_while_tracing)
     with pytest.raises(KeyboardInterrupt, match="at meta-step 0 of 4, and saved"):
@@ -190,9 +190,11 @@ def test_resume_trains_past_a_damaged_checkpoint(tmp_path, caplog):
     assert int(jaxmeta.restore(tmp_path)[1].step) == 6
 
 
-def test_keeps_the_newest_checkpoints(tmp_path):
+def test_keeps_the_newest_checkpoints_and_the_best(tmp_path):
     train(run_dir=tmp_path, meta_steps=10, log_every=2, checkpoint_every=2)
-    assert checkpoints.finished_steps(tmp_path / "checkpoints") == [6, 8, 10]
+    best = max(RunDirectory(tmp_path).read_metrics(), key=lambda record: record["return"])["meta_step"]
+    assert best == 4, "one that the newest would have pushed out"
+    assert checkpoints.finished_steps(tmp_path / "checkpoints") == [4, 6, 8, 10]
 
 
 def test_checkpoints_are_saved_at_the_log_point_that_follows(tmp_path):
@@ -241,11 +243,44 @@ def test_an_environment_that_returns_nan_ends_a_run_at_its_last_good_checkpoint(
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(restored) if leaf.dtype == jnp.float32)
 
 
+def test_meta_steps_whose_numbers_are_not_finite_can_be_skipped(tmp_path):
+    state = train(run_dir=tmp_path, meta_steps=9, log_every=3, learning_rate=DIVERGED_AT, on_nonfinite="skip")
+    assert int(state.step) == 9
+    assert np.all(np.isfinite(state.meta))
+    assert [record["skipped"] for record in RunDirectory(tmp_path).read_metrics()] == [0, 0, 1]
+    sound = jaxmeta.train("quadratic", "probe", meta_steps=7, learning_rate=DIVERGED_AT)[1]
+    ended = train(meta_steps=8, learning_rate=DIVERGED_AT, log_every=2, on_nonfinite="skip")
+    np.testing.assert_array_equal(ended.meta, sound.meta)
+
+
+def test_a_run_that_only_skips_ends():
+    with pytest.raises(
+        jaxmeta.NonFiniteError, match="became nan at meta-step 8; none of the 1 meta-steps up to 8 could be kept"
+    ):
+        train(meta_steps=9, log_every=1, learning_rate=DIVERGED_AT, on_nonfinite="skip")
+
+
+def test_tasks_that_are_not_finite_are_named(grid):
+    tasks = grid._replace(env=Faulty(grid.env))
+    settings = {**TINY, "tasks_per_batch": 4}
+    with pytest.raises(jaxmeta.NonFiniteError, match=r"in tasks? [0-3](, [0-3])* of its batch\.$"):
+        jaxmeta.train("maml", tasks, log_every=1, meta_steps=200, **settings)
+
+
+@pytest.mark.parametrize("bad", [[], [2], [0, 3]])
+def test_the_sentence_names_the_tasks(bad):
+    finite = np.isin(np.arange(4), bad, invert=True)[None]
+    log = chunks.Log({"loss": np.array([np.nan])}, np.array([True]), finite)
+    named = {0: "", 1: ", in task 2 of its batch", 2: ", in tasks 0, 3 of its batch"}[len(bad)]
+    with pytest.raises(jaxmeta.NonFiniteError, match=f"^loss became nan at meta-step 6{named}\\.$"):
+        chunks.summary(log, step=5, length=1)
+
+
 def test_a_state_that_is_not_finite_is_named_by_its_meta_step():
-    logs = ({"loss": np.zeros(4, np.float32)}, np.array([True, True, False, False]))
+    log = chunks.Log({"loss": np.zeros(4, np.float32)}, np.array([True, True, False, False]), None)
     with pytest.raises(jaxmeta.NonFiniteError, match="The state stopped being finite at meta-step 13"):
-        training.average_metrics(logs, step=10, length=4)
-    assert training.average_metrics(logs, step=10, length=2) == {"loss": 0.0}
+        chunks.summary(log, step=10, length=4)
+    assert chunks.summary(log, step=10, length=2) == {"loss": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -256,6 +291,8 @@ def test_a_state_that_is_not_finite_is_named_by_its_meta_step():
         ({"log_every": 0}, "log_every must be at least 1, got 0."),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0."),
         ({"learning_rate": float("nan")}, "learning_rate must be finite, got nan."),
+        ({"on_nonfinite": "go"}, "on_nonfinite must be one of skip, stop, got 'go'."),
+        ({"on_write_error": "go"}, "on_write_error must be one of continue, stop, got 'go'."),
         ({"resume": True, "run_dir": None}, "resume must come with a run_dir, got None."),
         ({"resume": True}, "run_dir must be the folder of a run, with a config.json, got "),
         ({"run_dir": "pyproject.toml/run"}, "run_dir must be a folder that can be written, got 'pyproject.toml/run'."),

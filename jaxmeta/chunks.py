@@ -1,0 +1,122 @@
+"""The compiled part of meta-training: one program that takes any number of meta-steps, and what it says of them.
+
+A callback from every step of a compiled loop is slow; a host loop over compiled chunks costs next to nothing. So the
+program takes a chunk of meta-steps, and the host logs, saves and stops between chunks. The length of a chunk is an
+argument: one program serves all.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmeta.base import TASK_IS_FINITE, Key, MetaLearner, MetaState, Metrics, TaskDistribution, sample_tasks
+from jaxmeta.errors import NonFiniteError
+from jaxmeta.trees import is_finite
+
+
+class Log(NamedTuple):
+    """What is told of a meta-step; of a chunk, leaves have a leading axis [log_every]."""
+
+    metrics: Metrics
+    """By name, [] float32 each."""
+    state_is_finite: jax.Array
+    """[] bool, of what the meta-step led to, whether or not that was kept."""
+    task_is_finite: jax.Array | None
+    """[tasks] bool, where the outer rule tells."""
+
+    def first_fault(self, index: int) -> str | None:
+        """What stopped being finite in one meta-step of a chunk, if anything did."""
+        found = [name for name, values in self.metrics.items() if not np.isfinite(values[index])]
+        if found:
+            return f"{found[0]} became {self.metrics[found[0]][index]}"
+        return None if self.state_is_finite[index] else "The state stopped being finite"
+
+    def faulty_tasks(self, index: int) -> str:
+        """In which tasks, as the end of a sentence."""
+        if self.task_is_finite is None or self.task_is_finite[index].all():
+            return ""
+        faulty = np.flatnonzero(~self.task_is_finite[index]).tolist()
+        return f", in {'task' if len(faulty) == 1 else 'tasks'} {', '.join(map(str, faulty))} of its batch"
+
+
+def make_chunk(
+    learner: MetaLearner, tasks: TaskDistribution, log_every: int, skip: bool = False, placement: Any = None
+) -> Any:
+    """The jitted program `(state, step_key, length) -> (state, log)`; length, [] int32, is at most `log_every`.
+
+    Its state is donated. Each meta-step draws its own tasks, from a key that depends on `step_key` and `state.step`
+    alone: how meta-steps fall into chunks changes nothing.
+
+    Args:
+      learner: what is trained.
+      tasks: on which.
+      log_every: meta-steps of the longest chunk.
+      placement: how the state and the log lie on devices, where these are several.
+      skip: count a meta-step that leads to numbers that are not finite, and leave what was learned as it was.
+    """
+
+    def meta_step(state: MetaState, step_key: Key) -> tuple[MetaState, Log]:
+        task_key, update_key = keys_of_meta_step(step_key, state.step)
+        env_params = sample_tasks(task_key, tasks, "train", learner.tasks_per_batch)
+        updated, metrics = learner.update(update_key, state, env_params)
+        metrics = dict(metrics)
+        log = Log(metrics, is_finite(updated), metrics.pop(TASK_IS_FINITE, None))
+        if skip:
+            good = log.state_is_finite & is_finite(metrics)
+            kept = state.replace(step=state.step + 1)
+            updated = jax.tree.map(lambda new, old: jnp.where(good, new, old), updated, kept)
+        return strongly_typed(updated), log
+
+    meta_step = jax.jit(meta_step, inline=True)  # traced once, for the shapes below and for the loop
+
+    def chunk(state: MetaState, step_key: Key, length: jax.Array) -> tuple[MetaState, Log]:
+        def body(index, carry):
+            state, logs = carry
+            state, log = meta_step(state, step_key)
+            return state, jax.tree.map(lambda buffer, value: buffer.at[index].set(value), logs, log)
+
+        _, shapes = jax.eval_shape(meta_step, state, step_key)
+        logs = jax.tree.map(lambda shape: jnp.zeros((log_every, *shape.shape), shape.dtype), shapes)
+        return jax.lax.fori_loop(0, length, body, (state, logs))
+
+    return jax.jit(chunk, donate_argnums=0, out_shardings=placement)
+
+
+def keys_of_meta_step(step_key: Key, step: jax.Array | int) -> tuple[Key, Key]:
+    """What the tasks of the meta-step after `step` others are drawn with, by `sample_tasks`, and what it is taken with.
+
+    The batch that a sentence about numbers that are not finite speaks of can be drawn again by the first.
+    """
+    task_key, update_key = jax.random.split(jax.random.fold_in(step_key, step))
+    return task_key, update_key
+
+
+def summary(log: Log, step: int, length: int, skip: bool = False) -> dict[str, float]:
+    """Means over a chunk that took `length` meta-steps after `step`.
+
+    Args:
+      log: on the host, leaves [log_every, ...].
+      step: meta-steps before the chunk.
+      length: of the chunk.
+      skip: leave out meta-steps that were not finite, and say how many they are as `skipped`.
+
+    Raises:
+      NonFiniteError: naming what stopped being finite, the meta-step and the tasks; where meta-steps are skipped only
+        if all of the chunk were.
+    """
+    faults = {index: fault for index in range(length) if (fault := log.first_fault(index))}
+    if faults and not (skip and len(faults) < length):
+        index, fault = next(iter(faults.items()))
+        told = f"{fault} at meta-step {step + index + 1}{log.faulty_tasks(index)}"
+        rest = f"; none of the {length} meta-steps up to {step + length} could be kept" if skip else ""
+        raise NonFiniteError(f"{told}{rest}.")
+    good = [index for index in range(length) if index not in faults]
+    means = {name: float(np.mean(values[good], dtype=np.float64)) for name, values in log.metrics.items()}
+    return means | ({"skipped": len(faults)} if skip else {})
+
+
+def strongly_typed(tree: Any) -> Any:
+    """The same arrays without weak types, which would make the second chunk another program than the first."""
+    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype) if getattr(x, "weak_type", False) else x, tree)
