@@ -5,7 +5,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxmeta import devices
 from jaxmeta.base import PyTree
+from jaxmeta.trees import is_finite
+
+
+def each_is_finite(tree: PyTree) -> jax.Array:
+    """Which tasks a tree of leaves [tasks, ...] is finite for, [tasks] bool."""
+    return jax.vmap(is_finite)(tree)
 
 
 def mean_over_tasks(per_task: Callable[..., tuple[PyTree, PyTree]], tasks_per_group: int) -> Callable[..., tuple]:
@@ -14,24 +21,25 @@ def mean_over_tasks(per_task: Callable[..., tuple[PyTree, PyTree]], tasks_per_gr
     Args:
       per_task: function of arguments without a batch axis, returning a pytree of floats to be averaged, and one to be
         kept for each task.
-      tasks_per_group: tasks that are vmapped together, static; 0 means all. Groups run one after another, so that
-        memory is bounded by one group and what is kept; of what is averaged only the running sum.
+      tasks_per_group: tasks that a device takes together, vmapped, static; 0 means all. Groups run one after another,
+        so that memory is bounded by one group and what is kept; of what is averaged only the running sum.
 
     Returns:
-      A function of arguments with leaves [tasks, ...]; the number of tasks must be a multiple of the group size. It
-      returns the mean, and what is kept with leaves [tasks, ...].
+      A function of arguments with leaves [tasks, ...]. It returns the mean, what is kept with leaves [tasks, ...], and
+      for which tasks what is averaged was finite, [tasks] bool.
     """
 
     def group_mean(arguments):
-        averaged, kept = jax.vmap(per_task)(*arguments)
-        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), averaged), kept
+        averaged, kept = jax.vmap(per_task)(*devices.spread(arguments))
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), averaged), (kept, each_is_finite(averaged))
 
     def mean(*arguments):
         tasks = jax.tree.leaves(arguments)[0].shape[0]
-        groups = tasks // (tasks_per_group or tasks)
+        groups = _groups(tasks // devices.in_use(), tasks_per_group)
         if groups == 1:
-            return group_mean(arguments)
-        grouped = jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), arguments)
+            averaged, (kept, finite) = group_mean(arguments)
+            return averaged, kept, finite
+        grouped = jax.tree.map(lambda leaf: _grouped(leaf, groups), arguments)
         first = jax.tree.map(lambda leaf: leaf[0], grouped)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(group_mean, first)[0])
 
@@ -40,6 +48,31 @@ def mean_over_tasks(per_task: Callable[..., tuple[PyTree, PyTree]], tasks_per_gr
             return jax.tree.map(lambda old, new: old + new / groups, total, averaged), kept
 
         averaged, kept = jax.lax.scan(add, zeros, grouped)
-        return averaged, jax.tree.map(lambda leaf: leaf.reshape(tasks, *leaf.shape[2:]), kept)
+        kept, finite = jax.tree.map(_in_order, kept)
+        return averaged, kept, finite
 
     return mean
+
+
+def _groups(tasks: int, tasks_per_group: int) -> int:
+    """Of equal size and of at most so many tasks, as few as there can be.
+
+    >>> _groups(20, 2), _groups(20, 0), _groups(15, 2), _groups(3, 8)
+    (10, 1, 15, 1)
+    """
+    most = tasks_per_group or tasks
+    return next(groups for groups in range(1, tasks + 1) if tasks % groups == 0 and tasks // groups <= most)
+
+
+def _grouped(leaf: jax.Array, groups: int) -> jax.Array:
+    """[tasks, ...] as [groups, tasks in each, ...], where every device has its share of every group."""
+    count = devices.in_use()
+    by_device = leaf.reshape(count, groups, -1, *leaf.shape[1:])
+    return jnp.moveaxis(by_device, 0, 1).reshape(groups, -1, *leaf.shape[1:])
+
+
+def _in_order(leaf: jax.Array) -> jax.Array:
+    """What `_grouped` was, before it."""
+    groups, count = leaf.shape[0], devices.in_use()
+    by_device = leaf.reshape(groups, count, -1, *leaf.shape[2:])
+    return jnp.moveaxis(by_device, 0, 1).reshape(-1, *leaf.shape[2:])

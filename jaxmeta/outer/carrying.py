@@ -13,9 +13,22 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from jaxmeta import devices, losses
 from jaxmeta import lifetime as living
-from jaxmeta import losses
-from jaxmeta.base import Adapter, Environment, Key, Life, Lifetime, MetaState, Metrics, PyTree, Rollout, Task
+from jaxmeta.base import (
+    TASK_IS_FINITE,
+    Adapter,
+    Environment,
+    Key,
+    Life,
+    Lifetime,
+    MetaState,
+    Metrics,
+    PyTree,
+    Rollout,
+    Task,
+)
+from jaxmeta.outer.batch import each_is_finite
 from jaxmeta.outer.descent import Init, Update
 from jaxmeta.replay import add
 
@@ -101,8 +114,10 @@ def carrying(
 
         count = jax.tree.leaves(sources.env_params)[0].shape[0]
         keys = jax.random.split(live_key, count)
-        lives, learned = jax.vmap(live)(keys, sources.env_params, sources.lives)
-        bank = bank_of(meta.bank, lives.fast, sources.env_params)
+        spread = devices.spread if count % devices.in_use() == 0 else devices.everywhere
+        lives, learned = jax.vmap(live)(*spread((keys, sources.env_params, sources.lives)))
+        # Every target attends to all of the bank, so that each device needs it whole.
+        bank = devices.everywhere(bank_of(meta.bank, lives.fast, sources.env_params))
         if bank.replay is not None:
             keys = jax.random.split(newcomer_key, count)
             seen = jax.vmap(newcomer, (0, None, 0))(keys, meta, sources.env_params)
@@ -123,6 +138,7 @@ def carrying(
         start = (meta.weights, state.optimizer)
         (weights, optimizer_state), metrics = jax.lax.scan(step, start, jax.random.split(loss_key, steps))
         metrics = jax.tree.map(jnp.mean, {**learned, **metrics})
+        metrics[TASK_IS_FINITE] = each_is_finite(lives.fast)
         state = state.replace(
             meta=meta.replace(weights=weights),
             optimizer=optimizer_state,

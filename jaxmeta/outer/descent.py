@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.base import Adapter, Key, MetaState, Metrics, Objective, PyTree, Task
+from jaxmeta import devices
+from jaxmeta.base import TASK_IS_FINITE, Adapter, Key, MetaState, Metrics, Objective, PyTree, Task
 from jaxmeta.outer.batch import mean_over_tasks
 
 Init = Callable[[Key], MetaState]
@@ -95,11 +96,11 @@ def _descend(
             return direction(key, state.meta, task, collected), None
 
         keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
-        prepared = jax.vmap(prepare)(keys, env_params)
-        (gradient, metrics), _ = mean_over_tasks(per_task, tasks_per_group)(*prepared)
+        prepared = jax.vmap(prepare)(*devices.spread((keys, env_params)))
+        (gradient, metrics), _, finite = mean_over_tasks(per_task, tasks_per_group)(*prepared)
         changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.meta)
         meta = optax.apply_updates(state.meta, changes)
-        metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(gradient)}
+        metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(gradient), TASK_IS_FINITE: finite}
         return state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1), metrics
 
     return starting(adapter, optimizer), update

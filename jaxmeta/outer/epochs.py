@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta import devices
 from jaxmeta.base import Key, MetaState, Metrics, PyTree
 from jaxmeta.config import ProximalConfig
+from jaxmeta.errors import require
 
 Gradient = Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]
 """`gradient(meta, minibatch)`: a tree like `meta`, and metrics."""
@@ -47,16 +49,36 @@ def over_epochs(
     def descend(key: Key, state: MetaState, collected: PyTree) -> tuple[MetaState, Metrics]:
         def step(carry, chosen):
             meta, optimizer_state = carry
-            direction, metrics = gradient(meta, jax.tree.map(lambda leaf: leaf[chosen], collected))
+            direction, metrics = gradient(meta, jax.tree.map(lambda leaf: _minibatch(leaf, chosen), collected))
             changes, optimizer_state = optimizer.update(direction, optimizer_state, meta)
             metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(direction)}
             return (optax.apply_updates(meta, changes), optimizer_state), metrics
 
         tasks = jax.tree.leaves(collected)[0].shape[0]
-        orders = jax.vmap(lambda key: jax.random.permutation(key, tasks))(jax.random.split(key, config.epochs))
-        orders = orders.reshape(config.epochs * config.minibatches, -1)
-        (meta, optimizer_state), metrics = jax.lax.scan(step, (state.meta, state.optimizer), orders)
+        choices = _choices(key, tasks, config)
+        (meta, optimizer_state), metrics = jax.lax.scan(step, (state.meta, state.optimizer), choices)
         state = state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1)
         return state, jax.tree.map(jnp.mean, metrics)
 
     return descend
+
+
+def _choices(key: Key, tasks: int, config: ProximalConfig) -> jax.Array:
+    """Which tasks make up each minibatch, [epochs * minibatches, tasks of a minibatch] int32.
+
+    Of as many neighbours as there are minibatches each gets one, drawn anew in every epoch. So all devices that tasks
+    are spread over have as many of every minibatch, and no task has to go to another.
+    """
+    rows = tasks // config.minibatches
+    count = devices.in_use()
+    rule = f"leave each of them a multiple of devices = {count} of the {tasks} tasks"
+    require(rows % count == 0, "minibatches", rule, config.minibatches)
+    keys = jax.random.split(key, (config.epochs, rows))
+    orders = jax.vmap(jax.vmap(lambda key: jax.random.permutation(key, config.minibatches)))(keys)
+    return jnp.moveaxis(orders, 2, 1).reshape(-1, rows)
+
+
+def _minibatch(leaf: jax.Array, chosen: jax.Array) -> jax.Array:
+    """Of leaves [tasks, ...] the chosen one of each row of neighbours."""
+    rows = leaf.reshape(chosen.shape[0], -1, *leaf.shape[1:])
+    return devices.spread(jax.vmap(lambda row, index: row[index])(rows, chosen))

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from jaxmeta.base import Key, Life, Metrics, Objective, PyTree, Task
@@ -155,7 +156,7 @@ def persistent_evolution_strategies(
     return Estimator(begin_all, gradient, lives=lambda whole: population)
 
 
-SIGNS = jnp.array([1.0, -1.0])
+SIGNS = np.array([1.0, -1.0], np.float32)
 
 
 def _keys(key: Key, population: int) -> tuple[Key, ...]:

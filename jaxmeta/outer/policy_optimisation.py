@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta import devices
 from jaxmeta import lifetime as living
 from jaxmeta.advantages import generalised_advantage, normalised
-from jaxmeta.base import Adapter, Environment, Key, Lifetime, MetaState, Metrics, PyTree, Rollout, Task
+from jaxmeta.base import TASK_IS_FINITE, Adapter, Environment, Key, Lifetime, MetaState, Metrics, PyTree, Rollout, Task
 from jaxmeta.config import PolicyConfig, ProximalConfig
 from jaxmeta.distributions import ActionDistribution
+from jaxmeta.outer.batch import each_is_finite
 from jaxmeta.outer.descent import Init, Pose, Update, starting
 from jaxmeta.outer.epochs import clipped_gain, over_epochs
 
@@ -113,6 +115,7 @@ def policy_optimisation(
     def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
         collect_key, epoch_key = jax.random.split(key)
         keys = jax.random.split(collect_key, jax.tree.leaves(env_params)[0].shape[0])
+        keys, env_params = devices.spread((keys, env_params))
         lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, env_params)
         batch = lives._replace(advantage=normalised(lives.advantage))
         entropy_weight = entropy(state.step)
@@ -124,6 +127,7 @@ def policy_optimisation(
         descend = over_epochs(gradient, optimizer, config)
         state, metrics = descend(epoch_key, state, batch)
         trial = jnp.mean(jnp.sum(lives.rollout.reward, axis=1))
-        return state, {**metrics, "return": trial / lifetime.rounds, "trial_return": trial}
+        finite = each_is_finite(lives.rollout)
+        return state, {**metrics, "return": trial / lifetime.rounds, "trial_return": trial, TASK_IS_FINITE: finite}
 
     return starting(adapter, optimizer), update

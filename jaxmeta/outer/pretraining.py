@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from jaxmeta import devices, losses
 from jaxmeta import lifetime as living
-from jaxmeta import losses
-from jaxmeta.base import Adapter, Environment, Key, Life, Lifetime, MetaState, PyTree
+from jaxmeta.base import TASK_IS_FINITE, Adapter, Environment, Key, Life, Lifetime, MetaState, PyTree
+from jaxmeta.outer.batch import each_is_finite
 from jaxmeta.outer.descent import Init, Pose, Update
 
 
@@ -33,13 +34,15 @@ def pretraining(env: Environment, adapter: Adapter, pose: Pose, lifetime: Lifeti
 
         play_key, adapt_key = jax.random.split(key)
         keys = jax.random.split(play_key, jax.tree.leaves(env_params)[0].shape[0])
-        rollouts = jax.vmap(play)(keys, env_params)
-        rollout = jax.tree.map(_side_by_side, rollouts)
+        rollouts = jax.vmap(play)(*devices.spread((keys, env_params)))
+        # The one learner's replay holds what was done in all tasks, whole on every device.
+        rollout = jax.tree.map(_side_by_side, devices.everywhere(rollouts))
         fast, metrics = adapter.adapt(adapt_key, state.meta, state.carried, rollout)
         episode_returns = jax.vmap(losses.first_episode_return, 1)(
             rollout.reward, rollout.terminated | rollout.truncated
         )
         metrics = {**metrics, "loss": metrics["inner_loss"], "return": jnp.mean(episode_returns)}
+        metrics[TASK_IS_FINITE] = each_is_finite(rollouts)
         meta = state.meta.replace(params=fast.params)
         return state.replace(meta=meta, carried=fast, step=state.step + 1), metrics
 

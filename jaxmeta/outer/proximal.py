@@ -13,13 +13,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta import devices, losses
 from jaxmeta import lifetime as living
-from jaxmeta import losses
-from jaxmeta.base import Adapter, Environment, Key, Life, Lifetime, MetaState, Metrics, PyTree, Rollout, Task
+from jaxmeta.base import (
+    TASK_IS_FINITE,
+    Adapter,
+    Environment,
+    Key,
+    Life,
+    Lifetime,
+    MetaState,
+    Metrics,
+    PyTree,
+    Rollout,
+    Task,
+)
 from jaxmeta.config import OuterConfig, ProximalConfig
 from jaxmeta.distributions import ActionDistribution
 from jaxmeta.objectives import advantage_of, numbers_along, round_weights
-from jaxmeta.outer.batch import mean_over_tasks
+from jaxmeta.outer.batch import each_is_finite, mean_over_tasks
 from jaxmeta.outer.descent import Init, Pose, Update, starting
 from jaxmeta.outer.epochs import clipped_gain, over_epochs
 
@@ -113,10 +125,12 @@ def proximal(
     def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
         collect_key, epoch_key = jax.random.split(key)
         keys = jax.random.split(collect_key, jax.tree.leaves(env_params)[0].shape[0])
+        keys, env_params = devices.spread((keys, env_params))
         lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, env_params)
         last = jax.tree.map(lambda leaf: leaf[:, -1], lives.queries)
         returns = jax.vmap(jax.vmap(losses.first_episode_return, 1))(last.reward, last.terminated | last.truncated)
         state, metrics = descend(epoch_key, state, lives)
-        return state, {**metrics, "return": jnp.mean(returns)}
+        finite = each_is_finite((lives.rollouts, lives.queries))
+        return state, {**metrics, "return": jnp.mean(returns), TASK_IS_FINITE: finite}
 
     return starting(adapter, optimizer), update

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxmeta.base import Adapter, Key, MetaState, Metrics, PyTree, Task
+from jaxmeta import devices
+from jaxmeta.base import TASK_IS_FINITE, Adapter, Key, MetaState, Metrics, PyTree, Task
 from jaxmeta.outer.batch import mean_over_tasks
 from jaxmeta.outer.descent import Init, Pose, Update
 from jaxmeta.outer.estimators import Estimator
@@ -60,11 +61,11 @@ def by_stretches(
         task = jax.vmap(pose)(keys[1], jax.vmap(sample)(keys[0]))
         lives = jax.vmap(estimator.begin, (0, None, 0))(keys[2], meta, task)
         age = jnp.arange(tasks_per_batch, dtype=jnp.int32) % stretches
-        return state.replace(carried=Unfinished(task, lives, age))
+        return state.replace(carried=devices.spread(Unfinished(task, lives, age)))
 
     def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
         pose_key, gradient_key = jax.random.split(key)
-        task = jax.vmap(pose)(jax.random.split(pose_key, tasks_per_batch), env_params)
+        task = jax.vmap(pose)(*devices.spread((jax.random.split(pose_key, tasks_per_batch), env_params)))
         carried = state.carried
         first = jnp.ones(tasks_per_batch, bool)
         if carried is not None:
@@ -78,14 +79,14 @@ def by_stretches(
             return (gradient, metrics), lives
 
         keys = jax.random.split(gradient_key, tasks_per_batch)
-        (gradient, metrics), lives = mean_over_tasks(per_task, tasks_per_group)(
+        (gradient, metrics), lives, finite = mean_over_tasks(per_task, tasks_per_group)(
             keys, task, carried and carried.lives, first
         )
         if carried is not None:
-            carried = Unfinished(task, lives, (carried.age + 1) % stretches)
+            carried = devices.spread(Unfinished(task, lives, (carried.age + 1) % stretches))
         changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.meta)
         meta = optax.apply_updates(state.meta, changes)
-        metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(gradient)}
+        metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(gradient), TASK_IS_FINITE: finite}
         return state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1, carried=carried), metrics
 
     return init, update
