@@ -231,11 +231,12 @@ def _is_text(line: str) -> bool:
 
 
 def _flags(kind: type) -> list[str]:
-    flags = ["--help"]
-    for field in dataclasses.fields(kind):
-        name = "set" if field.name == "settings" else field.name.replace("_", "-")
-        flags.append(f"--{name}")
-    return flags
+    options = [field for field in dataclasses.fields(kind) if Positional not in getattr(field.type, "__metadata__", ())]
+    return ["--help", *map(_flag, options)]
+
+
+def _flag(field: dataclasses.Field) -> str:
+    return "--set" if field.name == "settings" else f"--{field.name.replace('_', '-')}"
 
 
 def _first_line(error: Exception) -> str:

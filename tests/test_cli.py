@@ -95,6 +95,7 @@ def subprocess_environment(folder):
         ("train --run-dir used/file/run", "run_dir must be a folder that can be written, got 'used/file/run'."),
         ("evaluate", "jaxmeta evaluate must be given RUN_DIR, got none."),
         ("evaluate used", "run_dir must be the folder of a run, with a config.json, got 'used'."),
+        ("evaluate used --run-dir other", "An option of jaxmeta evaluate must be one of "),
         ("evaluate used --num-tasks 0", "--num-tasks must be an integer of at least 2, got '0'."),
         ("evaluate used --json no/such.json", "--json must be a file in a folder that exists, got 'no/such.json'."),
         ("compare", "jaxmeta compare must be given at least one run directory, got 'none'."),
