@@ -119,10 +119,11 @@ class Compare:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """What a run is, how far it got, and the digest of its last checkpoint."""
+    """What a run is, how far it got, which of its checkpoints verify, and what it costs."""
 
     run_dir: RunDir = _option("The folder of a run.")
-    json: JsonFile = _option("Also write it here.", None)
+    json: JsonFile = _option("Also write it here, with all settings.", None)
+    compilation_cache: Cache = True
 
 
 VERBS: dict[str, type] = {

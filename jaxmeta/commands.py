@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 
-from jaxmeta import cli, compilation_cache, evaluation, jobs, plots, progress, recipes, tables, training
+from jaxmeta import cli, compilation_cache, evaluation, inspection, jobs, plots, progress, recipes, tables, training
 from jaxmeta import tasks as task_specs
-from jaxmeta.checkpoints import state_digest
 from jaxmeta.errors import UsageError, require
 from jaxmeta.runs import RunDirectory, default_run_dir, read_json, write_json
 from jaxmeta.settings import parse_settings
@@ -90,18 +88,9 @@ def compare(options: cli.Compare) -> None:
 
 
 def inspect(options: cli.Inspect) -> None:
-    """Prints what a run is and how far it got."""
-    json_file = _json_file(options.json)
-    learner, state, _, config = jobs.restore(options.run_dir)
-    records = RunDirectory(Path(options.run_dir)).read_metrics()
-    content = {
-        "run_dir": options.run_dir,
-        "config": config,
-        "meta_step": int(state.step),
-        "state_digest": state_digest(state),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(learner.meta(state))),
-        "last_log_point": records[-1] if records else None,
-    }
+    """Prints what a run is, how far it got and what it costs."""
+    json_file, console = _json_file(options.json), Console(stderr=True)
+    content = inspection.inspect_run(options.run_dir, lambda stage: _tell(console, f"Inspecting: {stage}"))
     tables.show_inspection(_results(), content)
     if json_file:
         write_json(json_file, content)

@@ -108,7 +108,7 @@ def test_a_mistake_is_one_sentence_and_touches_nothing(folder, capsys, argv, sen
     (folder / "used").mkdir()
     (folder / "used" / "file").touch()
     before = snapshot(folder)
-    cache = QUIET if argv.startswith(("train", "evaluate ")) else []
+    cache = QUIET if argv.startswith(("train", "evaluate ", "inspect ")) else []
     argv = argv.split()
     assert main([*argv[:1], *cache, *argv[1:]]) == cli.USAGE_STATUS
     out, err = capsys.readouterr()
@@ -197,7 +197,7 @@ def test_training_leaves_a_whole_run_directory(folder, capsys, monkeypatch):
 
 
 def test_inspect_tells_step_and_digest(trained, folder, capsys):
-    assert main(["inspect", str(trained), "--json", "about.json"]) == 0
+    assert main(["inspect", str(trained), "--json", "about.json", *QUIET]) == 0
     about = json.loads((folder / "about.json").read_text())
     assert about["meta_step"] == 4
     assert about["parameters"] > 0
@@ -211,7 +211,7 @@ def test_a_damaged_checkpoint_is_told_in_one_sentence(trained, folder, capsys):
     copy = folder / "copy"
     shutil.copytree(trained, copy)
     (copy / "checkpoints" / "4" / "state" / "manifest.ocdbt").unlink()
-    assert main(["inspect", str(copy)]) == cli.FAILURE_STATUS
+    assert main(["inspect", str(copy), *QUIET]) == cli.FAILURE_STATUS
     passed_over, none_left = capsys.readouterr().err.splitlines()
     assert passed_over.startswith("Checkpoint 4 in ")
     assert none_left.startswith("No checkpoint in ")

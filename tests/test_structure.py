@@ -35,7 +35,7 @@ LAYERS = [
     {"presets", "recipes", "methods", "composition"},
     {"checkpoints", "runs", "journal", "measurement"},
     {"baselines", "jobs", "exports"},
-    {"training", "evaluation", "plots", "progress", "tables"},
+    {"training", "evaluation", "inspection", "plots", "progress", "tables"},
     {"cli", "commands"},
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules}
