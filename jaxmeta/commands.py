@@ -21,7 +21,7 @@ WIDTH = 200
 def run(options: Any) -> None:
     """Does what one of the dataclasses in `jaxmeta.cli` asks for."""
     with _plain_warnings():
-        if getattr(options, "compilation_cache", False):
+        if getattr(options, "compilation_cache", False) and not getattr(options, "plan", False):
             compilation_cache.enable()
         COMMANDS[type(options)](options)
 
@@ -36,14 +36,8 @@ def list_all(options: cli.List) -> None:
 
 def train(options: cli.Train) -> None:
     """Trains, shows the way there, and evaluates."""
-    given: dict[str, Any] = {
-        "recipe": options.recipe,
-        "tasks": options.tasks,
-        "seed": options.seed,
-        "settings": parse_settings(cli.read_settings(options)),
-        "log_every": options.log_every,
-        "checkpoint_every": options.checkpoint_every,
-    }
+    given = _configuration(options)
+    given |= {"log_every": options.log_every, "checkpoint_every": options.checkpoint_every}
     if options.run_dir is None:
         unplaced = jobs.prepare(**given)
         given |= {"run_dir": default_run_dir(unplaced.config), "tasks": unplaced.tasks}
@@ -88,10 +82,15 @@ def compare(options: cli.Compare) -> None:
 
 
 def inspect(options: cli.Inspect) -> None:
-    """Prints what a run is, how far it got and what it costs."""
+    """Prints what a run is, how far it got and what it costs, or what one would need that is only planned."""
     json_file, console = _json_file(options.json), Console(stderr=True)
-    content = inspection.inspect_run(options.run_dir, lambda stage: _tell(console, f"Inspecting: {stage}"))
-    tables.show_inspection(_results(), content)
+    if options.run_dir is None:
+        job = jobs.prepare(**_configuration(options))
+        content = inspection.plan(job, lambda stage: _tell(console, f"Planning: {stage}"))
+        tables.show_plan(_results(), content)
+    else:
+        content = inspection.inspect_run(options.run_dir, lambda stage: _tell(console, f"Inspecting: {stage}"))
+        tables.show_inspection(_results(), content)
     if json_file:
         write_json(json_file, content)
 
@@ -116,6 +115,16 @@ def _plain_warnings() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagates
+
+
+def _configuration(options: cli.Configuration) -> dict[str, Any]:
+    """What `jobs.prepare` takes of it."""
+    return {
+        "recipe": options.recipe,
+        "tasks": options.tasks,
+        "seed": options.seed,
+        "settings": parse_settings(cli.read_settings(options)),
+    }
 
 
 def _evaluate(console: Console, run: RunDirectory, restored: tuple, **how: Any) -> dict[str, Any]:

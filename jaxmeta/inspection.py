@@ -1,9 +1,10 @@
-"""Looks at a run: what it is, how far it got, what of it can be trusted, what it costs.
+"""Looks at a run, or at one that is only planned: what it is, how far it got, what of it can be trusted, what it costs.
 
-Costs are those of the program that training itself runs, compiled on this machine. Nothing in a run's folder is
-changed.
+Costs are those of the program that training itself runs, compiled on this machine; a plan also takes a few meta-steps
+and reads the clock. Nothing in a run's folder is changed.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta import checkpoints, costs, jobs
+from jaxmeta import checkpoints, compilation_cache, costs, jobs
 from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
 from jaxmeta.runs import RunDirectory
 from jaxmeta.settings import Settings
 from jaxmeta.training import make_chunk, strongly_typed
+
+TIMED_META_STEPS = 3
+"""Meta-steps that a plan times, after one that it does not."""
 
 OnStage = Callable[[str], None]
 
@@ -46,6 +50,40 @@ def inspect_run(run_dir: str | Path, on_stage: OnStage = lambda stage: None) -> 
         "checkpoints": verify(run.checkpoints, state),
         "checkpoints_damaged": sorted(path.name for path in shelf.iterdir()) if shelf.is_dir() else [],
         **_requirements(learner, _compile(learner, tasks, config.get("log_every", 1), on_stage)),
+    }
+
+
+def plan(job: jobs.Job, on_stage: OnStage = lambda stage: None) -> dict[str, Any]:
+    """What a run would need before it is run, JSON-able. Compiles anew, whatever cache of programs there is.
+
+    Args:
+      job: what `jobs.prepare` has composed.
+      on_stage: told in a few words what takes long.
+
+    Returns:
+      Among the rest `compile_seconds`, of tracing and compiling; `seconds_per_meta_step`, the median of
+      `timed_meta_steps`; and `estimated_seconds`, what training would take in all on this machine, its checkpoints and
+      evaluation not counted.
+    """
+    with compilation_cache.bypassed():
+        start = time.perf_counter()
+        program = _compile(job.learner, job.tasks, job.config["log_every"], on_stage)
+        compile_seconds = time.perf_counter() - start
+        on_stage(f"timing {TIMED_META_STEPS} meta-steps")
+        seconds = _seconds_per_meta_step(job, program)
+    needed = _requirements(job.learner, program)
+    meta_steps = job.config["meta_steps"]
+    return {
+        "config": job.config,
+        "changed_settings": changed_settings(job.config["settings"]),
+        **needed,
+        "env_steps": meta_steps * needed["env_steps_per_meta_step"],
+        "flops": meta_steps * needed["flops_per_meta_step"],
+        "checkpoint_bytes": needed["memory"]["state_bytes"],
+        "compile_seconds": compile_seconds,
+        "timed_meta_steps": TIMED_META_STEPS,
+        "seconds_per_meta_step": seconds,
+        "estimated_seconds": compile_seconds + meta_steps * seconds,
     }
 
 
@@ -126,7 +164,7 @@ def _compile(learner: MetaLearner, tasks: TaskDistribution, log_every: int, on_s
 
 
 def _requirements(learner: MetaLearner, program: _Program) -> dict[str, Any]:
-    """Sizes, and what a meta-step takes. A chunk is a loop of unknown length, so its operations are one meta-step's."""
+    """What a run and a plan tell alike. A chunk is a loop of unknown length, so its operations are one meta-step's."""
     state, memory = program.arguments[0], program.compiled.memory_analysis()  # None where a backend does not say
     parts = parameters_by_part(learner, state)
     return {
@@ -142,3 +180,15 @@ def _requirements(learner: MetaLearner, program: _Program) -> dict[str, Any]:
         },
         "devices": device_layout(learner),
     }
+
+
+def _seconds_per_meta_step(job: jobs.Job, program: _Program) -> float:
+    """Takes meta-steps from a fresh state; the first, which also allocates, is not timed."""
+    init_key, step_key = jax.random.split(jax.random.key(job.config["seed"]))
+    state = jax.jit(lambda key: strongly_typed(job.learner.init(key)))(init_key)
+    seconds = []
+    for _ in range(1 + TIMED_META_STEPS):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(program.compiled(state, step_key, np.int32(1)))
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:]))

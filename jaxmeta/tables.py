@@ -63,6 +63,27 @@ def show_inspection(console: Console, content: dict[str, Any]) -> None:
     _show_costs(console, content)
 
 
+def show_plan(console: Console, content: dict[str, Any]) -> None:
+    """Prints what `inspection.plan` has found: what a run would need."""
+    _show_configuration(console, "A plan", content)
+    _show_costs(console, content)
+    _show_facts(
+        console,
+        f"The whole run, {content['config']['meta_steps']:,} meta-steps",
+        {
+            "environment steps": f"{content['env_steps']:,}",
+            "matrix products": _scaled(content["flops"], "FLOP"),
+            "checkpoint": _scaled(content["checkpoint_bytes"], "B"),
+            "compiling": _time(content["compile_seconds"]),
+            "a meta-step": _time(content["seconds_per_meta_step"]),
+            "training": f"about {_time(content['estimated_seconds'])}",
+        },
+    )
+    measured = f"Times: measured on this machine just now, a meta-step as the median of {content['timed_meta_steps']}"
+    _print(console, f"{measured}; evaluation comes on top.", "dim")
+    _print(console, "Checkpoint: the bytes of the state; on disk some tens of kB more describe it.", "dim")
+
+
 def _show_configuration(console: Console, title: str, content: dict[str, Any]) -> None:
     """Prints what a run is composed of, and what it ran on."""
     config = {"python": ABSENT, "versions": {}, **content["config"]}

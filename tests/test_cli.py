@@ -100,6 +100,16 @@ def subprocess_environment(folder):
         ("evaluate used --json no/such.json", "--json must be a file in a folder that exists, got 'no/such.json'."),
         ("compare", "jaxmeta compare must be given at least one run directory, got 'none'."),
         ("compare nowhere", "run_dir must be the folder of a run, with a config.json, got 'nowhere'."),
+        ("inspect", "jaxmeta inspect must be given either RUN_DIR or --plan, got none."),
+        ("inspect used --plan", "jaxmeta inspect must be given either RUN_DIR or --plan, got both."),
+        ("inspect used --seed 0", "--seed must come with --plan, got RUN_DIR 'used'."),
+        ("inspect used --set rounds=1", "--set must come with --plan, got RUN_DIR 'used'."),
+        ("inspect used --meta-steps 5", "--meta-steps must come with --plan, got RUN_DIR 'used'."),
+        ("inspect --plan --meta-steps 0", "--meta-steps must be an integer of at least 1, got '0'."),
+        ("inspect --plan --set rounds=0", "rounds must be at least 1, got 0."),
+        ("inspect --plan --tasks prob", "--tasks must be one of "),
+        ("inspect --plan --json used", "--json must be a file in a folder that exists, got 'used'."),
+        ("inspect --plan --run-dir used", "An option of jaxmeta inspect must be one of "),
         ("inspect nowhere", "run_dir must be the folder of a run, with a config.json, got 'nowhere'."),
         ("inspect used --json used", "--json must be a file in a folder that exists, got 'used'."),
     ],
@@ -277,6 +287,7 @@ import sys
 from jaxmeta.cli import main
 assert main(["--help"]) == 0 and main(["train", "--help"]) == 0
 assert main(["tran"]) == main(["train", "--seed", "-1"]) == main(["train", "--sead", "1"]) == 2
+assert main(["inspect"]) == main(["inspect", "--plan", "run"]) == main(["inspect", "run", "--seed", "1"]) == 2
 import jaxmeta
 assert "train" in dir(jaxmeta) and jaxmeta.__version__
 heavy = {"jax", "gymnax", "orbax", "numpy", "matplotlib", "flax"} & set(sys.modules)

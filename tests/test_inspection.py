@@ -1,22 +1,31 @@
-"""What is told of a run: each number beside one that is known without it."""
+"""What is told of a run and of a plan: each number beside one that is known without it."""
 
+import contextlib
 import hashlib
 import itertools
 import json
+import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 import jaxmeta
-from jaxmeta import checkpoints, inspection, jobs, recipes
+from jaxmeta import checkpoints, compilation_cache, inspection, jobs, recipes
 from jaxmeta.base import MetaLearner, MetaState
 from jaxmeta.cli import main
 
+PLAN = ["inspect", "--plan", "--recipe", "products", "--tasks", "probe", "--meta-steps", "6"]
 BOTH = {"config", "changed_settings", "parameters", "parameters_by_part", "env_steps_per_meta_step"}
 BOTH |= {"flops_per_meta_step", "memory", "devices"}
 OF_RUN = {"run_dir", "meta_step", "state_digest", "last_log_point", "checkpoints", "checkpoints_damaged"}
+OF_PLAN = {"env_steps", "flops", "checkpoint_bytes", "compile_seconds", "timed_meta_steps", "seconds_per_meta_step"}
+OF_PLAN |= {"estimated_seconds"}
 PRODUCTS, ROWS, INNER, COLUMNS = 7, 4, 3, 5
+LARGE = 300
+SLEEPS, FIRST_SLEEP = 0.05, 0.5
 
 
 def learner_of(parts, update, meta):
@@ -46,9 +55,32 @@ def products(parts):
     return learner_of(parts, update, {"table": jnp.zeros((ROWS, COLUMNS)), "bias": jnp.zeros(COLUMNS)})
 
 
+def spacious(parts):
+    """A learner that needs room for two large tables, and keeps one number."""
+
+    def update(key, meta):
+        table = jax.random.normal(key, (LARGE, LARGE))
+        return meta + jnp.sum(jnp.tanh(table @ table))
+
+    return learner_of(parts, update, jnp.zeros(()))
+
+
+def slow(parts):
+    """A learner whose meta-steps last a known time, the first one longer."""
+    calls = []
+
+    def wait(value):
+        time.sleep(SLEEPS if calls else FIRST_SLEEP)
+        calls.append(value)
+        return np.asarray(value)
+
+    return learner_of(parts, lambda key, meta: jax.pure_callback(wait, meta, meta), jnp.zeros(()))
+
+
 @pytest.fixture(autouse=True)
 def _recipes(monkeypatch):
-    monkeypatch.setitem(recipes.RECIPES, "products", recipes.Recipe("A test.", products, {}))
+    for build in (products, spacious, slow):
+        monkeypatch.setitem(recipes.RECIPES, build.__name__, recipes.Recipe("A test.", build, {}))
 
 
 @pytest.fixture
@@ -57,6 +89,10 @@ def run_dir(tmp_path):
     options = {"meta_steps": 6, "log_every": 2, "checkpoint_every": 2}
     jaxmeta.train("products", "probe", run_dir=tmp_path / "run", **options)
     return tmp_path / "run"
+
+
+def plan(recipe, **settings):
+    return inspection.plan(jobs.prepare(recipe, "probe", settings=settings))
 
 
 def snapshot(folder):
@@ -154,3 +190,91 @@ def test_every_part_is_counted_once(recipe):
         "rl2": {"params"},
     }.get(recipe)
     assert sum(parts.values()) == sum(leaf.size for leaf in jax.tree.leaves(job.learner.meta(state)))
+
+
+@pytest.mark.parametrize("meta_steps", [6, 400])
+def test_a_plan_is_told_whole(meta_steps):
+    told = plan("products", meta_steps=meta_steps)
+    assert set(told) == BOTH | OF_PLAN
+    json.dumps(told, allow_nan=False)
+    flops = PRODUCTS * 2 * ROWS * INNER * COLUMNS
+    assert told["flops_per_meta_step"] == flops
+    assert told["flops"] == meta_steps * flops
+    assert told["env_steps"] == meta_steps * 2 * 5
+    assert told["parameters_by_part"] == {"table": ROWS * COLUMNS, "bias": COLUMNS}
+    step = 1
+    state_bytes = 4 * (ROWS * COLUMNS + COLUMNS + step)
+    assert told["memory"]["state_bytes"] == told["checkpoint_bytes"] == state_bytes
+    assert told["memory"]["argument_bytes"] >= state_bytes
+    assert told["memory"]["output_bytes"] >= state_bytes
+    assert told["config"]["settings"]["meta_steps"] == told["changed_settings"]["meta_steps"] == meta_steps
+
+
+def test_temporary_memory_is_what_a_meta_step_needs():
+    memory = plan("spacious", meta_steps=2)["memory"]
+    assert 2 * 4 * LARGE**2 <= memory["temporary_bytes"] <= 20 * 4 * LARGE**2
+    assert memory["state_bytes"] == 8
+
+
+def test_the_estimate_is_timed_and_the_first_meta_step_is_not():
+    told = plan("slow", meta_steps=1000)
+    assert SLEEPS <= told["seconds_per_meta_step"] < FIRST_SLEEP
+    assert told["estimated_seconds"] == told["compile_seconds"] + 1000 * told["seconds_per_meta_step"]
+
+
+def test_tasks_are_laid_out_on_what_is_there():
+    layout = plan("products", meta_steps=1)["devices"]
+    assert layout["visible"] == jax.device_count()
+    assert layout["tasks_per_batch"] == layout["used"] * layout["tasks_per_device"] == 2
+
+
+@pytest.mark.slow
+def test_a_plan_agrees_with_the_run(tmp_path):
+    settings = {"hidden": (4,), "envs": 2, "tasks_per_batch": 2, "rounds": 1, "query_envs": 2, "meta_steps": 3}
+    planned = plan("finetune", **settings)
+    records = []
+    jaxmeta.train("finetune", "probe", run_dir=tmp_path / "run", on_log=records.append, **settings)
+    assert planned["env_steps"] == records[-1]["env_steps"] > 0
+    told = inspection.inspect_run(tmp_path / "run")
+    for name in ("parameters", "flops_per_meta_step", "memory", "changed_settings"):
+        assert planned[name] == told[name], name
+
+
+def test_a_plan_is_shown_and_written_where_asked(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compilation_cache, "enable", lambda: pytest.fail("the cache was turned on"))
+    assert main(PLAN) == 0
+    assert not list(tmp_path.iterdir())
+    out = capsys.readouterr().out
+    assert "60" in out
+    assert "5.04 kFLOP" in out
+    assert "measured on this machine" in out
+    assert main([*PLAN, "--json", "plan.json"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+    assert json.loads((tmp_path / "plan.json").read_text())["env_steps"] == 60
+
+
+def test_a_plan_neither_reads_nor_feeds_a_cache_of_programs(tmp_path):
+    def programs():
+        return [path for path in tmp_path.iterdir() if path.name.startswith("jit_chunk")]
+
+    with jax_options(compilation_cache_dir=str(tmp_path), persistent_cache_min_compile_time_secs=0):
+        plan("products", meta_steps=1)
+        assert not programs()
+        jaxmeta.train("products", "probe", meta_steps=1)
+        assert len(programs()) == 1
+
+
+@contextlib.contextmanager
+def jax_options(**options):
+    """JAX's configuration for a while, and a look at it that is not remembered."""
+    before = {name: getattr(jax.config, f"jax_{name}") for name in options}
+    try:
+        for name, value in options.items():
+            jax.config.update(f"jax_{name}", value)
+        jax_cache.reset_cache()
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(f"jax_{name}", value)
+        jax_cache.reset_cache()
