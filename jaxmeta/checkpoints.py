@@ -169,12 +169,29 @@ def restore(folder: Path, like: MetaState, best: bool = False) -> MetaState | No
         steps.sort(key=lambda step: (scores.get(step, -math.inf), step))
     for step in reversed(steps):
         try:
-            return _restore_step(folder, step, like)
-        except Exception as error:  # a damaged file raises whatever its reader happened to trip over
-            _log.warning("Checkpoint %d in %r was passed over: %s.", step, str(folder), _in_short(error))
+            return read(folder, step, like)
+        except CheckpointError as error:
+            _log.warning("Checkpoint %d in %r was passed over: %s.", step, str(folder), error)
     if steps:
         raise CheckpointError(f"No checkpoint in {str(folder)!r} can be trusted: all of {sorted(steps)} are damaged.")
     return None
+
+
+def read(folder: Path, step: int, like: MetaState) -> MetaState:
+    """Reads one checkpoint, and changes nothing.
+
+    Raises:
+      CheckpointError: it does not verify; the message says in a few words what is wrong with it.
+    """
+    try:
+        return _restore_step(folder, step, like)
+    except Exception as error:  # a damaged file raises whatever its reader happened to trip over
+        raise CheckpointError(_in_short(error)) from error
+
+
+def shelf(folder: Path) -> Path:
+    """Where `set_aside` puts what it takes out of a folder of checkpoints."""
+    return folder.with_name(f"{folder.name}-damaged")
 
 
 def finished_steps(folder: Path) -> list[int]:
@@ -189,9 +206,8 @@ def set_aside(folder: Path, newer_than: int) -> None:
     """Moves checkpoints newer than a step next door, so that the run can save those steps again."""
     for step in finished_steps(folder):
         if step > newer_than:
-            shelf = folder.with_name(f"{folder.name}-damaged")
-            shelf.mkdir(exist_ok=True)
-            place = shelf / str(step)
+            shelf(folder).mkdir(exist_ok=True)
+            place = shelf(folder) / str(step)
             while place.exists():
                 place = place.with_name(place.name + "-again")
             (folder / str(step)).rename(place)

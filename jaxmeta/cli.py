@@ -72,8 +72,8 @@ class List:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
-    """Meta-trains a recipe, then evaluates it. Without options: MAML over DQN on grid_navi."""
+class Configuration:
+    """What is trained, on what, and how."""
 
     recipe: Text = _option("A name that `jaxmeta list` shows; maml if not given.", None)
     tasks: Annotated[str | None, arg(metavar="SPEC")] = _option(
@@ -82,14 +82,20 @@ class Train:
     agent: Text = _option("actor_critic, dqn or tabular_q; what suits the recipe and the tasks if not given.", None)
     seed: Seed = _option("Of everything random; 0 if not given.", None)
     meta_steps: Positive = _option("Meta-steps of the whole run; the recipe's own number if not given.", None)
+    settings: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE ...")] = (
+        _option("The recipe's settings; config.json of a run lists them all.", ())
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Configuration):
+    """Meta-trains a recipe, then evaluates it. Without options: MAML over DQN on grid_navi."""
+
     run_dir: Annotated[str | None, arg(metavar="DIR")] = _option(
         "A new or empty folder; runs/RECIPE-AGENT-TASKS-seedSEED if not given.", None
     )
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = _option(
         "Go on from the newest checkpoint of a run; what is not given is taken from it.", False
-    )
-    settings: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE ...")] = (
-        _option("The recipe's settings; config.json of a run lists them all.", ())
     )
     log_every: Positive = _option("Meta-steps between log points; a hundredth of the run if not given.", None)
     checkpoint_every: Positive = _option("Meta-steps between checkpoints; five log points if not given.", None)
@@ -121,11 +127,15 @@ class Compare:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect:
-    """What a run is, how far it got, and the digest of its last checkpoint."""
+class Inspect(Configuration):
+    """What a run is, how far it got, which of its checkpoints verify, and what it costs; or what one would need."""
 
-    run_dir: RunDir = _option("The folder of a run.")
-    json: JsonFile = _option("Also write it here.", None)
+    run_dir: Annotated[Positional[str | None], arg(metavar="[RUN_DIR]")] = _option("The folder of a run.", None)
+    plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = _option(
+        "Instead of a run, what the configuration above would need: compiles it and times a few meta-steps.", False
+    )
+    json: JsonFile = _option("Also write it here, with all settings.", None)
+    compilation_cache: Cache = True
 
 
 VERBS: dict[str, type] = {
@@ -190,10 +200,12 @@ def parse(argv: Sequence[str]) -> Any:
         raise UsageError(_sentence(panel.getvalue())) from None
     if unknown:
         require_known(f"An option of {program}", unknown[0].partition("=")[0], _flags(VERBS[verb]))
+    if isinstance(options, Inspect):
+        _require_run_or_plan(options)
     return options
 
 
-def read_settings(options: Train) -> dict[str, str]:
+def read_settings(options: Configuration) -> dict[str, str]:
     """The settings that were given, as text by name: `--set`, and the options that stand for a setting."""
     pairs = [pair for group in options.settings for pair in group or [""]]
     for name in ("agent", "meta_steps"):
@@ -208,6 +220,16 @@ def read_settings(options: Train) -> dict[str, str]:
             raise UsageError(f"--set must name a setting once, got {name!r} twice.")
         texts[name] = text
     return texts
+
+
+def _require_run_or_plan(options: Inspect) -> None:
+    """A run has its configuration, and a plan has no folder."""
+    if options.plan == (options.run_dir is not None):
+        got = "both" if options.plan else "none"
+        raise UsageError(f"jaxmeta inspect must be given either RUN_DIR or --plan, got {got}.")
+    for field in dataclasses.fields(Configuration):
+        if not options.plan and getattr(options, field.name) != field.default:
+            raise UsageError(f"{_flag(field)} must come with --plan, got RUN_DIR {options.run_dir!r}.")
 
 
 def _help(show: Any) -> None:
@@ -234,11 +256,12 @@ def _is_text(line: str) -> bool:
 
 
 def _flags(kind: type) -> list[str]:
-    flags = ["--help"]
-    for field in dataclasses.fields(kind):
-        name = "set" if field.name == "settings" else field.name.replace("_", "-")
-        flags.append(f"--{name}")
-    return flags
+    options = [field for field in dataclasses.fields(kind) if Positional not in getattr(field.type, "__metadata__", ())]
+    return ["--help", *map(_flag, options)]
+
+
+def _flag(field: dataclasses.Field) -> str:
+    return "--set" if field.name == "settings" else f"--{field.name.replace('_', '-')}"
 
 
 def _first_line(error: Exception) -> str:

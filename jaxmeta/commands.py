@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 
-from jaxmeta import cli, compilation_cache, evaluation, jobs, plots, progress, recipes, tables, training
+from jaxmeta import cli, compilation_cache, evaluation, inspection, jobs, plots, progress, recipes, tables, training
 from jaxmeta import tasks as task_specs
-from jaxmeta.checkpoints import state_digest
 from jaxmeta.errors import UsageError, require
 from jaxmeta.runs import RunDirectory, default_run_dir, read_json, write_json
 from jaxmeta.settings import parse_settings
@@ -25,7 +23,7 @@ WIDTH = 200
 def run(options: Any) -> None:
     """Does what one of the dataclasses in `jaxmeta.cli` asks for."""
     with _plain_warnings():
-        if getattr(options, "compilation_cache", False):
+        if getattr(options, "compilation_cache", False) and not getattr(options, "plan", False):
             compilation_cache.enable()
         COMMANDS[type(options)](options)
 
@@ -40,17 +38,9 @@ def list_all(options: cli.List) -> None:
 
 def train(options: cli.Train) -> None:
     """Trains, shows the way there, and evaluates."""
-    given: dict[str, Any] = {
-        "recipe": options.recipe,
-        "tasks": options.tasks,
-        "seed": options.seed,
-        "settings": parse_settings(cli.read_settings(options)),
-        "log_every": options.log_every,
-        "checkpoint_every": options.checkpoint_every,
-        "devices": options.devices,
-        "on_nonfinite": options.on_nonfinite,
-        "on_write_error": options.on_write_error,
-    }
+    given = _configuration(options)
+    for name in ("log_every", "checkpoint_every", "devices", "on_nonfinite", "on_write_error"):
+        given[name] = getattr(options, name)
     if options.run_dir is None:
         unplaced = jobs.prepare(**given)
         given |= {"run_dir": default_run_dir(unplaced.config), "tasks": unplaced.tasks}
@@ -95,19 +85,15 @@ def compare(options: cli.Compare) -> None:
 
 
 def inspect(options: cli.Inspect) -> None:
-    """Prints what a run is and how far it got."""
-    json_file = _json_file(options.json)
-    learner, state, _, config = jobs.restore(options.run_dir)
-    records = RunDirectory(Path(options.run_dir)).read_metrics()
-    content = {
-        "run_dir": options.run_dir,
-        "config": config,
-        "meta_step": int(state.step),
-        "state_digest": state_digest(state),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(learner.meta(state))),
-        "last_log_point": records[-1] if records else None,
-    }
-    tables.show_inspection(_results(), content)
+    """Prints what a run is, how far it got and what it costs, or what one would need that is only planned."""
+    json_file, console = _json_file(options.json), Console(stderr=True)
+    if options.run_dir is None:
+        job = jobs.prepare(**_configuration(options))
+        content = inspection.plan(job, lambda stage: _tell(console, f"Planning: {stage}"))
+        tables.show_plan(_results(), content)
+    else:
+        content = inspection.inspect_run(options.run_dir, lambda stage: _tell(console, f"Inspecting: {stage}"))
+        tables.show_inspection(_results(), content)
     if json_file:
         write_json(json_file, content)
 
@@ -143,6 +129,16 @@ def _plain_warnings() -> Iterator[None]:
         sys.unraisablehook = unraisable
         logger.removeHandler(handler)
         logger.propagate = propagates
+
+
+def _configuration(options: cli.Configuration) -> dict[str, Any]:
+    """What `jobs.prepare` takes of it."""
+    return {
+        "recipe": options.recipe,
+        "tasks": options.tasks,
+        "seed": options.seed,
+        "settings": parse_settings(cli.read_settings(options)),
+    }
 
 
 def _evaluate(console: Console, run: RunDirectory, restored: tuple, **how: Any) -> dict[str, Any]:

@@ -1,12 +1,18 @@
 """Keeps compiled programs between runs, in the user's cache folder."""
 
+import contextlib
 import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+SWITCH = "jax_enable_compilation_cache"
+"""JAX's own, on by default."""
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +31,22 @@ def enable() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+@contextlib.contextmanager
+def bypassed() -> Iterator[None]:
+    """Compiles everything anew and keeps none of it, also where the user named a cache in JAX's own way."""
+    enabled = getattr(jax.config, SWITCH)
+    _set_enabled(False)
+    try:
+        yield
+    finally:
+        _set_enabled(enabled)
+
+
+def _set_enabled(enabled: bool) -> None:
+    jax.config.update(SWITCH, enabled)
+    compilation_cache.reset_cache()  # else JAX goes by what was so when it first compiled
 
 
 def user_cache() -> Path:

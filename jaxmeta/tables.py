@@ -1,12 +1,18 @@
 """Results as tables on a terminal."""
 
 import itertools
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from jaxmeta.progress import duration
+
 ABSENT = "–"
+PREFIXES = {-2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P", 6: "E"}
+"""By power of a thousand."""
 
 
 def show_evaluation(console: Console, evaluation: dict[str, Any]) -> None:
@@ -35,25 +41,100 @@ def show_comparison(console: Console, rows: list[dict[str, Any]]) -> None:
 
 
 def show_inspection(console: Console, content: dict[str, Any]) -> None:
-    """Prints what a run is and how far it got."""
-    config = content["config"]
-    facts = {
-        "run": content["run_dir"],
-        "recipe": config["recipe"],
-        "tasks": config["tasks"],
-        "seed": config["seed"],
-        "checkpoint": f"meta-step {content['meta_step']} of {config['meta_steps']}",
-        "state_digest": content["state_digest"],
-        "parameters": f"{content['parameters']:,}",
-        **(content["last_log_point"] or {}),
-        **{f"settings.{name}": value for name, value in config["settings"].items()},
-        **{f"versions.{name}": value for name, value in config["versions"].items()},
-        "python": config["python"],
-        "device": f"{config['device']['count']} x {config['device']['kind']} ({config['device']['platform']})",
+    """Prints what `inspection.inspect_run` has found: what a run is, how far it got, and what it costs."""
+    config, point = content["config"], content["last_log_point"]
+    checkpoints = {
+        f"meta-step {found['step']}": ", ".join([_scaled(found["bytes"], "B"), _verdict(found)])
+        for found in content["checkpoints"]
     }
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        _print(console, f"{name:{width}}  {value}")
+    if content["checkpoints_damaged"]:
+        checkpoints["set aside as damaged"] = ", ".join(content["checkpoints_damaged"])
+    _show_configuration(console, content["run_dir"], content)
+    _show_facts(
+        console,
+        "Progress",
+        {
+            "newest checkpoint that verifies": f"meta-step {content['meta_step']} of {config['meta_steps']}",
+            "state_digest": content["state_digest"],
+            "last log point": _log_point(point) if point else ABSENT,
+        },
+    )
+    _show_facts(console, "Checkpoints", checkpoints)
+    _show_costs(console, content)
+
+
+def show_plan(console: Console, content: dict[str, Any]) -> None:
+    """Prints what `inspection.plan` has found: what a run would need."""
+    _show_configuration(console, "A plan", content)
+    _show_costs(console, content)
+    _show_facts(
+        console,
+        f"The whole run, {content['config']['meta_steps']:,} meta-steps",
+        {
+            "environment steps": f"{content['env_steps']:,}",
+            "matrix products": _scaled(content["flops"], "FLOP"),
+            "checkpoint": _scaled(content["checkpoint_bytes"], "B"),
+            "compiling": _time(content["compile_seconds"]),
+            "a meta-step": _time(content["seconds_per_meta_step"]),
+            "training": f"about {_time(content['estimated_seconds'])}",
+        },
+    )
+    measured = f"Times: measured on this machine just now, a meta-step as the median of {content['timed_meta_steps']}"
+    _print(console, f"{measured}; evaluation comes on top.", "dim")
+    _print(console, "Checkpoint: the bytes of the state; on disk some tens of kB more describe it.", "dim")
+
+
+def _show_configuration(console: Console, title: str, content: dict[str, Any]) -> None:
+    """Prints what a run is composed of, and what it ran on."""
+    config = {"python": ABSENT, "versions": {}, **content["config"]}
+    known = {**config, "agent": config["settings"].get("agent", ABSENT)}
+    facts = {name: str(known[name]) for name in ("recipe", "agent", "tasks", "seed", "meta_steps")}
+    if device := config.get("device"):
+        facts["device"] = f"{device['count']} x {device['kind']} ({device['platform']})"
+    versions = {"python": config["python"], **config["versions"]}
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    _show_facts(console, title, facts)
+    _show_facts(console, "Settings that differ from their defaults", content["changed_settings"])
+
+
+def _show_costs(console: Console, content: dict[str, Any]) -> None:
+    """Prints how large a learner is, and what a meta-step of it takes."""
+    parts = {**content["parameters_by_part"], "total": content["parameters"]}
+    memory = {name: ABSENT if size is None else _scaled(size, "B") for name, size in content["memory"].items()}
+    layout = content["devices"]
+    _show_facts(console, "Parameters", {name: f"{count:,}" for name, count in parts.items()})
+    _show_facts(
+        console,
+        "A meta-step, compiled on this machine",
+        {
+            "environment steps": f"{content['env_steps_per_meta_step']:,}",
+            "matrix products": _scaled(content["flops_per_meta_step"], "FLOP"),
+            "state": memory["state_bytes"],
+            "temporary memory": memory["temporary_bytes"],
+            "arguments": memory["argument_bytes"],
+            "outputs": memory["output_bytes"],
+            "devices": f"{layout['used']} used of {layout['visible']} x {layout['kind']} ({layout['platform']})",
+            "tasks in a batch": f"{layout['tasks_per_batch']}, {layout['tasks_per_device']} on a device",
+        },
+    )
+
+
+def _show_facts(console: Console, title: str, facts: Mapping[str, Any]) -> None:
+    """Prints named facts under a title."""
+    _print(console, title, "bold")
+    width = max(map(len, facts), default=0)
+    for name, fact in facts.items():
+        _print(console, f"  {name:{width}}  {fact}")
+
+
+def _verdict(checkpoint: dict[str, Any]) -> str:
+    return "intact" if checkpoint["intact"] else f"damaged: {checkpoint['problem']}"
+
+
+def _log_point(record: dict[str, Any]) -> str:
+    told = [f"{name} {record[name]:.4g}" for name in ("loss", "return") if name in record]
+    reached = f"meta-step {record['meta_step']}, {record['env_steps']:,} environment steps"
+    return ", ".join([f"{reached} in {_time(record['seconds'])}", *told])
 
 
 def _table(headings: list[str], left: int) -> Table:
@@ -76,3 +157,20 @@ def _score(report: dict[str, Any]) -> tuple[str, str]:
 
 def _number(value: float | None) -> str:
     return ABSENT if value is None else f"{round(value, 2) + 0.0:.2f}"  # adding zero makes -0.0 a plain zero
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds >= 60 else _scaled(seconds, "s")
+
+
+def _scaled(value: float, unit: str) -> str:
+    """A quantity in three digits, with the prefix that suits it.
+
+    >>> _scaled(0.0421, "s"), _scaled(0, "B"), _scaled(999.6, "B"), _scaled(66_269_384, "B"), _scaled(3.7e9, "FLOP")
+    ('42.1 ms', '0 B', '1 kB', '66.3 MB', '3.7 GFLOP')
+    """
+    if value == 0:
+        return f"0 {unit}"
+    digits = float(f"{value:.3g}")
+    power = min(max(math.floor(math.log10(digits) / 3), -2), 6)
+    return f"{digits / 1000.0**power:.3g} {PREFIXES[power]}{unit}"

@@ -103,6 +103,15 @@ def test_a_damaged_checkpoint_is_reported_and_passed_over(tmp_path, caplog):
     assert checkpoints.finished_steps(tmp_path) == [1, 2, 3]
 
 
+def test_one_checkpoint_is_read_or_says_what_is_wrong(tmp_path):
+    for step in (1, 2):
+        save(tmp_path, make_state(step))
+    (tmp_path / "2" / "state" / "manifest.ocdbt").unlink()
+    assert int(checkpoints.read(tmp_path, 1, like(make_state())).step) == 1
+    with pytest.raises(checkpoints.CheckpointError, match=r"^state/manifest\.ocdbt is missing$"):
+        checkpoints.read(tmp_path, 2, like(make_state()))
+
+
 def test_a_save_killed_before_it_listed_its_files_still_verifies(tmp_path):
     save(tmp_path, make_state(1))
     (tmp_path / "1" / checkpoints.FILES).unlink()

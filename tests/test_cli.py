@@ -95,10 +95,21 @@ def subprocess_environment(folder):
         ("train --run-dir used/file/run", "run_dir must be a folder that can be written, got 'used/file/run'."),
         ("evaluate", "jaxmeta evaluate must be given RUN_DIR, got none."),
         ("evaluate used", "run_dir must be the folder of a run, with a config.json, got 'used'."),
+        ("evaluate used --run-dir other", "An option of jaxmeta evaluate must be one of "),
         ("evaluate used --num-tasks 0", "--num-tasks must be an integer of at least 2, got '0'."),
         ("evaluate used --json no/such.json", "--json must be a file in a folder that exists, got 'no/such.json'."),
         ("compare", "jaxmeta compare must be given at least one run directory, got 'none'."),
         ("compare nowhere", "run_dir must be the folder of a run, with a config.json, got 'nowhere'."),
+        ("inspect", "jaxmeta inspect must be given either RUN_DIR or --plan, got none."),
+        ("inspect used --plan", "jaxmeta inspect must be given either RUN_DIR or --plan, got both."),
+        ("inspect used --seed 0", "--seed must come with --plan, got RUN_DIR 'used'."),
+        ("inspect used --set rounds=1", "--set must come with --plan, got RUN_DIR 'used'."),
+        ("inspect used --meta-steps 5", "--meta-steps must come with --plan, got RUN_DIR 'used'."),
+        ("inspect --plan --meta-steps 0", "--meta-steps must be an integer of at least 1, got '0'."),
+        ("inspect --plan --set rounds=0", "rounds must be at least 1, got 0."),
+        ("inspect --plan --tasks prob", "--tasks must be one of "),
+        ("inspect --plan --json used", "--json must be a file in a folder that exists, got 'used'."),
+        ("inspect --plan --run-dir used", "An option of jaxmeta inspect must be one of "),
         ("inspect nowhere", "run_dir must be the folder of a run, with a config.json, got 'nowhere'."),
         ("inspect used --json used", "--json must be a file in a folder that exists, got 'used'."),
     ],
@@ -107,7 +118,7 @@ def test_a_mistake_is_one_sentence_and_touches_nothing(folder, capsys, argv, sen
     (folder / "used").mkdir()
     (folder / "used" / "file").touch()
     before = snapshot(folder)
-    cache = QUIET if argv.startswith(("train", "evaluate ")) else []
+    cache = QUIET if argv.startswith(("train", "evaluate ", "inspect ")) else []
     argv = argv.split()
     assert main([*argv[:1], *cache, *argv[1:]]) == cli.USAGE_STATUS
     out, err = capsys.readouterr()
@@ -196,7 +207,7 @@ def test_training_leaves_a_whole_run_directory(folder, capsys, monkeypatch):
 
 
 def test_inspect_tells_step_and_digest(trained, folder, capsys):
-    assert main(["inspect", str(trained), "--json", "about.json"]) == 0
+    assert main(["inspect", str(trained), "--json", "about.json", *QUIET]) == 0
     about = json.loads((folder / "about.json").read_text())
     assert about["meta_step"] == 4
     assert about["parameters"] > 0
@@ -210,7 +221,7 @@ def test_a_damaged_checkpoint_is_told_in_one_sentence(trained, folder, capsys):
     copy = folder / "copy"
     shutil.copytree(trained, copy)
     (copy / "checkpoints" / "4" / "state" / "manifest.ocdbt").unlink()
-    assert main(["inspect", str(copy)]) == cli.FAILURE_STATUS
+    assert main(["inspect", str(copy), *QUIET]) == cli.FAILURE_STATUS
     passed_over, none_left = capsys.readouterr().err.splitlines()
     assert passed_over.startswith("Checkpoint 4 in ")
     assert none_left.startswith("No checkpoint in ")
@@ -276,6 +287,7 @@ import sys
 from jaxmeta.cli import main
 assert main(["--help"]) == 0 and main(["train", "--help"]) == 0
 assert main(["tran"]) == main(["train", "--seed", "-1"]) == main(["train", "--sead", "1"]) == 2
+assert main(["inspect"]) == main(["inspect", "--plan", "run"]) == main(["inspect", "run", "--seed", "1"]) == 2
 import jaxmeta
 assert "train" in dir(jaxmeta) and jaxmeta.__version__
 heavy = {"jax", "gymnax", "orbax", "numpy", "matplotlib", "flax"} & set(sys.modules)

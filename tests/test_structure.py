@@ -46,7 +46,7 @@ LAYERS = [
     {"presets", "recipes", "methods", "composition"},
     {"checkpoints", "runs", "journal", "measurement", "chunks"},
     {"baselines", "jobs", "bookkeeping", "exports"},
-    {"training", "evaluation", "plots", "progress", "tables"},
+    {"training", "evaluation", "inspection", "plots", "progress", "tables"},
     {"cli", "commands"},
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules}

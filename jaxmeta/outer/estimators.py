@@ -85,7 +85,7 @@ def evolution_strategies(
         def pair(noise_key: Key, begin_key: Key, score_key: Key):
             noise = _noise(noise_key, meta, scale, learned)
 
-            def score(sign: jax.Array):
+            def score(sign: jax.typing.ArrayLike):
                 moved = _moved(meta, noise, sign)
                 life = _begun_if(first, begin(begin_key, moved, task), carried)
                 value, _, metrics = objective(score_key, moved, task, life)
@@ -137,7 +137,7 @@ def persistent_evolution_strategies(
         def pair(carried: Persistent | None, noise_key: Key, begin_key: Key, score_key: Key):
             noise = _noise(noise_key, meta, scale, learned)
 
-            def score(sign: jax.Array, life: Life | None):
+            def score(sign: jax.typing.ArrayLike, life: Life | None):
                 moved = _moved(meta, noise, sign)
                 life = _begun_if(first, begin(begin_key, moved, task), life)
                 value, life, metrics = objective(score_key, moved, task, life)
@@ -175,7 +175,7 @@ def _noise(key: Key, meta: PyTree, scale: float, learned: Learned) -> PyTree:
     return jax.tree.unflatten(structure, noise)
 
 
-def _moved(meta: PyTree, noise: PyTree, sign: jax.Array) -> PyTree:
+def _moved(meta: PyTree, noise: PyTree, sign: jax.typing.ArrayLike) -> PyTree:
     return jax.tree.map(lambda leaf, change: leaf + sign * change, meta, noise)
 
 
