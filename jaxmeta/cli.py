@@ -58,6 +58,8 @@ Seed = Annotated[int | None, _integer(0, 2**31 - 1)]
 Text = Annotated[str | None, arg(metavar="NAME")]
 JsonFile = Annotated[str | None, arg(metavar="FILE")]
 RunDir = Annotated[Positional[str], arg(metavar="RUN_DIR")]
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:function; it runs that code."
 Cache = Annotated[bool, arg(help="Keep compiled programs for the next time, in the user's cache folder.")]
 
 
@@ -85,9 +87,8 @@ class Train:
     run_dir: Annotated[str | None, arg(metavar="DIR")] = _option(
         "A new or empty folder; runs/RECIPE-AGENT-TASKS-seedSEED if not given.", None
     )
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = _option(
-        "Go on from the newest checkpoint of a run; what is not given is taken from it.", False
-    )
+    resume: Flag = _option("Go on from the newest checkpoint of a run; what is not given is taken from it.", False)
+    allow_import: Flag = _option(f"With --resume: {ALLOW_IMPORT}", False)
     settings: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE ...")] = (
         _option("The recipe's settings; config.json of a run lists them all.", ())
     )
@@ -106,6 +107,7 @@ class Evaluate:
     num_tasks: Annotated[int, _integer(2)] = _option("How many tasks.", 128)
     seed: Annotated[int, _integer(0, 2**31 - 1)] = _option("Of the tasks and of all randomness.", 0)
     json: JsonFile = _option("Also write the evaluation here.", None)
+    allow_import: Flag = _option(ALLOW_IMPORT, False)
     compilation_cache: Cache = True
 
 
@@ -123,6 +125,7 @@ class Inspect:
 
     run_dir: RunDir = _option("The folder of a run.")
     json: JsonFile = _option("Also write it here.", None)
+    allow_import: Flag = _option(ALLOW_IMPORT, False)
 
 
 VERBS: dict[str, type] = {

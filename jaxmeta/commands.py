@@ -45,6 +45,7 @@ def train(options: cli.Train) -> None:
         "settings": parse_settings(cli.read_settings(options)),
         "log_every": options.log_every,
         "checkpoint_every": options.checkpoint_every,
+        "allow_import": options.allow_import,
     }
     if options.run_dir is None:
         unplaced = jobs.prepare(**given)
@@ -66,7 +67,7 @@ def train(options: cli.Train) -> None:
 def evaluate(options: cli.Evaluate) -> None:
     """Evaluates a trained run."""
     json_file = _json_file(options.json)
-    restored = jobs.restore(options.run_dir)
+    restored = jobs.restore(options.run_dir, allow_import=options.allow_import)
     content = _evaluate(
         Console(stderr=True),
         RunDirectory(Path(options.run_dir)),
@@ -92,7 +93,7 @@ def compare(options: cli.Compare) -> None:
 def inspect(options: cli.Inspect) -> None:
     """Prints what a run is and how far it got."""
     json_file = _json_file(options.json)
-    learner, state, _, config = jobs.restore(options.run_dir)
+    learner, state, _, config = jobs.restore(options.run_dir, allow_import=options.allow_import)
     records = RunDirectory(Path(options.run_dir)).read_metrics()
     content = {
         "run_dir": options.run_dir,

@@ -32,13 +32,22 @@ def make(spec: str) -> TaskDistribution:
     15
     """
     name, options = _parts(spec)
-    if ":" in name:
+    if is_imported(spec):
         factory = plugins.import_function("--tasks", name)
         return contracts.require_tasks(name, factory(**_read_options(name, options, factory)))._replace(name=spec)
     points = plugins.entry_points(ENTRY_POINTS)
     require_known("--tasks", name, points)
     factory = points[name].load()
     return factory(**_read_options(name, options, factory))._replace(name=spec)
+
+
+def is_imported(spec: str) -> bool:
+    """Whether a specification names a function which `make` imports by its path.
+
+    >>> is_imported("grid_navi:size=4"), is_imported("my.module:tasks:size=4")
+    (False, True)
+    """
+    return ":" in _parts(spec)[0]
 
 
 def _parts(spec: str) -> tuple[str, str]:
