@@ -190,6 +190,7 @@ def parse(argv: Sequence[str]) -> Any:
         raise UsageError(_sentence(panel.getvalue())) from None
     if unknown:
         require_known(f"An option of {program}", unknown[0].partition("=")[0], _flags(VERBS[verb]))
+        raise UsageError(f"{program} must be given options as its help shows them, got {unknown[0]!r}.")
     return options
 
 

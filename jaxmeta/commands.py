@@ -1,7 +1,9 @@
 """What the commands do: a thin face over `jaxmeta.training`, `jaxmeta.evaluation` and the folder of a run."""
 
 import contextlib
+import io
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,8 @@ from rich.console import Console
 from jaxmeta import cli, compilation_cache, evaluation, jobs, plots, progress, recipes, tables, training
 from jaxmeta import tasks as task_specs
 from jaxmeta.checkpoints import state_digest
-from jaxmeta.errors import UsageError, require
-from jaxmeta.runs import RunDirectory, default_run_dir, read_json, write_json
+from jaxmeta.errors import require
+from jaxmeta.runs import RunDirectory, default_run_dir, require_possible, write_json
 from jaxmeta.settings import parse_settings
 
 WIDTH = 200
@@ -54,7 +56,7 @@ def train(options: cli.Train) -> None:
         given |= {"run_dir": options.run_dir}
     job = jobs.prepare(**given, resume=options.resume)
     run, config = RunDirectory(Path(given["run_dir"])), job.config
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     _tell(console, f"Training {config['recipe']} on {config['tasks']} with seed {config['seed']}, in {run.path}")
     with progress.reporting(config["meta_steps"], console) as on_log:
         state = training.run_job(job, on_log)
@@ -69,7 +71,7 @@ def evaluate(options: cli.Evaluate) -> None:
     json_file = _json_file(options.json)
     restored = jobs.restore(options.run_dir, allow_import=options.allow_import)
     content = _evaluate(
-        Console(stderr=True),
+        _console(stderr=True),
         RunDirectory(Path(options.run_dir)),
         restored,
         split=options.split,
@@ -84,7 +86,7 @@ def compare(options: cli.Compare) -> None:
     """Puts evaluated runs side by side."""
     json_file = _json_file(options.json)
     require(len(options.run_dirs) > 0, "jaxmeta compare", "be given at least one run directory", "none")
-    rows = evaluation.compare([_read_evaluation(run_dir) for run_dir in options.run_dirs])
+    rows = evaluation.compare([RunDirectory(Path(run_dir)).load_evaluation() for run_dir in options.run_dirs])
     tables.show_comparison(_results(), rows)
     if json_file:
         write_json(json_file, rows)
@@ -144,22 +146,23 @@ def _json_file(name: str | None) -> Path | None:
     if name is None:
         return None
     path = Path(name)
-    require(path.parent.is_dir() and not path.is_dir(), "--json", "be a file in a folder that exists", name)
+    require_possible("--json", path)
+    replaceable = path.parent.is_dir() and (path.is_file() or not path.exists())  # no folder, and no device
+    require(replaceable, "--json", "be a file in a folder that exists", name)
     return path
-
-
-def _read_evaluation(run_dir: str) -> dict[str, Any]:
-    run = RunDirectory(Path(run_dir))
-    run.load_config()
-    if not run.evaluation.is_file():
-        raise UsageError(f"run_dir must hold an evaluation (jaxmeta evaluate writes it), got {run_dir!r}.")
-    return read_json(run.evaluation)
 
 
 def _results() -> Console:
     """Standard output; where that is no terminal, wide enough that no number is cut off."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a path need not be text
+    console = _console()
+    return console if console.is_terminal else _console(width=WIDTH)
+
+
+def _console(**options: Any) -> Console:
+    """A console that prints names as they are, also those that look like markup."""
+    return Console(markup=False, emoji=False, **options)
 
 
 def _print_lines(lines: dict[str, str]) -> None:

@@ -70,6 +70,7 @@ def prepare(
         _require_same(stored, given, but=("log_every", "checkpoint_every"))
         if not allow_import:
             _require_registered(run, stored, but=given)
+        run.read_metrics()
     elif run is not None:
         run.require_unused()
     if run is not None:
@@ -114,6 +115,7 @@ def restore(
     if not allow_import:
         _require_registered(run, config, but=() if tasks is None else ("tasks",))
     tasks = tasks or task_specs.make(config["tasks"])
+    config["settings"] = recipes.resolve_settings(config["recipe"], tasks, **config["settings"])
     learner = recipes.make_recipe(config["recipe"], tasks, **config["settings"])
     state = checkpoints.restore(run.checkpoints, jax.eval_shape(learner.init, jax.random.key(0)))
     if state is None:

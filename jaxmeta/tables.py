@@ -47,10 +47,12 @@ def show_inspection(console: Console, content: dict[str, Any]) -> None:
         "parameters": f"{content['parameters']:,}",
         **(content["last_log_point"] or {}),
         **{f"settings.{name}": value for name, value in config["settings"].items()},
-        **{f"versions.{name}": value for name, value in config["versions"].items()},
-        "python": config["python"],
-        "device": f"{config['device']['count']} x {config['device']['kind']} ({config['device']['platform']})",
+        **{f"versions.{name}": value for name, value in config.get("versions", {}).items()},
     }
+    if "python" in config:
+        facts["python"] = config["python"]
+    if device := config.get("device"):
+        facts["device"] = f"{device['count']} x {device['kind']} ({device['platform']})"
     width = max(map(len, facts))
     for name, value in facts.items():
         _print(console, f"{name:{width}}  {value}")
