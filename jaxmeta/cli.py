@@ -58,6 +58,8 @@ Seed = Annotated[int | None, _integer(0, 2**31 - 1)]
 Text = Annotated[str | None, arg(metavar="NAME")]
 JsonFile = Annotated[str | None, arg(metavar="FILE")]
 RunDir = Annotated[Positional[str], arg(metavar="RUN_DIR")]
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:function; it runs that code."
 Cache = Annotated[bool, arg(help="Keep compiled programs for the next time, in the user's cache folder.")]
 
 
@@ -94,9 +96,8 @@ class Train(Configuration):
     run_dir: Annotated[str | None, arg(metavar="DIR")] = _option(
         "A new or empty folder; runs/RECIPE-AGENT-TASKS-seedSEED if not given.", None
     )
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = _option(
-        "Go on from the newest checkpoint of a run; what is not given is taken from it.", False
-    )
+    resume: Flag = _option("Go on from the newest checkpoint of a run; what is not given is taken from it.", False)
+    allow_import: Flag = _option(f"With --resume: {ALLOW_IMPORT}", False)
     log_every: Positive = _option("Meta-steps between log points; a hundredth of the run if not given.", None)
     checkpoint_every: Positive = _option("Meta-steps between checkpoints; five log points if not given.", None)
     devices: Positive = _option("How many the tasks of a batch are spread over; all if not given.", None)
@@ -115,6 +116,7 @@ class Evaluate:
     num_tasks: Annotated[int, _integer(2)] = _option("How many tasks.", 128)
     seed: Annotated[int, _integer(0, 2**31 - 1)] = _option("Of the tasks and of all randomness.", 0)
     json: JsonFile = _option("Also write the evaluation here.", None)
+    allow_import: Flag = _option(ALLOW_IMPORT, False)
     compilation_cache: Cache = True
 
 
@@ -131,10 +133,11 @@ class Inspect(Configuration):
     """What a run is, how far it got, which of its checkpoints verify, and what it costs; or what one would need."""
 
     run_dir: Annotated[Positional[str | None], arg(metavar="[RUN_DIR]")] = _option("The folder of a run.", None)
-    plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = _option(
+    plan: Flag = _option(
         "Instead of a run, what the configuration above would need: compiles it and times a few meta-steps.", False
     )
     json: JsonFile = _option("Also write it here, with all settings.", None)
+    allow_import: Flag = _option(ALLOW_IMPORT, False)
     compilation_cache: Cache = True
 
 
@@ -200,6 +203,7 @@ def parse(argv: Sequence[str]) -> Any:
         raise UsageError(_sentence(panel.getvalue())) from None
     if unknown:
         require_known(f"An option of {program}", unknown[0].partition("=")[0], _flags(VERBS[verb]))
+        raise UsageError(f"{program} must be given options as its help shows them, got {unknown[0]!r}.")
     if isinstance(options, Inspect):
         _require_run_or_plan(options)
     return options

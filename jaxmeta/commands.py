@@ -1,6 +1,7 @@
 """What the commands do: a thin face over `jaxmeta.training`, `jaxmeta.evaluation` and the folder of a run."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -12,8 +13,8 @@ from rich.console import Console
 
 from jaxmeta import cli, compilation_cache, evaluation, inspection, jobs, plots, progress, recipes, tables, training
 from jaxmeta import tasks as task_specs
-from jaxmeta.errors import UsageError, require
-from jaxmeta.runs import RunDirectory, default_run_dir, read_json, write_json
+from jaxmeta.errors import require
+from jaxmeta.runs import RunDirectory, default_run_dir, require_possible, write_json
 from jaxmeta.settings import parse_settings
 
 WIDTH = 200
@@ -39,7 +40,7 @@ def list_all(options: cli.List) -> None:
 def train(options: cli.Train) -> None:
     """Trains, shows the way there, and evaluates."""
     given = _configuration(options)
-    for name in ("log_every", "checkpoint_every", "devices", "on_nonfinite", "on_write_error"):
+    for name in ("log_every", "checkpoint_every", "devices", "on_nonfinite", "on_write_error", "allow_import"):
         given[name] = getattr(options, name)
     if options.run_dir is None:
         unplaced = jobs.prepare(**given)
@@ -48,7 +49,7 @@ def train(options: cli.Train) -> None:
         given |= {"run_dir": options.run_dir}
     job = jobs.prepare(**given, resume=options.resume)
     run, config = RunDirectory(Path(given["run_dir"])), job.config
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     _tell(console, f"Training {config['recipe']} on {config['tasks']} with seed {config['seed']}, in {run.path}")
     with progress.reporting(config["meta_steps"], console) as on_log:
         state = training.run_job(job, on_log)
@@ -61,9 +62,9 @@ def train(options: cli.Train) -> None:
 def evaluate(options: cli.Evaluate) -> None:
     """Evaluates a trained run."""
     json_file = _json_file(options.json)
-    restored = jobs.restore(options.run_dir)
+    restored = jobs.restore(options.run_dir, allow_import=options.allow_import)
     content = _evaluate(
-        Console(stderr=True),
+        _console(stderr=True),
         RunDirectory(Path(options.run_dir)),
         restored,
         split=options.split,
@@ -78,7 +79,7 @@ def compare(options: cli.Compare) -> None:
     """Puts evaluated runs side by side."""
     json_file = _json_file(options.json)
     require(len(options.run_dirs) > 0, "jaxmeta compare", "be given at least one run directory", "none")
-    rows = evaluation.compare([_read_evaluation(run_dir) for run_dir in options.run_dirs])
+    rows = evaluation.compare([RunDirectory(Path(run_dir)).load_evaluation() for run_dir in options.run_dirs])
     tables.show_comparison(_results(), rows)
     if json_file:
         write_json(json_file, rows)
@@ -86,13 +87,15 @@ def compare(options: cli.Compare) -> None:
 
 def inspect(options: cli.Inspect) -> None:
     """Prints what a run is, how far it got and what it costs, or what one would need that is only planned."""
-    json_file, console = _json_file(options.json), Console(stderr=True)
+    json_file, console = _json_file(options.json), _console(stderr=True)
     if options.run_dir is None:
         job = jobs.prepare(**_configuration(options))
         content = inspection.plan(job, lambda stage: _tell(console, f"Planning: {stage}"))
         tables.show_plan(_results(), content)
     else:
-        content = inspection.inspect_run(options.run_dir, lambda stage: _tell(console, f"Inspecting: {stage}"))
+        content = inspection.inspect_run(
+            options.run_dir, options.allow_import, lambda stage: _tell(console, f"Inspecting: {stage}")
+        )
         tables.show_inspection(_results(), content)
     if json_file:
         write_json(json_file, content)
@@ -155,22 +158,23 @@ def _json_file(name: str | None) -> Path | None:
     if name is None:
         return None
     path = Path(name)
-    require(path.parent.is_dir() and not path.is_dir(), "--json", "be a file in a folder that exists", name)
+    require_possible("--json", path)
+    replaceable = path.parent.is_dir() and (path.is_file() or not path.exists())  # no folder, and no device
+    require(replaceable, "--json", "be a file in a folder that exists", name)
     return path
-
-
-def _read_evaluation(run_dir: str) -> dict[str, Any]:
-    run = RunDirectory(Path(run_dir))
-    run.load_config()
-    if not run.evaluation.is_file():
-        raise UsageError(f"run_dir must hold an evaluation (jaxmeta evaluate writes it), got {run_dir!r}.")
-    return read_json(run.evaluation)
 
 
 def _results() -> Console:
     """Standard output; where that is no terminal, wide enough that no number is cut off."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a path need not be text
+    console = _console()
+    return console if console.is_terminal else _console(width=WIDTH)
+
+
+def _console(**options: Any) -> Console:
+    """A console that prints names as they are, also those that look like markup."""
+    return Console(markup=False, emoji=False, **options)
 
 
 def _print_lines(lines: dict[str, str]) -> None:

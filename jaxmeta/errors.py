@@ -3,8 +3,16 @@
 import difflib
 import math
 import numbers
+import reprlib
 from collections.abc import Iterable
 from typing import Any
+
+LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3.4028234663852886e38
+"""What arrays of int32 and float32 hold."""
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxtuple, _REPR.maxdict = 4, 20, 20, 20
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 200
 
 
 class UsageError(ValueError):
@@ -22,13 +30,19 @@ class StorageError(RuntimeError):
 def require(condition: bool, name: str, rule: str, value: Any) -> None:
     """Raises `UsageError("{name} must {rule}, got {value}.")` unless the condition holds."""
     if not condition:
-        raise UsageError(f"{name} must {rule}, got {value!r}.")
+        raise UsageError(f"{name} must {rule}, got {shown(value)}.")
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, of which a sentence shows no more than its length allows."""
+    return _REPR.repr(value)
 
 
 def as_kind(name: str, value: Any, kind: type) -> Any:
     """The value as a plain bool, int, float, str or tuple of ints, where it is one in all but its class.
 
-    NumPy's numbers are, an integer stands for a number, and a list for a tuple; whatever else is refused.
+    NumPy's numbers are, an integer stands for a number, and a list for a tuple; whatever else is refused, and so are
+    numbers that int32 or float does not hold.
 
     >>> as_kind("rounds", 3, int), as_kind("discount", 1, float), as_kind("hidden", [8, 8], tuple)
     (3, 1.0, (8, 8))
@@ -44,12 +58,18 @@ def as_kind(name: str, value: Any, kind: type) -> Any:
     }[kind]
     is_one = isinstance(value, stands_for) and (kind is bool or not isinstance(value, bool))
     require(is_one, name, rule, value)
-    return kind(value)
+    if kind is int:
+        require(abs(value) <= LARGEST_INT, name, f"be at most {LARGEST_INT} in size", value)
+    try:
+        return kind(value)
+    except OverflowError:
+        raise UsageError(f"{name} must be at most {LARGEST_FLOAT:.1e} in size, got {shown(value)}.") from None
 
 
 def require_finite(name: str, value: float) -> None:
-    """Refuses NaN and the infinities, which pass every other comparison unnoticed."""
+    """Refuses NaN and the infinities, which pass every other comparison unnoticed, and what float32 does not hold."""
     require(math.isfinite(value), name, "be finite", value)
+    require(abs(value) <= LARGEST_FLOAT, name, f"be at most {LARGEST_FLOAT:.1e} in size", value)
 
 
 def require_known(name: str, value: str, known: Iterable[str]) -> None:
@@ -59,4 +79,4 @@ def require_known(name: str, value: str, known: Iterable[str]) -> None:
         return
     nearest = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    raise UsageError(f"{name} must be one of {', '.join(known)}, got {value!r}.{hint}")
+    raise UsageError(f"{name} must be one of {', '.join(known)}, got {shown(value)}.{hint}")

@@ -133,6 +133,9 @@ def compare(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
       Rows with the pooled `score` (interquartile mean over seeds and tasks), `score_mean`, `ci95` (bootstrap over
       seeds, then tasks), `returns` (mean over seeds, by round) and the number of `seeds`; best first. Baselines have
       rows of their own, pooled over runs that gave them the same data.
+
+    Raises:
+      UsageError: runs that are to be pooled have scores of other numbers of tasks.
     """
     groups: dict[tuple, dict[tuple, dict[str, Any]]] = {}
     shared = ("tasks", "split", "agent", "meta_env_steps", "num_tasks", "env_steps")
@@ -140,12 +143,15 @@ def compare(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         setting = tuple(evaluation[name] for name in shared)
         seeds = (evaluation["train_seed"], evaluation["seed"])
         own = json.dumps(evaluation["settings"], sort_keys=True)
-        groups.setdefault((*setting, evaluation["recipe"], own), {}).setdefault(seeds, evaluation)
-        for name, report in evaluation["baselines"].items():
-            groups.setdefault((*setting, name, None), {}).setdefault(seeds, report)
+        baselines_of = [(name, None, report) for name, report in evaluation["baselines"].items()]
+        for name, settings, report in [(evaluation["recipe"], own, evaluation), *baselines_of]:
+            group = (*setting, name, settings, len(report["returns"]))
+            groups.setdefault(group, {}).setdefault(seeds, report)
     rows = []
-    for (*setting, name, _), by_seed in groups.items():
+    for (*setting, name, _, _), by_seed in groups.items():
         reports = list(by_seed.values())
+        sizes = {len(report["task_scores"]) for report in reports if report["task_scores"] is not None}
+        require(len(sizes) <= 1, f"task_scores of {name!r}", "be as many in each run that is pooled", sorted(sizes))
         row = dict(zip(shared, setting, strict=True)) | {"name": name, "seeds": len(reports)}
         row["returns"] = np.mean([report["returns"] for report in reports], axis=0).tolist()
         rows.append(row | _score_fields([report["task_scores"] for report in reports]))

@@ -13,7 +13,11 @@ from jaxmeta.settings import Settings
 
 
 def export_rule(
-    run_dir: str | Path, learning_rate: float | None = None, tasks: TaskDistribution | None = None
+    run_dir: str | Path,
+    learning_rate: float | None = None,
+    tasks: TaskDistribution | None = None,
+    *,
+    allow_import: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """The update rule that a run of `learned_rule` has learned, as an optax transformation.
 
@@ -25,12 +29,13 @@ def export_rule(
       run_dir: the folder of the run.
       learning_rate: what its steps are multiplied by; by default the one that it was learned with.
       tasks: the distribution that it was trained on, where no specification names it.
+      allow_import: import what the folder names as `package.module:function`; see `restore`.
 
     Raises:
-      UsageError: the folder holds no such run, or one that has saved no checkpoint yet.
+      UsageError: the folder holds no such run, or one that has saved no checkpoint yet, or one that asks for an import.
       CheckpointError: it holds checkpoints, and none of them can be trusted.
     """
-    learner, state, _, config = restore(run_dir, tasks)
+    learner, state, _, config = restore(run_dir, tasks, allow_import=allow_import)
     require(config["recipe"] == "learned_rule", "run_dir", "hold a run of learned_rule", config["recipe"])
     settings = Settings.from_flat(config["settings"])
     rate = settings.hypers.learning_rate if learning_rate is None else learning_rate

@@ -25,18 +25,21 @@ TIMED_META_STEPS = 3
 OnStage = Callable[[str], None]
 
 
-def inspect_run(run_dir: str | Path, on_stage: OnStage = lambda stage: None) -> dict[str, Any]:
+def inspect_run(
+    run_dir: str | Path, allow_import: bool = False, on_stage: OnStage = lambda stage: None
+) -> dict[str, Any]:
     """What there is to tell about a run, JSON-able.
 
     Args:
       run_dir: the folder of the run.
+      allow_import: as for `jobs.restore`.
       on_stage: told in a few words what takes long.
 
     Raises:
       UsageError: the folder holds no run, or one that has saved no checkpoint yet.
       CheckpointError: it holds checkpoints, and none of them can be trusted; each is told as a logged warning.
     """
-    learner, state, tasks, config = jobs.restore(run_dir)
+    learner, state, tasks, config = jobs.restore(run_dir, allow_import=allow_import)
     run = RunDirectory(Path(run_dir))
     records = run.read_metrics()
     shelf = checkpoints.shelf(run.checkpoints)

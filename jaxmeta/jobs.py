@@ -56,11 +56,14 @@ def prepare(
     devices: int | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    allow_import: bool = False,
 ) -> Job:
     """Checks and composes a run; reads the folder of one that is resumed, and writes nothing.
 
     What is None is taken from the run that is resumed, or else from the defaults. A resumed run may be given more
     `meta_steps`, other devices, and other ways of logging, saving and meeting faults; whatever else differs is refused.
+    Its folder may name a `package.module:function` only where `allow_import` says so, or where the same path is given
+    here.
 
     Raises:
       UsageError: an unknown name, a value out of range, a folder in use, or a resumed run configured otherwise.
@@ -80,6 +83,9 @@ def prepare(
             raise UsageError("resume must come with a run_dir, got None.")
         stored = run.load_config()
         _require_same(stored, given, but=ways)
+        if not allow_import:
+            _require_registered(run, stored, but=given)
+        run.read_metrics()
     elif run is not None:
         run.require_unused()
     if run is not None:
@@ -113,26 +119,43 @@ def prepare(
 
 
 def restore(
-    run_dir: str | Path, tasks: TaskDistribution | None = None
+    run_dir: str | Path, tasks: TaskDistribution | None = None, *, allow_import: bool = False
 ) -> tuple[MetaLearner, MetaState, TaskDistribution, dict[str, Any]]:
     """Brings back a run: its learner, its newest state that verifies, its tasks, and what `config.json` holds.
 
     Args:
       run_dir: the folder of the run.
       tasks: the distribution that it was trained on, where no specification names it.
+      allow_import: import the recipe or the tasks where the folder names them as `package.module:function`. That runs
+        the code of whoever wrote the folder's `config.json`.
 
     Raises:
-      UsageError: the folder holds no run, or one that has saved no checkpoint yet.
+      UsageError: the folder holds no run, or one that has saved no checkpoint yet, or one that asks for an import.
       CheckpointError: it holds checkpoints, and none of them can be trusted.
     """
     run = RunDirectory(Path(run_dir))
     config = run.load_config()
+    if not allow_import:
+        _require_registered(run, config, but=() if tasks is None else ("tasks",))
     tasks = tasks or task_specs.make(config["tasks"])
+    config["settings"] = recipes.resolve_settings(config["recipe"], tasks, **config["settings"])
     learner = recipes.make_recipe(config["recipe"], tasks, **config["settings"])
     state = checkpoints.restore(run.checkpoints, jax.eval_shape(learner.init, jax.random.key(0)))
     if state is None:
         raise UsageError(f"run_dir must hold a checkpoint, got {str(run_dir)!r}.")
     return learner, state, tasks, config
+
+
+def _require_registered(run: RunDirectory, stored: Mapping[str, Any], but: Collection[str]) -> None:
+    """Refuses a run directory that names functions to import: to open one must not run somebody else's code."""
+    kinds = {
+        "recipe": ("recipe", recipes.is_imported),
+        "tasks": ("task distribution", task_specs.is_imported),
+    }
+    for name, (kind, is_imported) in kinds.items():
+        rule = f"name a registered {kind}, or be loaded with --allow-import"
+        registered = name in but or not is_imported(stored[name])
+        require(registered, f"config.json of {str(run.path)!r}", rule, stored[name])
 
 
 def _require_same(stored: Mapping[str, Any], asked: Mapping[str, Any], but: Collection[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from jaxmeta.errors import UsageError, require_known
+from jaxmeta.errors import UsageError, require, require_known
 
 
 def entry_points(group: str) -> dict[str, metadata.EntryPoint]:
@@ -29,6 +29,7 @@ def import_function(argument: str, path: str) -> Callable[..., Any]:
     'available'
     """
     module_name, _, name = path.partition(":")
+    require(not module_name.startswith("."), argument, "name a module by its whole path", path)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a console script does not look there, unlike `python -m`
     try:

@@ -44,7 +44,7 @@ def find(name: str) -> Recipe:
     """
     if name in RECIPES:
         return RECIPES[name]
-    if ":" in name:
+    if is_imported(name):
         found = plugins.import_function("recipe", name)
     else:
         points = plugins.entry_points(ENTRY_POINTS)
@@ -53,6 +53,15 @@ def find(name: str) -> Recipe:
     if isinstance(found, Recipe):
         return found
     return Recipe((inspect.getdoc(found) or "").split("\n")[0], found)
+
+
+def is_imported(name: str) -> bool:
+    """Whether a name is that of a function which `find` imports by its path.
+
+    >>> is_imported("maml"), is_imported("my.module:method")
+    (False, True)
+    """
+    return ":" in name
 
 
 def make_recipe(name: str, tasks: TaskDistribution, **settings: Any) -> MetaLearner:

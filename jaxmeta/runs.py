@@ -9,12 +9,53 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmeta.errors import UsageError, require
+from jaxmeta import fields
+from jaxmeta.errors import LARGEST_INT, UsageError, require, shown
 
-CONFIG_KEYS = ("recipe", "tasks", "seed", "meta_steps", "settings")
-"""What it takes to compose a run again."""
 LOCK = ".lock"
 """An empty file, which whoever trains in the folder holds a lock on."""
+CONFIG = fields.record(
+    {
+        "recipe": fields.text,
+        "tasks": fields.text,
+        "seed": fields.whole(0, LARGEST_INT),
+        "meta_steps": fields.whole(1, LARGEST_INT),
+        "settings": fields.record({}),
+    },
+    {
+        "log_every": fields.whole(1, LARGEST_INT),
+        "checkpoint_every": fields.whole(1, LARGEST_INT),
+        "on_nonfinite": fields.text,
+        "on_write_error": fields.text,
+        "devices": fields.whole(1),
+        "versions": fields.record({}, others=fields.text),
+        "python": fields.text,
+        "device": fields.record({"platform": fields.text, "kind": fields.text, "count": fields.whole(1)}),
+    },
+)
+"""`config.json`: what it takes to compose a run again, and what it ran on."""
+LOG_POINT = fields.record(
+    {
+        "meta_step": fields.whole(0),
+        "env_steps": fields.whole(0),
+        "seconds": fields.number,
+        "loss": fields.number,
+        "return": fields.number,
+    },
+    others=fields.number,
+)
+"""A line of `metrics.jsonl`."""
+REPORT = {"returns": fields.numbers, "task_scores": fields.nullable(fields.numbers)}
+EVALUATION = fields.record(
+    {
+        **dict.fromkeys(("recipe", "agent", "tasks", "split"), fields.text),
+        **dict.fromkeys(("train_seed", "meta_env_steps", "seed", "num_tasks", "env_steps"), fields.whole(0)),
+        "settings": fields.record({}),
+        **REPORT,
+        "baselines": fields.record({}, others=fields.record(REPORT)),
+    }
+)
+"""What of `evaluation.json` evaluations are compared by."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +63,9 @@ class RunDirectory:
     """Where a run keeps what it did."""
 
     path: Path
+
+    def __post_init__(self):
+        require_possible("run_dir", self.path)
 
     @property
     def config(self) -> Path:
@@ -94,8 +138,7 @@ class RunDirectory:
         """Raises UsageError where the folder holds no run."""
         require(self.config.is_file(), "run_dir", "be the folder of a run, with a config.json", str(self.path))
         config = read_json(self.config)
-        missing = [name for name in CONFIG_KEYS if name not in config]
-        require(not missing, str(self.config), f"hold {', '.join(CONFIG_KEYS)}", f"one without {', '.join(missing)}")
+        CONFIG(repr(str(self.config)), config)
         return config
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -104,16 +147,29 @@ class RunDirectory:
         write_json(self.config, config)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The log points so far, oldest first; a line that a crash cut short is left out."""
+        """The log points so far, oldest first; a last line that a crash cut short is left out.
+
+        Raises:
+          UsageError: the file holds something else.
+        """
         if not self.metrics.is_file():
             return []
+        lines = _read_text(self.metrics).split("\n")[:-1]  # a line that is whole ends
         records = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+        for number, line in enumerate(lines, 1):
+            where = f"Line {number} of {str(self.metrics)!r}"
+            records.append(_from_json(where, line))
+            LOG_POINT(where, records[-1])
         return records
+
+    def load_evaluation(self) -> dict[str, Any]:
+        """Raises UsageError where the folder holds no evaluation of a run."""
+        self.load_config()
+        rule = "hold an evaluation (jaxmeta evaluate writes it)"
+        require(self.evaluation.is_file(), "run_dir", rule, str(self.path))
+        evaluation = read_json(self.evaluation)
+        EVALUATION(repr(str(self.evaluation)), evaluation)
+        return evaluation
 
 
 def default_run_dir(config: dict[str, Any]) -> Path:
@@ -129,15 +185,23 @@ def default_run_dir(config: dict[str, Any]) -> Path:
 
 def read_json(path: Path) -> Any:
     """Raises UsageError where the file is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{str(path)!r} must be a JSON file ({error}).") from None
+    return _from_json(repr(str(path)), _read_text(path))
 
 
 def write_json(path: Path, content: Any) -> None:
     """Replaces a file whole: whoever reads it sees the old content or the new, never a part."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def require_possible(argument: str, path: Path) -> None:
+    """Raises UsageError for a path that the file system has no place for, such as one with too long a name."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{argument} must be a possible path, got {shown(str(path))} ({reason}).") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -148,3 +212,21 @@ def write_text(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{str(path)!r} must be text in UTF-8 ({error.reason} at byte {error.start}).") from None
+
+
+def _from_json(where: str, line: str) -> Any:
+    try:
+        return json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} must be JSON ({error}).") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not in JSON")

@@ -1,13 +1,22 @@
 """Finds task distributions by their specification: `NAME` or `package.module:function`, and `:key=value,key=value`."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from jaxmeta import contracts, plugins
 from jaxmeta.base import TaskDistribution
-from jaxmeta.errors import UsageError, require_known
+from jaxmeta.errors import UsageError, as_kind, require, require_known, shown
 
 ENTRY_POINTS = "jaxmeta.tasks"
+READERS: dict[type, tuple[str, Callable[[str], Any]]] = {
+    bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+    int: ("an integer", int),
+    float: ("a number", float),
+    str: ("a string", str),
+    tuple: ("integers between commas", lambda text: [int(part) for part in text.split(",") if part]),
+}
+"""How text is read as each type, and what it must be."""
 
 
 def available() -> dict[str, str]:
@@ -32,13 +41,22 @@ def make(spec: str) -> TaskDistribution:
     15
     """
     name, options = _parts(spec)
-    if ":" in name:
+    if is_imported(spec):
         factory = plugins.import_function("--tasks", name)
         return contracts.require_tasks(name, factory(**_read_options(name, options, factory)))._replace(name=spec)
     points = plugins.entry_points(ENTRY_POINTS)
     require_known("--tasks", name, points)
     factory = points[name].load()
     return factory(**_read_options(name, options, factory))._replace(name=spec)
+
+
+def is_imported(spec: str) -> bool:
+    """Whether a specification names a function which `make` imports by its path.
+
+    >>> is_imported("grid_navi:size=4"), is_imported("my.module:tasks:size=4")
+    (False, True)
+    """
+    return ":" in _parts(spec)[0]
 
 
 def _parts(spec: str) -> tuple[str, str]:
@@ -54,7 +72,10 @@ def _parts(spec: str) -> tuple[str, str]:
 
 
 def _read_options(name: str, options: str, factory: Any) -> dict[str, Any]:
-    parameters = inspect.signature(factory).parameters
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError:
+        raise UsageError(f"{name} must be a function that tells its arguments, got {shown(factory)}.") from None
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty:
             raise UsageError(f"{name} must have a default for each of its arguments, got none for {key!r}.")
@@ -62,8 +83,9 @@ def _read_options(name: str, options: str, factory: Any) -> dict[str, Any]:
     for option in filter(None, options.split(",")):
         key, equals, text = option.partition("=")
         if not equals:
-            raise UsageError(f"--tasks {name} options must be written key=value, got {option!r}.")
+            raise UsageError(f"--tasks {name} options must be written key=value, got {shown(option)}.")
         require_known(f"--tasks {name} option", key, parameters)
+        require(key not in read, f"--tasks {name} options", "name each option once", key)
         read[key] = read_value(f"{name}:{key}", text, type(parameters[key].default))
     return read
 
@@ -72,17 +94,15 @@ def read_value(name: str, text: str, kind: type) -> Any:
     """Reads a value of a known type from the text of the command line.
 
     Raises:
-      UsageError: the text is not of that type.
+      UsageError: the text is not of that type, or the type is none that text is read as.
 
     >>> read_value("rounds", "3", int), read_value("double", "false", bool), read_value("hidden", "64,64", tuple)
     (3, False, (64, 64))
     """
+    require(kind in READERS, name, "have a default that is a bool, int, float, str or tuple of integers", kind.__name__)
+    wanted, read = READERS[kind]
     try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if kind is tuple:
-            return tuple(int(part) for part in text.split(",") if part)
-        return kind(text)
+        value = read(text)
     except (KeyError, ValueError):
-        wanted = {bool: "true or false", tuple: "integers between commas", int: "an integer", float: "a number"}
-        raise UsageError(f"{name} must be {wanted.get(kind, kind.__name__)}, got {text!r}.") from None
+        raise UsageError(f"{name} must be {wanted}, got {shown(text)}.") from None
+    return as_kind(name, value, kind)

@@ -26,6 +26,7 @@ def train(
     seed: int | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    allow_import: bool = False,
     log_every: int | None = None,
     checkpoint_every: int | None = None,
     on_nonfinite: str | None = None,
@@ -43,6 +44,7 @@ def train(
       run_dir: a new or empty folder for configuration, metrics and checkpoints; by default nothing is written.
       resume: go on from the newest checkpoint in `run_dir`, to the bit as if the run had never stopped. What is not
         given is taken from that run; more `meta_steps` are welcome, a change of anything else is refused.
+      allow_import: let the folder of a resumed run name a `package.module:function`, which is then imported.
       log_every: meta-steps between log points, whose metrics are means over the meta-steps since the one before.
       checkpoint_every: meta-steps after which the next log point saves a checkpoint; the last meta-step always does.
       on_nonfinite: `stop`, the default, where a metric or the state is not finite; or `skip` that meta-step and count
@@ -73,6 +75,7 @@ def train(
         devices=devices,
         run_dir=run_dir,
         resume=resume,
+        allow_import=allow_import,
     )
     return job.learner, run_job(job, on_log)
 

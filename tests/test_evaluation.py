@@ -287,6 +287,15 @@ def test_compare_pools_seeds_and_ranks(report):
     assert names[0] == "oracle"
 
 
+def test_compare_pools_no_runs_of_unlike_lifetimes(report):
+    longer = [{**entry, "returns": [*entry["returns"], 0.0]} for entry in (report, *report["baselines"].values())]
+    longer = {**longer[0], "baselines": dict(zip(report["baselines"], longer[1:], strict=True)), "train_seed": 1}
+    assert {row["seeds"] for row in evaluation.compare([report, longer])} == {1}
+    fewer = {**report, "train_seed": 1, "task_scores": [0.9]}
+    with pytest.raises(UsageError, match="task_scores of 'maml' must be as many in each run that is pooled, got "):
+        evaluation.compare([report, fewer])
+
+
 @pytest.mark.parametrize(
     ("how", "named"),
     [

@@ -1,5 +1,6 @@
 """A user's own tasks and methods: the guide's files run as they stand, and what does not fit is refused."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxmeta
-from jaxmeta import composition, plugins, recipes, tasks
+from jaxmeta import composition, jobs, plugins, recipes, tasks
 from jaxmeta.base import MetaState, TaskDistribution
 from jaxmeta.cli import USAGE_STATUS, main
 from jaxmeta.errors import UsageError
@@ -49,11 +50,91 @@ def test_a_users_own_tasks_and_method_train_and_come_back(folder):
     settings = TINY | {"steps": 0, "meta_steps": 2}
     learner, state = jaxmeta.train("noisy:noisy_maml", "doors:doors", run_dir="run", **settings)
     assert int(state.step) == 2
-    _, restored, distribution, config = jaxmeta.restore("run")
+    _, restored, distribution, config = jaxmeta.restore("run", allow_import=True)
     assert (config["recipe"], distribution.name) == ("noisy:noisy_maml", "doors:doors")
     assert jax.tree.all(jax.tree.map(lambda one, other: bool(jnp.all(one == other)), state, restored))
     starts = [learner.adapter.begin(jax.random.key(seed), state.meta, None)[0].params for seed in (0, 1)]
     assert not jnp.allclose(starts[0]["exploration"], starts[1]["exploration"])
+
+
+TRAP = """from pathlib import Path
+
+Path("imported").touch()
+
+
+def trap(*arguments):
+    raise ValueError("imported")
+"""
+"""A module that tells that it was imported."""
+
+
+@pytest.fixture
+def trapped(tmp_path, monkeypatch):
+    """Makes, in the current folder, the folder of a run that names what it is told to; beside it lies the trap."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "evil.py").write_text(TRAP)
+
+    def write(**named):
+        config = {"recipe": "maml", "tasks": "probe", "seed": 0, "meta_steps": 1, "settings": {}} | named
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+
+    yield write
+    sys.modules.pop("evil", None)
+
+
+OPENED = {
+    "inspect": ["inspect", "run"],
+    "evaluate": ["evaluate", "run", "--no-compilation-cache"],
+    "resume": ["train", "--resume", "--run-dir", "run", "--no-compilation-cache"],
+}
+NAMED = {
+    "recipe": ({"recipe": "evil:trap"}, "recipe"),
+    "tasks": ({"tasks": "evil:trap:size=3"}, "task distribution"),
+}
+
+
+@pytest.mark.parametrize("named", NAMED)
+@pytest.mark.parametrize("verb", OPENED)
+def test_opening_a_run_directory_imports_nothing_unless_allowed(trapped, tmp_path, capsys, verb, named):
+    content, kind = NAMED[named]
+    trapped(**content)
+    assert main(OPENED[verb]) == USAGE_STATUS
+    rule = f"must name a registered {kind}, or be loaded with --allow-import"
+    assert capsys.readouterr().err == f"config.json of 'run' {rule}, got {content[named]!r}.\n"
+    assert not (tmp_path / "imported").exists()
+    assert "evil" not in sys.modules
+
+    main([*OPENED[verb], "--allow-import"])
+    assert (tmp_path / "imported").exists()
+
+
+def test_in_python_too_an_import_must_be_allowed(trapped, tmp_path):
+    trapped(**NAMED["recipe"][0])
+    for load in (jaxmeta.restore, jaxmeta.export_rule, lambda run_dir: jobs.prepare(run_dir=run_dir, resume=True)):
+        with pytest.raises(UsageError, match="--allow-import"):
+            load("run")
+    assert not (tmp_path / "imported").exists()
+    with pytest.raises(ValueError, match="imported"):
+        jaxmeta.restore("run", allow_import=True)
+
+
+def test_what_is_given_again_may_be_imported(folder):
+    given = {"recipe": "noisy:noisy_maml", "tasks": "doors:doors"}
+    config = {**given, "seed": 0, "meta_steps": 1, "settings": {}}
+    Path("run").mkdir()
+    Path("run", "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="must name a registered recipe"):
+        jobs.prepare(tasks="doors:doors", run_dir="run", resume=True)
+    with pytest.raises(UsageError, match="must be 'noisy:noisy_maml', as in the run that is resumed"):
+        jobs.prepare("noisy:other", "doors:doors", run_dir="run", resume=True)
+    assert not {"noisy", "doors"} & set(sys.modules)
+    job = jobs.prepare(**given, run_dir="run", resume=True, settings={"meta_steps": 1})
+    assert job.config["recipe"] == "noisy:noisy_maml"
+    Path("run", "config.json").write_text(json.dumps({**config, "recipe": "maml"}))
+    with pytest.raises(UsageError, match="must hold a checkpoint"):  # a distribution that is given needs no path
+        jaxmeta.restore("run", job.tasks)
 
 
 def test_entry_points_of_recipes_are_found(folder, monkeypatch):

@@ -33,7 +33,7 @@ def learner_of(parts, update, meta):
         init=lambda key: MetaState(meta=meta, optimizer=(), step=jnp.zeros((), jnp.int32), carried=None),
         update=lambda key, state, env_params: (
             state.replace(meta=update(key, state.meta), step=state.step + 1),
-            {"loss": jnp.zeros(())},
+            {"loss": jnp.zeros(()), "return": jnp.zeros(())},
         ),
         task=lambda key, env_params: None,
         adapter=None,

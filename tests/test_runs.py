@@ -18,7 +18,14 @@ CONFIG = {"recipe": "maml", "tasks": "probe", "seed": 0, "meta_steps": 4, "setti
 
 
 def record(meta_step, **metrics):
-    return {"meta_step": meta_step, "env_steps": 10 * meta_step, "seconds": float(meta_step), **metrics}
+    return {
+        "meta_step": meta_step,
+        "env_steps": 10 * meta_step,
+        "seconds": float(meta_step),
+        "loss": 0.5,
+        "return": 0.0,
+        **metrics,
+    }
 
 
 def test_json_is_replaced_whole_or_not_at_all(tmp_path):
@@ -55,6 +62,39 @@ def test_a_config_that_composes_no_run_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UsageError, match=r"config\.json"):
         RunDirectory(tmp_path).load_config()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"recipe": None}, "recipe must be a string, got None."),
+        ({"tasks": ["probe"]}, "tasks must be a string, got ['probe']."),
+        ({"seed": -1}, "seed must be an integer from 0 to 2147483647, got -1."),
+        ({"meta_steps": True}, "meta_steps must be an integer from 1 to 2147483647, got True."),
+        ({"settings": []}, "settings must hold an object, got []."),
+        ({"device": {"kind": "cpu"}}, "device must hold platform, kind, count, got 'one without platform, count'."),
+        ({"seed": float("nan")}, "must be JSON (NaN is not in JSON)."),
+    ],
+)
+def test_fields_of_another_kind_are_named(tmp_path, changed, sentence):
+    run = RunDirectory(tmp_path)
+    run.config.write_text(json.dumps({**CONFIG, **changed}))
+    with pytest.raises(UsageError) as refused:
+        run.load_config()
+    assert str(refused.value) == f"{str(run.config)!r} {sentence}"
+
+
+def test_log_points_of_another_kind_are_refused(tmp_path):
+    run = RunDirectory(tmp_path)
+    whole = json.dumps(record(1)) + "\n"
+    for line, sentence in (
+        ("{", "must be JSON"),
+        ("[]", "must hold an object"),
+        ('{"loss": 1}', "must hold meta_step"),
+    ):
+        run.metrics.write_text(f"{whole}{line}\n{whole}")
+        with pytest.raises(UsageError, match=f"^Line 2 of .* {sentence}"):
+            run.read_metrics()
 
 
 def test_folders_in_use_are_refused(tmp_path):

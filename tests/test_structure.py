@@ -14,7 +14,7 @@ from jaxmeta.settings import GROUPS
 SOURCES = Path(jaxmeta.__file__).parent
 LAYERS = [
     {"errors", "base"},
-    {"plugins", "contracts"},
+    {"plugins", "contracts", "fields"},
     {
         "trees",
         "scans",

@@ -156,7 +156,8 @@ def test_resume_drops_metrics_beyond_the_checkpoint(tmp_path):
         train(run_dir=tmp_path, meta_steps=9, log_every=3, on_log=interrupt_at(6))
     run = RunDirectory(tmp_path)
     kept = run.metrics.read_text()
-    run.metrics.write_text(kept + '{"meta_step": 9, "seconds": 1.0}\n{"meta_st')
+    beyond = kept.splitlines()[-1].replace('"meta_step": 6', '"meta_step": 9')
+    run.metrics.write_text(f'{kept}{beyond}\n{{"meta_st')
     train(run_dir=tmp_path, resume=True)
     assert run.metrics.read_text().startswith(kept)
     assert [record["meta_step"] for record in run.read_metrics()] == [3, 6, 9]

@@ -15,6 +15,7 @@ from jaxmeta.errors import require, require_known
 from jaxmeta_envs.grid import EnvParams, Grid, best_return
 
 SPLITS = ("train", "validation", "test")
+LARGEST_SIZE = 1000
 
 
 class GridNavi(Grid[EnvParams]):
@@ -91,7 +92,7 @@ def grid_navi(
     >>> tasks.sample(jax.random.key(0), "test").goal.shape, tasks.tasks_seen("test")
     ((2,), False)
     """
-    require(size >= 3, "grid_navi:size", "be at least 3", size)
+    require(3 <= size <= LARGEST_SIZE, "grid_navi:size", f"be from 3 to {LARGEST_SIZE}", size)
     require(horizon >= 1, "grid_navi:horizon", "be at least 1", horizon)
     require_known("grid_navi:goals", goals, ("all", "split"))
     cells = goal_cells(size)

@@ -63,10 +63,8 @@ def read_range(name: str, bounds: Any) -> Range:
     pair = isinstance(bounds, tuple | list) and len(bounds) == 2
     require(pair, name, "be a pair of numbers, the lowest and the highest", bounds)
     low, high = (as_kind(name, bound, float) for bound in bounds)
-    largest = float(np.finfo(np.float32).max)
     for bound in (low, high):
         require_finite(name, bound)
-        require(abs(bound) <= largest, name, f"be at most {largest:.1e} in size", bound)
     require(bool(np.float32(low) < np.float32(high)), name, "have its lowest value below its highest", (low, high))
     return Range(low, high)
 

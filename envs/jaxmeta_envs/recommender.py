@@ -26,6 +26,7 @@ SPLITS = ("train", "validation", "test", "shifted")
 SHIFTED_STRENGTH = (4.5, 6.0)
 """From which `shifted` draws the strength of a taste; everybody else's is `STRENGTH`."""
 MOST_CHOICES = 200_000
+MOST_FEATURES = 1000
 """Items in states that the oracle weighs at every step: those of 57 items with a window of 2, of 20 with one of 3."""
 
 
@@ -146,7 +147,7 @@ def recommender(
 
     Args:
       items: of the catalogue, at least 2. The oracle weighs items * (items + 1)^window choices, at most `MOST_CHOICES`.
-      features: of an item, at least 2.
+      features: of an item, from 2 to 1000.
       session: steps of an episode, at least 1.
       window: steps until interest in an item that was shown is whole again, from 1 to 3.
       drift: share of the way to another preference that interests go in a session, from 0 to 1.
@@ -159,7 +160,7 @@ def recommender(
     (5, (8,))
     """
     require(items >= 2, "recommender:items", "be at least 2", items)
-    require(features >= 2, "recommender:features", "be at least 2", features)
+    require(2 <= features <= MOST_FEATURES, "recommender:features", f"be from 2 to {MOST_FEATURES}", features)
     require(session >= 1, "recommender:session", "be at least 1", session)
     require(1 <= window <= 3, "recommender:window", "be from 1 to 3", window)
     rule = f"keep items * (items + 1)^{window}, the choices that the oracle weighs, at most {MOST_CHOICES}"

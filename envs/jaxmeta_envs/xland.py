@@ -36,6 +36,7 @@ ACTIONS = ("move forward", "turn clockwise", "turn counterclockwise", "pick up",
 """The actions of xminigrid without its last, which opens doors: there are none."""
 VIEW = 5
 """Cells along a side of what the agent sees: the square before it, its own cell in the middle of the nearest row."""
+LARGEST_SIZE = 1000
 DEEPEST = 4
 """Longest chain that can be asked for; shifted tasks have one rule more."""
 SPLITS = (*CLASSES, "shifted")
@@ -205,7 +206,7 @@ def xland(size: int = 7, horizon: int = 100, depth: int = 1, distractors: int = 
     through all that an episode can come to.
 
     Args:
-      size: cells along a side of the grid, its walls included, at least 5.
+      size: cells along a side of the grid, its walls included, from 5 to 1000.
       horizon: steps of an episode, at least 1.
       depth: rules in the chain from the first object to the goal's, from 1 to 4.
       distractors: objects that no rule is about, from 0 to 8.
@@ -213,7 +214,7 @@ def xland(size: int = 7, horizon: int = 100, depth: int = 1, distractors: int = 
     Raises:
       UsageError: an option out of range, more objects than the grid has room for, or xminigrid is not installed.
     """
-    require(size >= 5, "xland:size", "be at least 5", size)
+    require(5 <= size <= LARGEST_SIZE, "xland:size", f"be from 5 to {LARGEST_SIZE}", size)
     require(horizon >= 1, "xland:horizon", "be at least 1", horizon)
     require(1 <= depth <= DEEPEST, "xland:depth", f"be from 1 to {DEEPEST}", depth)
     require(0 <= distractors <= 8, "xland:distractors", "be from 0 to 8", distractors)

@@ -228,7 +228,7 @@ class TestOracle:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("grid_navi:size=2", "grid_navi:size must be at least 3, got 2."),
+        ("grid_navi:size=2", "grid_navi:size must be from 3 to 1000, got 2."),
         ("grid_navi:size=five", "grid_navi:size must be an integer, got 'five'."),
         ("grid_navi:horizon=0", "grid_navi:horizon must be at least 1, got 0."),
         ("grid_navi:goals=splits", "grid_navi:goals must be one of all, split, got 'splits'."),
@@ -249,7 +249,7 @@ class TestOracle:
         ("cartpole:signs=plane", "cartpole:signs must be one of both, plain, got 'plane'."),
         ("maze:size=6", "maze:size must be odd and at least 5, got 6."),
         ("maze:size=5,horizon=7", "maze:horizon must be at least 8, the moves to the farthest goal, got 7."),
-        ("xland:size=4", "xland:size must be at least 5, got 4."),
+        ("xland:size=4", "xland:size must be from 5 to 1000, got 4."),
         ("xland:horizon=0", "xland:horizon must be at least 1, got 0."),
         ("xland:depth=0", "xland:depth must be from 1 to 4, got 0."),
         ("xland:depth=5", "xland:depth must be from 1 to 4, got 5."),

@@ -210,7 +210,7 @@ def test_the_oracle_is_single_precision_and_vmaps():
     ("options", "message"),
     [
         ({"items": 1}, r"recommender:items must be at least 2, got 1\."),
-        ({"features": 1}, r"recommender:features must be at least 2, got 1\."),
+        ({"features": 1}, r"recommender:features must be from 2 to 1000, got 1\."),
         ({"session": 0}, r"recommender:session must be at least 1, got 0\."),
         ({"window": 0}, r"recommender:window must be from 1 to 3, got 0\."),
         ({"window": 4, "items": 2}, r"recommender:window must be from 1 to 3, got 4\."),
