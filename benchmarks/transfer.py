@@ -60,6 +60,11 @@ BASELINES = {
 }
 
 
+HYPERNETWORK = {"hypernetwork": Method("hypernetwork", {}, [0.0])}
+"""It reads anew after every round, and takes no gradient step of its own."""
+MAML = {"MAML": Method("maml", {}, MAML_RATES)}
+
+
 class Family(NamedTuple):
     """Tasks, and what is compared in them."""
 
@@ -80,7 +85,8 @@ FAMILIES = {
             **{f"map, {form} (described)": Method("mapping", {"map_form": form}) for form in ("kronecker", "diagonal")},
             "map, low rank (described)": Method("mapping", {"map_form": "low_rank"}),
             **BASELINES,
-            "MAML": Method("maml", {}, MAML_RATES),
+            **MAML,
+            **HYPERNETWORK,
         },
     ),
     "recommender": Family(
@@ -90,10 +96,10 @@ FAMILIES = {
         {
             "map, attention (inferred)": Method("mapping", {}),
             "map, attention (described)": Method("mapping", {"representation": "described"}),
-            "hypernetwork": Method("hypernetwork", {}, [0.0]),
+            **HYPERNETWORK,
             "copy of the nearest source (inferred)": copy("nearest", "inferred"),
             **BASELINES,
-            "MAML": Method("maml", {}, MAML_RATES),
+            **MAML,
         },
     ),
     "tabular_mdp": Family(
@@ -103,8 +109,10 @@ FAMILIES = {
         {
             "map, attention (inferred)": Method("mapping", {}),
             **{name: BASELINES[name] for name in ("scratch", "average of the bank")},
+            **HYPERNETWORK,
         },
     ),
+    "cartpole": Family("cartpole", "cartpole", 14, {"scratch": BASELINES["scratch"], **HYPERNETWORK}),
 }
 """Tasks of `tabular_mdp` have next to nothing in common."""
 
