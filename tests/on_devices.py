@@ -1,0 +1,88 @@
+"""Trains recipes on 1, 2 and 8 simulated devices, in a process of its own, and says how results differ and what moved.
+
+    python tests/on_devices.py RECIPE ...
+"""
+
+import json
+import os
+import re
+import sys
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import contextlib
+import dataclasses
+import inspect
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmeta import jobs, training
+from tests.conftest import TINY
+
+COUNTS = (1, 2, 8)
+META_STEPS = 3
+OPTIONS = {
+    "meta_sgd": {"tasks_per_group": 1},
+    "rl2": {"memory_width": 8, "epochs": 2, "minibatches": 2},
+    "mann": {"memory_width": 8, "epochs": 2, "minibatches": 2, "slots": 4, "word": 4, "heads": 1},
+    "snail": {"memory_width": 8, "epochs": 2, "minibatches": 2, "heads": 2, "attention_layers": 1},
+    "learned_rule": {"population": 2, "stretch": 1},
+    "hyper_policy": {"population": 2},
+    "mapping": {"sources": 16, "bank_batch": 4, "map_steps": 1, "source_steps": 2, "envs": 3},
+}
+"""By recipe, what makes it small, or tests more of it."""
+MOVED = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
+
+
+def make_networks_in_float64():
+    """Flax's own layers take float32 for granted, whatever JAX is set to."""
+    for layer in vars(nn).values():
+        if isinstance(layer, type) and issubclass(layer, nn.Module) and dataclasses.is_dataclass(layer):
+            made = inspect.unwrap(layer.__init__)
+            made.__defaults__ = tuple(jnp.float64 if one is jnp.float32 else one for one in made.__defaults__ or ())
+
+
+def run(recipe: str, count: int):
+    """What a short run ends with, as float64 arrays on the host, and the text of its program."""
+    settings = {**TINY, "tasks_per_batch": 16, "meta_steps": META_STEPS, **OPTIONS.get(recipe, {})}
+    job = jobs.prepare(recipe, "grid_navi:size=3,horizon=4", settings=settings, log_every=META_STEPS, devices=count)
+    with jax.set_mesh(job.mesh) if job.mesh else contextlib.nullcontext():
+        start = training._starting_state(job)
+        arguments = (start, training._step_key(job), np.int32(META_STEPS))
+        program = training._chunk(job, start).lower(*arguments).compile()
+        state, _ = program(*arguments)
+    ended = jax.device_get((state.meta, state.optimizer))
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(ended)], program.as_text()
+
+
+def moved(text: str) -> list[dict]:
+    """What a program exchanges between devices: of each exchange its kind, and how many numbers."""
+    exchanges = []
+    for shapes, kind in MOVED.findall(text):
+        sizes = [np.prod([int(n) for n in dims.split(",") if n]) for dims in re.findall(r"\w+\[([\d,]*)\]", shapes)]
+        exchanges.append({"kind": kind, "numbers": int(sum(sizes)), "flags_only": "f" not in re.sub("pred", "", shapes)})
+    return exchanges
+
+
+def main() -> None:
+    """Prints a line of JSON for each recipe."""
+    jax.config.update("jax_enable_x64", True)
+    make_networks_in_float64()
+    jax.config.update("jax_disable_most_optimizations", True)
+    for recipe in sys.argv[1:]:
+        ends, text = {}, ""
+        for count in COUNTS:
+            ends[count], text = run(recipe, count)
+        apart = max(
+            float(np.max(np.abs(one - other) / (1 + np.abs(one)), initial=0.0))
+            for count in COUNTS[1:]
+            for one, other in zip(ends[1], ends[count], strict=True)
+        )
+        print(json.dumps({"recipe": recipe, "apart": apart, "moved": moved(text)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
