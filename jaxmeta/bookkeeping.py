@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from jaxmeta import hosts
 from jaxmeta.base import MetaState
 from jaxmeta.checkpoints import Keeper, finished_steps, set_aside
 from jaxmeta.errors import StorageError
@@ -19,6 +20,8 @@ _log = logging.getLogger(__name__)
 class Bookkeeping:
     """Takes down log points, and now and then a checkpoint. A context manager.
 
+    Of several processes the first writes configuration and log points, and all take part in checkpoints.
+
     What could not be written is told at once. It ends the run if its configuration says so; else it is tried again at
     the next log point, or with the next checkpoint. At the end everything must have been written.
 
@@ -29,13 +32,15 @@ class Bookkeeping:
     """
 
     def __init__(self, run: RunDirectory, config: dict[str, Any], step: int):
-        run.write_config(config)
         set_aside(run.checkpoints, newer_than=step)
+        if hosts.is_first():
+            run.write_config(config)
+        hosts.wait_for_all("the run directory is ready")
         self._run, self._config = run, config
-        self._journal = Journal(run, step)
+        self._journal = Journal(run, step) if hosts.is_first() else None
         self._keeper = Keeper(run.checkpoints)
         self._step, self._score = step, None
-        self.seconds = self._journal.seconds
+        self.seconds = self._journal.seconds if self._journal else 0.0
         """Time that training took before."""
 
     def log_point(self, state: MetaState, record: dict[str, Any]) -> None:
@@ -47,7 +52,8 @@ class Bookkeeping:
         every = self._config["checkpoint_every"]
         due = record["meta_step"] // every > self._step // every
         self._step, self._score = record["meta_step"], record.get(BEST_BY)
-        self._attempt(lambda: self._journal.write(record))
+        if journal := self._journal:
+            self._attempt(lambda: journal.write(record))
         self._attempt(lambda: self._keeper.settle(wait=due))
         if due:
             self._attempt(lambda: self._keeper.save(state, self._score))
@@ -58,7 +64,8 @@ class Bookkeeping:
         Raises:
           StorageError: something could not be written.
         """
-        self._journal.flush()
+        if self._journal:
+            self._journal.flush()
         self._attempt(lambda: self._keeper.settle(wait=True))
         if self._step not in finished_steps(self._run.checkpoints):
             self._keeper.save(state, self._score)
@@ -73,10 +80,10 @@ class Bookkeeping:
             _log.warning("%s Training goes on.", error)
 
     def __enter__(self) -> "Bookkeeping":
-        self._journal.__enter__()
         self._keeper.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._keeper.__exit__(*exception)
-        self._journal.__exit__(*exception)
+        if self._journal:
+            self._journal.close()

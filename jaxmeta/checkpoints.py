@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta import hosts
 from jaxmeta.base import MetaState
 from jaxmeta.errors import StorageError
 from jaxmeta.runs import write_json
@@ -46,7 +47,7 @@ def state_digest(state: Any) -> str:
     """
     digest = hashlib.sha256()
     for path, leaf in _leaves(state).items():
-        raw = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        raw = hosts.to_host(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
         digest.update(f"{path} {leaf.shape} {leaf.dtype}\n".encode())
         digest.update(np.ascontiguousarray(raw).tobytes())
     return digest.hexdigest()
@@ -105,7 +106,8 @@ class Keeper:
         step, self._writing = self._writing, None
         with self._telling(step):
             self._manager.wait_until_finished()
-            write_json(self.folder / str(step) / FILES, _file_digests(self.folder / str(step)))
+            if hosts.is_first():
+                write_json(self.folder / str(step) / FILES, _file_digests(self.folder / str(step)))
 
     @contextlib.contextmanager
     def _telling(self, step: int) -> Iterator[None]:
@@ -205,7 +207,7 @@ def finished_steps(folder: Path) -> list[int]:
 def set_aside(folder: Path, newer_than: int) -> None:
     """Moves checkpoints newer than a step next door, so that the run can save those steps again."""
     for step in finished_steps(folder):
-        if step > newer_than:
+        if step > newer_than and hosts.is_first():
             shelf(folder).mkdir(exist_ok=True)
             place = shelf(folder) / str(step)
             while place.exists():

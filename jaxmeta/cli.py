@@ -103,6 +103,11 @@ class Train(Configuration):
     devices: Positive = _option("How many the tasks of a batch are spread over; all if not given.", None)
     on_nonfinite: Text = _option("Where numbers are not finite: stop, or skip the meta-step; stop if not given.", None)
     on_write_error: Text = _option("Where a disk is full: continue, or stop; continue if not given.", None)
+    coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = _option(
+        "Of several processes, where the first one listens; not needed on Slurm and TPU pods.", None
+    )
+    num_processes: Positive = _option("How many processes train this run together.", None)
+    process_id: Seed = _option("Which of them this one is, from 0.", None)
     evaluate: bool = _option("Evaluate on test tasks after training.", True)
     compilation_cache: Cache = True
 

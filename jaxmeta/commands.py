@@ -11,7 +11,19 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxmeta import cli, compilation_cache, evaluation, inspection, jobs, plots, progress, recipes, tables, training
+from jaxmeta import (
+    cli,
+    compilation_cache,
+    evaluation,
+    hosts,
+    inspection,
+    jobs,
+    plots,
+    progress,
+    recipes,
+    tables,
+    training,
+)
 from jaxmeta import tasks as task_specs
 from jaxmeta.errors import require
 from jaxmeta.runs import RunDirectory, default_run_dir, require_possible, write_json
@@ -24,6 +36,8 @@ WIDTH = 200
 def run(options: Any) -> None:
     """Does what one of the dataclasses in `jaxmeta.cli` asks for."""
     with _plain_warnings():
+        if isinstance(options, cli.Train):
+            hosts.join(options.coordinator, options.num_processes, options.process_id)
         if getattr(options, "compilation_cache", False) and not getattr(options, "plan", False):
             compilation_cache.enable()
         COMMANDS[type(options)](options)
@@ -49,13 +63,17 @@ def train(options: cli.Train) -> None:
         given |= {"run_dir": options.run_dir}
     job = jobs.prepare(**given, resume=options.resume)
     run, config = RunDirectory(Path(given["run_dir"])), job.config
-    console = _console(stderr=True)
+    console = _console(stderr=True, quiet=not hosts.is_first())
     _tell(console, f"Training {config['recipe']} on {config['tasks']} with seed {config['seed']}, in {run.path}")
     with progress.reporting(config["meta_steps"], console) as on_log:
         state = training.run_job(job, on_log)
+    if not hosts.is_first():
+        return
     if metrics := run.read_metrics():
         plots.plot_training(metrics, run.picture("training"))
-    if options.evaluate:
+    if hosts.are_several():  # whose others would wait in vain
+        _tell(console, f"Trained; `jaxmeta evaluate {run.path}` on one host evaluates it.")
+    elif options.evaluate:
         _evaluate(console, run, (job.learner, state, job.tasks, config))
 
 

@@ -14,6 +14,7 @@ from jaxmeta import tasks as task_specs
 from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
 from jaxmeta.devices import mesh_of, require_even
 from jaxmeta.errors import UsageError, as_kind, require, require_known
+from jaxmeta.hosts import are_several, is_first
 from jaxmeta.runs import RunDirectory
 
 RECIPE = "maml"
@@ -74,6 +75,8 @@ def prepare(
     options |= ways
     ways["devices"] = as_kind("devices", jax.device_count() if devices is None else devices, int)
     require(1 <= ways["devices"] <= jax.device_count(), "devices", f"be from 1 to {jax.device_count()}", devices)
+    every = ways["devices"] == jax.device_count() or not are_several()
+    require(every, "devices", f"be all {jax.device_count()} where several processes take part", devices)
     kinds = {"recipe": str, "tasks": str, "on_nonfinite": str, "on_write_error": str}
     given = {name: as_kind(name, value, kinds.get(name, int)) for name, value in options.items() if value is not None}
     run = None if run_dir is None else RunDirectory(Path(run_dir))
@@ -86,7 +89,7 @@ def prepare(
         if not allow_import:
             _require_registered(run, stored, but=given)
         run.read_metrics()
-    elif run is not None:
+    elif run is not None and is_first():
         run.require_unused()
     if run is not None:
         run.require_writable()

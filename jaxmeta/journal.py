@@ -63,6 +63,10 @@ class Journal:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends both files."""
         self._file.close()
         self._close_events()
 

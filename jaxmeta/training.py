@@ -14,6 +14,7 @@ from jaxmeta.base import Key, MetaLearner, MetaState, TaskDistribution
 from jaxmeta.bookkeeping import Bookkeeping
 from jaxmeta.chunks import make_chunk, strongly_typed, summary
 from jaxmeta.devices import everywhere, whole
+from jaxmeta.hosts import any_of_all, is_first
 from jaxmeta.jobs import Job, prepare
 
 OnLog = Callable[[dict[str, Any]], None]
@@ -85,7 +86,7 @@ def run_job(job: Job, on_log: OnLog | None = None) -> MetaState:
     with interrupts.deferred() as interrupted, contextlib.ExitStack() as stack:
         if job.mesh:
             stack.enter_context(jax.set_mesh(job.mesh))
-        if job.run and job.resume:
+        if job.run and job.resume and is_first():
             stack.enter_context(job.run.claimed(unused=False))
         start = _starting_state(job)
         step, meta_steps = int(start.step), job.config["meta_steps"]
@@ -93,7 +94,7 @@ def run_job(job: Job, on_log: OnLog | None = None) -> MetaState:
             return start
         # Traced before anything is written: what cannot be traced leaves no folder behind.
         program = _chunk(job, start).lower(start, _step_key(job), np.int32(0))
-        if job.run and not job.resume:
+        if job.run and not job.resume and is_first():
             stack.enter_context(job.run.claimed(unused=True))
         books = stack.enter_context(Bookkeeping(job.run, job.config, step)) if job.run else None
         state = start
@@ -104,7 +105,7 @@ def run_job(job: Job, on_log: OnLog | None = None) -> MetaState:
                 on_log(record)
         if books:
             books.finish(state)
-        if interrupted():
+        if any_of_all(interrupted()):
             kept = "and saved" if books else "and nothing was saved, for want of a run_dir"
             raise interrupts.Interrupted(f"Interrupted at meta-step {int(state.step)} of {meta_steps}, {kept}.")
         return state
@@ -112,14 +113,14 @@ def run_job(job: Job, on_log: OnLog | None = None) -> MetaState:
 
 def _starting_state(job: Job) -> MetaState:
     """The newest checkpoint of a resumed run, else, also where that run ended before its first one, a fresh state."""
-    key = jax.random.split(jax.random.key(job.config["seed"]))[0]
 
-    def begin(key: Key) -> MetaState:
-        state = strongly_typed(job.learner.init(key))
+    def begin(seed: jax.Array) -> MetaState:
+        state = strongly_typed(job.learner.init(jax.random.split(jax.random.key(seed))[0]))
         meta, optimizer, step = everywhere((state.meta, state.optimizer, state.step))
         return state.replace(meta=meta, optimizer=optimizer, step=step)
 
-    fresh = jax.jit(begin)(key)
+    # A number, unlike a key, is the same to every process.
+    fresh = jax.jit(begin)(np.int32(job.config["seed"]))
     if job.run and job.resume:
         return checkpoints.restore(job.run.checkpoints, fresh) or fresh
     return fresh
@@ -134,7 +135,11 @@ def _chunk(job: Job, start: MetaState) -> Any:
 
 def _step_key(job: Job) -> Key:
     """What each meta-step folds its number into."""
-    return jax.random.split(jax.random.key(job.config["seed"]))[1]
+
+    def draw(seed: jax.Array) -> Key:
+        return everywhere(jax.random.split(jax.random.key(seed))[1])
+
+    return jax.jit(draw)(np.int32(job.config["seed"]))
 
 
 def _chunks(
@@ -147,7 +152,7 @@ def _chunks(
     step, meta_steps, log_every = int(state.step), job.config["meta_steps"], job.config["log_every"]
     skip = job.config["on_nonfinite"] == "skip"
     env_steps_per_meta_step = job.learner.tasks_per_batch * job.learner.env_steps_per_task
-    while step < meta_steps and not interrupted():
+    while step < meta_steps and not any_of_all(interrupted()):
         length = min(meta_steps, (step // log_every + 1) * log_every) - step
         chunk_start = time.perf_counter()
         state, log = chunk(state, step_key, np.int32(length))

@@ -1,6 +1,6 @@
 """Trains recipes on 1, 2 and 8 simulated devices, in a process of its own, and says how results differ and what moved.
 
-    python tests/on_devices.py RECIPE ...
+python tests/on_devices.py RECIPE ...
 """
 
 import json
@@ -42,7 +42,14 @@ def make_networks_in_float64():
     for layer in vars(nn).values():
         if isinstance(layer, type) and issubclass(layer, nn.Module) and dataclasses.is_dataclass(layer):
             made = inspect.unwrap(layer.__init__)
-            made.__defaults__ = tuple(jnp.float64 if one is jnp.float32 else one for one in made.__defaults__ or ())
+            made.__defaults__ = tuple(map(_double, made.__defaults__ or ()))
+            made.__kwdefaults__ = {name: _double(value) for name, value in (made.__kwdefaults__ or {}).items()}
+            for field in dataclasses.fields(layer):
+                field.default = _double(field.default)  # what a class made of this one takes over
+
+
+def _double(default):
+    return jnp.float64 if default is jnp.float32 else default
 
 
 def run(recipe: str, count: int):
@@ -55,7 +62,8 @@ def run(recipe: str, count: int):
         program = training._chunk(job, start).lower(*arguments).compile()
         state, _ = program(*arguments)
     ended = jax.device_get((state.meta, state.optimizer))
-    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(ended)], program.as_text()
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.meta))
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(ended)], parameters, program.as_text()
 
 
 def moved(text: str) -> list[dict]:
@@ -63,7 +71,8 @@ def moved(text: str) -> list[dict]:
     exchanges = []
     for shapes, kind in MOVED.findall(text):
         sizes = [np.prod([int(n) for n in dims.split(",") if n]) for dims in re.findall(r"\w+\[([\d,]*)\]", shapes)]
-        exchanges.append({"kind": kind, "numbers": int(sum(sizes)), "flags_only": "f" not in re.sub("pred", "", shapes)})
+        flags_only = set(re.findall(r"(\w+)\[", shapes)) == {"pred"}
+        exchanges.append({"kind": kind, "numbers": int(sum(sizes)), "flags_only": flags_only})
     return exchanges
 
 
@@ -73,15 +82,17 @@ def main() -> None:
     make_networks_in_float64()
     jax.config.update("jax_disable_most_optimizations", True)
     for recipe in sys.argv[1:]:
-        ends, text = {}, ""
+        ends, parameters, text = {}, 0, ""
         for count in COUNTS:
-            ends[count], text = run(recipe, count)
+            ends[count], parameters, text = run(recipe, count)
         apart = max(
             float(np.max(np.abs(one - other) / (1 + np.abs(one)), initial=0.0))
             for count in COUNTS[1:]
             for one, other in zip(ends[1], ends[count], strict=True)
         )
-        print(json.dumps({"recipe": recipe, "apart": apart, "moved": moved(text)}), flush=True)
+        print(
+            json.dumps({"recipe": recipe, "apart": apart, "parameters": parameters, "moved": moved(text)}), flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ LAYERS = [
         "interrupts",
         "compilation_cache",
         "devices",
+        "hosts",
     },
     {
         "losses",

@@ -54,6 +54,26 @@ def mean_over_tasks(per_task: Callable[..., tuple[PyTree, PyTree]], tasks_per_gr
     return mean
 
 
+def mean_over_shares(of_share: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """Turns a function of tasks that returns means over them into one that each device applies to its share of them.
+
+    What devices exchange is the results, once. Left to the compiler, a derivative along a scan would be exchanged at
+    every step of it.
+
+    Args:
+      of_share: function of arguments with leaves [tasks, ...], returning a pytree of means.
+    """
+
+    def mean(*arguments):
+        count = devices.in_use()
+        if count == 1:
+            return of_share(*arguments)
+        shares = jax.tree.map(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), arguments)
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), jax.vmap(of_share)(*devices.spread(shares)))
+
+    return mean
+
+
 def _groups(tasks: int, tasks_per_group: int) -> int:
     """Of equal size and of at most so many tasks, as few as there can be.
 

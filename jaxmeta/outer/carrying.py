@@ -100,7 +100,7 @@ def carrying(
             meta=meta.replace(bank=bank_of(meta.bank, lives.fast, env_params)),
             optimizer=optimizer.init(meta.weights),
             step=jnp.zeros((), jnp.int32),
-            carried=Sources(env_params, lives),
+            carried=_spread(Sources(env_params, lives)),
         )
 
     def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
@@ -114,8 +114,7 @@ def carrying(
 
         count = jax.tree.leaves(sources.env_params)[0].shape[0]
         keys = jax.random.split(live_key, count)
-        spread = devices.spread if count % devices.in_use() == 0 else devices.everywhere
-        lives, learned = jax.vmap(live)(*spread((keys, sources.env_params, sources.lives)))
+        lives, learned = jax.vmap(live)(*_spread((keys, sources.env_params, sources.lives)))
         # Every target attends to all of the bank, so that each device needs it whole.
         bank = devices.everywhere(bank_of(meta.bank, lives.fast, sources.env_params))
         if bank.replay is not None:
@@ -143,8 +142,14 @@ def carrying(
             meta=meta.replace(weights=weights),
             optimizer=optimizer_state,
             step=state.step + 1,
-            carried=Sources(sources.env_params, lives),
+            carried=_spread(Sources(sources.env_params, lives)),
         )
         return state, metrics
 
     return init, update
+
+
+def _spread(tree: PyTree) -> PyTree:
+    """Leaves [S, ...] over the devices, where sources divide evenly."""
+    count = jax.tree.leaves(tree)[0].shape[0]
+    return devices.spread(tree) if count % devices.in_use() == 0 else devices.everywhere(tree)

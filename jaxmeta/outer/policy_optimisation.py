@@ -19,7 +19,7 @@ from jaxmeta.advantages import generalised_advantage, normalised
 from jaxmeta.base import TASK_IS_FINITE, Adapter, Environment, Key, Lifetime, MetaState, Metrics, PyTree, Rollout, Task
 from jaxmeta.config import PolicyConfig, ProximalConfig
 from jaxmeta.distributions import ActionDistribution
-from jaxmeta.outer.batch import each_is_finite
+from jaxmeta.outer.batch import each_is_finite, mean_over_shares
 from jaxmeta.outer.descent import Init, Pose, Update, starting
 from jaxmeta.outer.epochs import clipped_gain, over_epochs
 
@@ -102,13 +102,13 @@ def policy_optimisation(
         reported = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(tasks, envs, *leaf.shape[1:]), 1, 2), reported)
         return reported["logits"], reported["value"]
 
-    def loss(meta: PyTree, lives: Lived, entropy_weight: jax.typing.ArrayLike):
+    def loss(meta: PyTree, lives: Lived, spread_of_targets: jax.Array, entropy_weight: jax.typing.ArrayLike):
         numbers, value = rerun(meta, lives)
         log_prob = jax.vmap(jax.vmap(jax.vmap(actions.log_prob)))(numbers, lives.rollout.action)
         gain, clipped = clipped_gain(log_prob - lives.log_prob, lives.advantage, config.clip)
         spread = jnp.mean(jax.vmap(jax.vmap(jax.vmap(actions.entropy)))(numbers))
         # In units of the targets' variance: a gradient as large as returns are would leave the policy no say.
-        error = 0.5 * jnp.mean((value - lives.target) ** 2) / (jnp.var(lives.target) + 1e-8)
+        error = 0.5 * jnp.mean((value - lives.target) ** 2) / (spread_of_targets + 1e-8)
         metrics = {"entropy": spread, "value_loss": error, "clipped": clipped}
         return policy.value_weight * error - gain - entropy_weight * spread, metrics
 
@@ -121,8 +121,14 @@ def policy_optimisation(
         entropy_weight = entropy(state.step)
 
         def gradient(meta: PyTree, lives: Lived) -> tuple[PyTree, Metrics]:
-            (value, metrics), direction = jax.value_and_grad(loss, has_aux=True)(meta, lives, entropy_weight)
-            return direction, {"loss": value, **metrics}
+            spread_of_targets = jnp.var(lives.target)
+
+            def of_share(lives: Lived) -> tuple[PyTree, Metrics]:
+                slope = jax.value_and_grad(loss, has_aux=True)
+                (value, metrics), direction = slope(meta, lives, spread_of_targets, entropy_weight)
+                return direction, {"loss": value, **metrics}
+
+            return mean_over_shares(of_share)(lives)
 
         descend = over_epochs(gradient, optimizer, config)
         state, metrics = descend(epoch_key, state, batch)

@@ -1,0 +1,135 @@
+"""Tasks spread over devices: the same results, and nothing exchanged but sums of gradients."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+import jaxmeta
+from jaxmeta import devices, hosts, jobs, recipes
+
+GROUPS = (
+    ("maml", "fomaml", "anil", "meta_sgd"),
+    ("rl2", "mann", "snail"),
+    ("reptile", "hyper_policy", "finetune", "scratch"),
+    ("learned_rule", "hypernetwork", "mapping"),
+)
+NEEDS_MORE = {
+    "mapping": "every target attends to the whole bank",
+    "finetune": "one learner learns from what was done in all tasks",
+}
+"""Recipes whose devices exchange more than gradients, and why."""
+CHANGES_NOTHING = ("scratch",)
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def spread():
+    """What `on_devices` says of recipes, kept from test to test."""
+    told = {}
+
+    def of(group):
+        if group not in told:
+            command = [sys.executable, str(ROOT / "tests" / "on_devices.py"), *group]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "envs")))}
+            answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert answer.returncode == 0, answer.stderr[-2000:]
+            told[group] = {line["recipe"]: line for line in map(json.loads, answer.stdout.splitlines())}
+        return told[group]
+
+    return of
+
+
+def test_every_recipe_is_looked_at():
+    assert {name for group in GROUPS for name in group} == set(recipes.RECIPES)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("group", GROUPS, ids="-".join)
+def test_one_two_and_eight_devices_agree(spread, group):
+    for recipe, told in spread(group).items():
+        assert told["apart"] < 1e-9, recipe
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("group", GROUPS, ids="-".join)
+def test_devices_exchange_one_sum_of_gradients_in_an_optimizer_step(spread, group):
+    for recipe, told in spread(group).items():
+        gathered = [one for one in told["moved"] if one["kind"] != "all-reduce" and not one["flags_only"]]
+        sums = [one for one in told["moved"] if one["kind"] == "all-reduce" and 2 * one["numbers"] > told["parameters"]]
+        if recipe in NEEDS_MORE:
+            assert gathered, f"{recipe} is listed without need"
+        else:
+            assert not gathered, recipe
+            assert len(sums) == (recipe not in CHANGES_NOTHING), recipe
+
+
+def test_one_device_is_no_mesh():
+    assert devices.mesh_of(1) is None
+    assert devices.in_use() == 1
+
+
+@pytest.mark.parametrize(("tasks", "nearest"), [(10, "8 or 16"), (3, "8")])
+def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_do(tasks, nearest):
+    rule = f"^tasks_per_batch must be a multiple of devices = 8, such as {nearest}, got {tasks}.$"
+    with pytest.raises(jaxmeta.UsageError, match=rule):
+        devices.require_even(tasks, 8)
+
+
+def test_more_devices_than_there_are_are_refused():
+    with pytest.raises(jaxmeta.UsageError, match=f"^devices must be from 1 to {jax.device_count()}, got 99.$"):
+        jobs.prepare("scratch", "probe", devices=99)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (("host:1", None, 0), "coordinator must come with num_processes and process_id, and they with it, got "),
+        ((None, 2, 0), "coordinator must come with num_processes and process_id, and they with it, got "),
+        (("host", 2, 0), "coordinator must be HOST:PORT, got 'host'."),
+        (("host:port", 2, 0), "coordinator must be HOST:PORT, got 'host:port'."),
+        (("host:99999", 2, 0), "coordinator must be HOST:PORT, got 'host:99999'."),
+        (("host:1", 2, 2), "process_id must be below num_processes = 2, got 2."),
+    ],
+)
+def test_processes_that_could_not_find_each_other_are_refused(given, sentence):
+    with pytest.raises(jaxmeta.UsageError) as refused:
+        hosts.join(*given)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_a_process_alone_joins_nobody(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_: pytest.fail("there is nobody to join"))
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    hosts.join(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [{"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, {"TPU_WORKER_HOSTNAMES": "a,b"}],
+    ids=["slurm", "pod"],
+)
+def test_a_cluster_is_noticed(monkeypatch, names):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: joined.append(given))
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    hosts.join(None, None, None)
+    assert joined == [()]
+
+
+def test_nothing_asks_for_a_device_before_processes_have_joined():
+    code = """
+import jaxmeta.commands
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized()
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
