@@ -1,8 +1,9 @@
 """What a computation costs, read off its jaxpr: XLA's own count takes a loop's body once, however often it runs."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.core import ShapedArray
@@ -48,3 +49,45 @@ def _inner_jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
                 yield item.jaxpr
             elif isinstance(item, core.Jaxpr):
                 yield item
+
+
+class Exchange(NamedTuple):
+    """What devices exchange at one place of a compiled program."""
+
+    kind: str
+    """`all-reduce`, `all-gather`, `all-to-all`, `collective-permute` or `reduce-scatter`."""
+    dtypes: tuple[str, ...]
+    """Of its results, as XLA names them."""
+    numbers: int
+    """How many it results in on each device."""
+    bytes: int
+    where: str
+    """The operations of the source that it stems from, and the loops around them."""
+
+
+_EXCHANGE = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\((.*)")
+
+
+def exchanges(program: str) -> list[Exchange]:
+    """What devices exchange, read from the text of a compiled program, `lowered.compile().as_text()`.
+
+    >>> line = '%r = (f32[3,2]{1,0}, f32[]) all-reduce(%a, %b), metadata={op_name="jit(f)/reduce_sum"}'
+    >>> exchanges(line)
+    [Exchange(kind='all-reduce', dtypes=('f32', 'f32'), numbers=7, bytes=28, where='jit(f)/reduce_sum')]
+    """
+    found = []
+    for results, kind, rest in _EXCHANGE.findall(program):
+        shapes = re.findall(r"([a-z]+\d*)\[([\d,]*)\]", results)
+        sizes = [math.prod(int(side) for side in sides.split(",") if side) for _, sides in shapes]
+        widths = [max(1, int(re.sub(r"\D", "", dtype) or 8) // 8) for dtype, _ in shapes]
+        where = re.search(r'op_name="([^"]*)"', rest)
+        found.append(
+            Exchange(
+                kind,
+                tuple(dtype for dtype, _ in shapes),
+                sum(sizes),
+                sum(size * width for size, width in zip(sizes, widths, strict=True)),
+                where.group(1) if where else "",
+            )
+        )
+    return found

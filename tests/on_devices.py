@@ -5,7 +5,6 @@ python tests/on_devices.py RECIPE ...
 
 import json
 import os
-import re
 import sys
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -20,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta import jobs, training
+from jaxmeta.costs import exchanges
 from tests.conftest import TINY
 
 COUNTS = (1, 2, 8)
@@ -34,7 +34,6 @@ OPTIONS = {
     "mapping": {"sources": 16, "bank_batch": 4, "map_steps": 1, "source_steps": 2, "envs": 3},
 }
 """By recipe, what makes it small, or tests more of it."""
-MOVED = re.compile(r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 
 
 def make_networks_in_float64():
@@ -68,12 +67,9 @@ def run(recipe: str, count: int):
 
 def moved(text: str) -> list[dict]:
     """What a program exchanges between devices: of each exchange its kind, and how many numbers."""
-    exchanges = []
-    for shapes, kind in MOVED.findall(text):
-        sizes = [np.prod([int(n) for n in dims.split(",") if n]) for dims in re.findall(r"\w+\[([\d,]*)\]", shapes)]
-        flags_only = set(re.findall(r"(\w+)\[", shapes)) == {"pred"}
-        exchanges.append({"kind": kind, "numbers": int(sum(sizes)), "flags_only": flags_only})
-    return exchanges
+    return [
+        {"kind": one.kind, "numbers": one.numbers, "flags_only": set(one.dtypes) == {"pred"}} for one in exchanges(text)
+    ]
 
 
 def main() -> None:
@@ -90,9 +86,8 @@ def main() -> None:
             for count in COUNTS[1:]
             for one, other in zip(ends[1], ends[count], strict=True)
         )
-        print(
-            json.dumps({"recipe": recipe, "apart": apart, "parameters": parameters, "moved": moved(text)}), flush=True
-        )
+        told = {"recipe": recipe, "apart": apart, "parameters": parameters, "moved": moved(text)}
+        print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":
