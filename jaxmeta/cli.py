@@ -120,6 +120,7 @@ class Evaluate:
     split: str = _option("Whose tasks: train, validation, test or shifted.", "test")
     num_tasks: Annotated[int, _integer(2)] = _option("How many tasks.", 128)
     seed: Annotated[int, _integer(0, 2**31 - 1)] = _option("Of the tasks and of all randomness.", 0)
+    best: Flag = _option("Take the checkpoint with the highest return while training, instead of the newest.", False)
     json: JsonFile = _option("Also write the evaluation here.", None)
     allow_import: Flag = _option(ALLOW_IMPORT, False)
     compilation_cache: Cache = True

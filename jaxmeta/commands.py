@@ -80,7 +80,7 @@ def train(options: cli.Train) -> None:
 def evaluate(options: cli.Evaluate) -> None:
     """Evaluates a trained run."""
     json_file = _json_file(options.json)
-    restored = jobs.restore(options.run_dir, allow_import=options.allow_import)
+    restored = jobs.restore(options.run_dir, best=options.best, allow_import=options.allow_import)
     content = _evaluate(
         _console(stderr=True),
         RunDirectory(Path(options.run_dir)),

@@ -122,13 +122,14 @@ def prepare(
 
 
 def restore(
-    run_dir: str | Path, tasks: TaskDistribution | None = None, *, allow_import: bool = False
+    run_dir: str | Path, tasks: TaskDistribution | None = None, *, best: bool = False, allow_import: bool = False
 ) -> tuple[MetaLearner, MetaState, TaskDistribution, dict[str, Any]]:
     """Brings back a run: its learner, its newest state that verifies, its tasks, and what `config.json` holds.
 
     Args:
       run_dir: the folder of the run.
       tasks: the distribution that it was trained on, where no specification names it.
+      best: the checkpoint with the highest return while training, instead of the newest.
       allow_import: import the recipe or the tasks where the folder names them as `package.module:function`. That runs
         the code of whoever wrote the folder's `config.json`.
 
@@ -143,7 +144,7 @@ def restore(
     tasks = tasks or task_specs.make(config["tasks"])
     config["settings"] = recipes.resolve_settings(config["recipe"], tasks, **config["settings"])
     learner = recipes.make_recipe(config["recipe"], tasks, **config["settings"])
-    state = checkpoints.restore(run.checkpoints, jax.eval_shape(learner.init, jax.random.key(0)))
+    state = checkpoints.restore(run.checkpoints, jax.eval_shape(learner.init, jax.random.key(0)), best)
     if state is None:
         raise UsageError(f"run_dir must hold a checkpoint, got {str(run_dir)!r}.")
     return learner, state, tasks, config

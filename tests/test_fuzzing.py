@@ -124,7 +124,9 @@ def around(tmp_path, monkeypatch, sound):
     work = ((training, "run_job"), (evaluation, "evaluate"), (inspection, "_compile"), (commands, "write_json"))
     for module, name in work:
         monkeypatch.setattr(module, name, begin)
-    monkeypatch.setattr(checkpoints, "restore", lambda folder, like: like.replace(step=4))  # its arrays are shapes
+    monkeypatch.setattr(
+        checkpoints, "restore", lambda folder, like, best: like.replace(step=4)
+    )  # its arrays are shapes
     monkeypatch.setattr(compilation_cache, "enable", lambda: None)
     monkeypatch.setattr(statistics, "RESAMPLES", 10)
     monkeypatch.setattr(checkpoints, "state_digest", lambda state: "0" * 64)

@@ -203,6 +203,12 @@ def test_checkpoints_are_saved_at_the_log_point_that_follows(tmp_path):
     assert checkpoints.finished_steps(tmp_path / "checkpoints") == [6, 10]
 
 
+def test_the_best_checkpoint_can_be_restored(tmp_path):
+    train(run_dir=tmp_path, meta_steps=10, log_every=2, checkpoint_every=2)
+    assert int(jaxmeta.restore(tmp_path, best=True)[1].step) == 4
+    assert int(jaxmeta.restore(tmp_path)[1].step) == 10
+
+
 def test_restore_brings_everything_back(tmp_path):
     state = train(run_dir=tmp_path, meta_steps=3)
     learner, restored, tasks, config = jaxmeta.restore(tmp_path)
