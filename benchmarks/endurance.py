@@ -22,8 +22,15 @@ from jaxmeta import statistics
 from jaxmeta.runs import write_json, write_text
 
 CHUNKS = 10_000
-TINY = {"hidden": (4,), "envs": 2, "rounds": 1, "query_envs": 2, "tasks_per_batch": 2, "lives_per_task": 1}
-MAIN_JOB = {"meta_steps": 100, "log_every": 5}
+TINY: dict[str, Any] = {
+    "hidden": (4,),
+    "envs": 2,
+    "rounds": 1,
+    "query_envs": 2,
+    "tasks_per_batch": 2,
+    "lives_per_task": 1,
+}
+MAIN_JOB: dict[str, Any] = {"meta_steps": 100, "log_every": 5}
 PAIRS = 5
 
 
@@ -40,7 +47,7 @@ def soak(folder: Path) -> dict[str, Any]:
         if record["meta_step"] % (CHUNKS // 20) == 0:
             seen.append(resident())
 
-    options = {"meta_steps": CHUNKS, "log_every": 1, "checkpoint_every": 100, **TINY}
+    options: dict[str, Any] = {"meta_steps": CHUNKS, "log_every": 1, "checkpoint_every": 100, **TINY}
     start = time.perf_counter()
     jaxmeta.train("maml", "probe", run_dir=folder, on_log=look, **options)
     half = len(seen) // 2
@@ -98,8 +105,8 @@ def main() -> None:
         f"# Endurance\n\nMade by `{content['command']}`\n\n"
         f"A checkpoint a minute takes {100 * saved['share_at_one_a_minute']:.2f} % of the main job's time "
         f"({low} to {high}).\n\n"
-        f"Over {soaked['chunks']:,} chunks, each a line in the journal and every hundredth a checkpoint, resident memory\n"
-        f"went from {early} (after a twentieth) to {late}; along its second half it grew by {growth}.\n"
+        f"Over {soaked['chunks']:,} chunks, each a line in the journal and every hundredth a checkpoint,\n"
+        f"resident memory went from {early} (after a twentieth) to {late}; along its second half it grew by {growth}.\n"
     )
     write_text(options.out.with_suffix(".md"), text)
     print(text)
