@@ -47,7 +47,13 @@ def soak(folder: Path) -> dict[str, Any]:
         if record["meta_step"] % (CHUNKS // 20) == 0:
             seen.append(resident())
 
-    options: dict[str, Any] = {"meta_steps": CHUNKS, "log_every": 1, "checkpoint_every": 100, **TINY}
+    options: dict[str, Any] = {
+        "meta_steps": CHUNKS,
+        "log_every": 1,
+        "checkpoint_every": 100,
+        "lives_per_task": 1,
+        **TINY,
+    }
     start = time.perf_counter()
     jaxmeta.train("maml", "probe", run_dir=folder, on_log=look, **options)
     half = len(seen) // 2
