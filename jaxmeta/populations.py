@@ -19,6 +19,7 @@ from jaxmeta import recipes
 from jaxmeta.base import Hypers, Key, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.config import HyperConfig
 from jaxmeta.errors import LARGEST_INT, UsageError, as_kind, require, shown
+from jaxmeta.tasks import read_value
 
 TRACED = tuple(field.name for field in fields(HyperConfig))
 """What can be swept."""
@@ -54,6 +55,17 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     count = sum(map(len, ranges))
     require(count <= MOST_MEMBERS, "--seeds", f"hold at most {MOST_MEMBERS} seeds", count)
     return tuple(itertools.chain(*ranges))
+
+
+def parse_sweep(texts: Mapping[str, str]) -> dict[str, list[float]]:
+    """Reads values of hyper-parameters that were written as text.
+
+    >>> parse_sweep({"learning_rate": "0.1,0.3"})
+    {'learning_rate': [0.1, 0.3]}
+    """
+    for name in texts:
+        require_traced(name)
+    return {name: [read_value(name, value, float) for value in text.split(",")] for name, text in texts.items()}
 
 
 def spell_seeds(seeds: Sequence[int]) -> str:
@@ -163,11 +175,15 @@ def config_of(config: Mapping[str, Any], member: Member) -> dict[str, Any]:
     return {**alone, "seed": member.seed, "settings": {**config["settings"], **member.hypers}}
 
 
-def title(config: Mapping[str, Any]) -> str:
-    """Which seeds, and what is swept, as part of a name: `seed0`, `seeds0-7`, `seeds0-7-learning_rate=0.1,0.3`."""
+def described(config: Mapping[str, Any]) -> str:
+    """Which seeds a run has, and what is swept.
+
+    >>> described({"seed": 4}), described({"seed": 0, "seeds": [0, 1, 2], "sweep": {"epsilon": [0.5, 1.0]}})
+    ('seed 4', 'seeds 0-2, epsilon=0.5,1')
+    """
     seeds = config.get("seeds", [config["seed"]])
     swept = [f"{name}={','.join(f'{value:g}' for value in values)}" for name, values in config.get("sweep", {}).items()]
-    return "-".join([f"seed{'s' if len(seeds) > 1 else ''}{spell_seeds(seeds)}", *swept])
+    return ", ".join([f"seed{'s' if len(seeds) > 1 else ''} {spell_seeds(seeds)}", *swept])
 
 
 def root_keys(config: Mapping[str, Any]) -> tuple[Key, Key]:

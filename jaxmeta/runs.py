@@ -178,13 +178,14 @@ class RunDirectory:
 
 
 def default_run_dir(config: dict[str, Any]) -> Path:
-    """`runs/<recipe>-<agent>-<tasks>-seed<seed>`, in characters that every file system takes; see `populations.title`.
+    """`runs/<recipe>-<agent>-<tasks>-seed<seed>`, in characters that every file system takes.
 
     >>> str(default_run_dir({"recipe": "maml", "tasks": "bandit:arms=5", "seed": 1, "settings": {"agent": "dqn"}}))
     'runs/maml-dqn-bandit_arms=5-seed1'
     """
     agent = config["settings"].get("agent")
-    parts = [config["recipe"], *([agent] if agent else []), config["tasks"], populations.title(config)]
+    whose = populations.described(config).replace(", ", "-").replace(" ", "")
+    parts = [config["recipe"], *([agent] if agent else []), config["tasks"], whose]
     return Path("runs") / re.sub(r"[^A-Za-z0-9_.=,-]", "_", "-".join(parts))
 
 
