@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxmeta.exports import export_rule
     from jaxmeta.jobs import restore
     from jaxmeta.plots import plot_adaptation, plot_training
+    from jaxmeta.populations import members
     from jaxmeta.recipes import make_recipe
     from jaxmeta.tasks import make as make_tasks
     from jaxmeta.training import train
@@ -32,6 +33,7 @@ __all__ = [
     "export_rule",
     "make_recipe",
     "make_tasks",
+    "members",
     "plot_adaptation",
     "plot_training",
     "restore",
@@ -49,6 +51,7 @@ _HOMES = {
     "export_rule": ("jaxmeta.exports", "export_rule"),
     "make_recipe": ("jaxmeta.recipes", "make_recipe"),
     "make_tasks": ("jaxmeta.tasks", "make"),
+    "members": ("jaxmeta.populations", "members"),
     "plot_adaptation": ("jaxmeta.plots", "plot_adaptation"),
     "plot_training": ("jaxmeta.plots", "plot_training"),
     "restore": ("jaxmeta.jobs", "restore"),

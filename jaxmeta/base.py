@@ -258,7 +258,7 @@ class Objective:
 class MetaState(struct.PyTreeNode):
     """What meta-training carries from step to step and a checkpoint saves.
 
-    It holds no key: resume folds the step into the root key.
+    It holds no key: resume folds the step into the root key. That of a population has leaves [members, ...].
     """
 
     meta: PyTree
@@ -268,6 +268,11 @@ class MetaState(struct.PyTreeNode):
     """[] int32, meta-steps taken."""
     carried: PyTree
     """What else an outer rule keeps between steps: unfinished lifetimes with their tasks, a replay buffer; or None."""
+
+    @property
+    def steps_taken(self) -> int:
+        """`step` as a plain number, which is the same for all members of a population."""
+        return int(np.ravel(self.step)[0])
 
 
 class MetaLearner(NamedTuple):

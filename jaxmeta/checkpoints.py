@@ -79,7 +79,7 @@ class Keeper:
         import orbax.checkpoint as ocp
 
         assert self._writing is None, "settled before"
-        step = int(state.step)
+        step = state.steps_taken
         stored = {path: leaf for path, leaf in _leaves(state).items() if leaf.size}  # Orbax refuses empty arrays
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(stored),

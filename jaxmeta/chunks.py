@@ -5,6 +5,7 @@ program takes a chunk of meta-steps, and the host logs, saves and stops between 
 argument: one program serves all.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +16,12 @@ from jaxmeta.base import TASK_IS_FINITE, Key, MetaLearner, MetaState, Metrics, T
 from jaxmeta.errors import NonFiniteError
 from jaxmeta.trees import is_finite
 
+BY_MEMBER = ("loss", "return")
+"""What a log point tells of each member of a population."""
+
 
 class Log(NamedTuple):
-    """What is told of a meta-step; of a chunk, leaves have a leading axis [log_every]."""
+    """What is told of a meta-step; of a chunk, leaves are [log_every, ...], or [log_every, members, ...]."""
 
     metrics: Metrics
     """By name, [] float32 each."""
@@ -25,6 +29,10 @@ class Log(NamedTuple):
     """[] bool, of what the meta-step led to, whether or not that was kept."""
     task_is_finite: jax.Array | None
     """[tasks] bool, where the outer rule tells."""
+
+    def of_member(self, member: int) -> "Log":
+        """What is told of one of a population, in a chunk."""
+        return jax.tree.map(lambda leaf: leaf[:, member], self)
 
     def first_fault(self, index: int) -> str | None:
         """What stopped being finite in one meta-step of a chunk, if anything did."""
@@ -47,7 +55,8 @@ def make_chunk(
     """The jitted program `(state, step_key, length) -> (state, log)`; length, [] int32, is at most `log_every`.
 
     Its state is donated. Each meta-step draws its own tasks, from a key that depends on `step_key` and `state.step`
-    alone: how meta-steps fall into chunks changes nothing.
+    alone: how meta-steps fall into chunks changes nothing. Given keys [members] and a state of as many, every member
+    takes its own meta-steps.
 
     Args:
       learner: what is trained.
@@ -72,12 +81,14 @@ def make_chunk(
     meta_step = jax.jit(meta_step, inline=True)  # traced once, for the shapes below and for the loop
 
     def chunk(state: MetaState, step_key: Key, length: jax.Array) -> tuple[MetaState, Log]:
+        step = jax.vmap(meta_step) if step_key.ndim else meta_step
+
         def body(index, carry):
             state, logs = carry
-            state, log = meta_step(state, step_key)
+            state, log = step(state, step_key)
             return state, jax.tree.map(lambda buffer, value: buffer.at[index].set(value), logs, log)
 
-        _, shapes = jax.eval_shape(meta_step, state, step_key)
+        _, shapes = jax.eval_shape(step, state, step_key)
         logs = jax.tree.map(lambda shape: jnp.zeros((log_every, *shape.shape), shape.dtype), shapes)
         return jax.lax.fori_loop(0, length, body, (state, logs))
 
@@ -93,23 +104,38 @@ def keys_of_meta_step(step_key: Key, step: jax.Array | int) -> tuple[Key, Key]:
     return task_key, update_key
 
 
-def summary(log: Log, step: int, length: int, skip: bool = False) -> dict[str, float]:
+def summary(log: Log, step: int, length: int, skip: bool = False, members: Sequence[object] = ()) -> dict[str, Any]:
     """Means over a chunk that took `length` meta-steps after `step`.
 
     Args:
-      log: on the host, leaves [log_every, ...].
+      log: on the host, leaves [log_every, ...], of a population [log_every, members, ...].
       step: meta-steps before the chunk.
       length: of the chunk.
       skip: leave out meta-steps that were not finite, and say how many they are as `skipped`.
+      members: of a population, as they are to be named. Means are then over them too; of `BY_MEMBER` each one's own is
+        told as well, and `skipped` is a sum.
 
     Raises:
-      NonFiniteError: naming what stopped being finite, the meta-step and the tasks; where meta-steps are skipped only
-        if all of the chunk were.
+      NonFiniteError: naming what stopped being finite, the meta-step, the member and the tasks; where meta-steps are
+        skipped only if all of the chunk were.
     """
+    if not members:
+        return _means(log, step, length, skip, "")
+    each = [
+        _means(log.of_member(index), step, length, skip, f" of the member with {member}")
+        for index, member in enumerate(members)
+    ]
+    means: dict[str, Any] = {name: float(np.mean([of_one[name] for of_one in each])) for name in each[0]}
+    if skip:
+        means["skipped"] = sum(of_one["skipped"] for of_one in each)
+    return means | {f"{name}_by_member": [of_one[name] for of_one in each] for name in BY_MEMBER if name in means}
+
+
+def _means(log: Log, step: int, length: int, skip: bool, whose: str) -> dict[str, float]:
     faults = {index: fault for index in range(length) if (fault := log.first_fault(index))}
     if faults and not (skip and len(faults) < length):
         index, fault = next(iter(faults.items()))
-        told = f"{fault} at meta-step {step + index + 1}{log.faulty_tasks(index)}"
+        told = f"{fault} at meta-step {step + index + 1}{whose}{log.faulty_tasks(index)}"
         rest = f"; none of the {length} meta-steps up to {step + length} could be kept" if skip else ""
         raise NonFiniteError(f"{told}{rest}.")
     good = [index for index in range(length) if index not in faults]

@@ -83,6 +83,12 @@ class Configuration:
     )
     agent: Text = _option("actor_critic, dqn or tabular_q; what suits the recipe and the tasks if not given.", None)
     seed: Seed = _option("Of everything random; 0 if not given.", None)
+    seeds: Annotated[str | None, arg(metavar="SEEDS")] = _option(
+        "In place of --seed several, 0-7 or 0,3,5, trained in one program.", None
+    )
+    sweep: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE,VALUE ...")] = _option(
+        "Traced hyper-parameters of which each value is trained with each seed, in the same program.", ()
+    )
     meta_steps: Positive = _option("Meta-steps of the whole run; the recipe's own number if not given.", None)
     settings: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE ...")] = (
         _option("The recipe's settings; config.json of a run lists them all.", ())
@@ -221,13 +227,23 @@ def read_settings(options: Configuration) -> dict[str, str]:
     for name in ("agent", "meta_steps"):
         value = getattr(options, name)
         pairs += [] if value is None else [f"{name}={value}"]
+    return _by_name("--set", "key=value", pairs)
+
+
+def read_sweep(options: Configuration) -> dict[str, str] | None:
+    """What is to be swept, as text by name; None where nothing is."""
+    pairs = [pair for group in options.sweep for pair in group or [""]]
+    return _by_name("--sweep", "key=value,value", pairs) if pairs else None
+
+
+def _by_name(flag: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not (name and equals):
-            raise UsageError(f"--set must be written key=value, got {pair!r}.")
+            raise UsageError(f"{flag} must be written {form}, got {pair!r}.")
         if name in texts:
-            raise UsageError(f"--set must name a setting once, got {name!r} twice.")
+            raise UsageError(f"{flag} must name a setting once, got {name!r} twice.")
         texts[name] = text
     return texts
 

@@ -19,6 +19,7 @@ from jaxmeta import (
     inspection,
     jobs,
     plots,
+    populations,
     progress,
     recipes,
     tables,
@@ -64,7 +65,9 @@ def train(options: cli.Train) -> None:
     job = jobs.prepare(**given, resume=options.resume)
     run, config = RunDirectory(Path(given["run_dir"])), job.config
     console = _console(stderr=True, quiet=not hosts.is_first())
-    _tell(console, f"Training {config['recipe']} on {config['tasks']} with seed {config['seed']}, in {run.path}")
+    _tell(
+        console, f"Training {config['recipe']} on {config['tasks']} with {populations.described(config)}, in {run.path}"
+    )
     with progress.reporting(config["meta_steps"], console) as on_log:
         state = training.run_job(job, on_log)
     if not hosts.is_first():
@@ -154,10 +157,13 @@ def _plain_warnings() -> Iterator[None]:
 
 def _configuration(options: cli.Configuration) -> dict[str, Any]:
     """What `jobs.prepare` takes of it."""
+    sweep = cli.read_sweep(options)
     return {
         "recipe": options.recipe,
         "tasks": options.tasks,
         "seed": options.seed,
+        "seeds": None if options.seeds is None else populations.parse_seeds(options.seeds),
+        "sweep": None if sweep is None else populations.parse_sweep(sweep),
         "settings": parse_settings(cli.read_settings(options)),
     }
 

@@ -1,14 +1,15 @@
 """Evaluation: a learner beside honest baselines, on one scale where random is 0 and the oracle is 1."""
 
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmeta import baselines, statistics
+from jaxmeta import baselines, populations, statistics
 from jaxmeta.adapters import pose_openly, random_policy
 from jaxmeta.base import Key, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.errors import as_kind, require, require_known
@@ -27,13 +28,13 @@ class Scale(NamedTuple):
     """[tasks], the best expected return, or None where it is not known."""
 
     def scores(self, measured: Measured) -> np.ndarray | None:
-        """(R - random) / (oracle - random) after the last round, [tasks].
+        """(R - random) / (oracle - random) after the last round, [members, tasks].
 
         None where no oracle is known, or where in any task it does no better than chance, so that there is no scale.
         """
         if self.oracle is None or np.any(np.isclose(self.oracle, self.random)):
             return None
-        return (np.asarray(measured.returns)[:, -1] - self.random) / (self.oracle - self.random)
+        return (np.asarray(measured.returns)[..., -1] - self.random) / (self.oracle - self.random)
 
 
 def evaluate(
@@ -50,6 +51,9 @@ def evaluate(
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
     """Adapts to tasks of a split and reports how well, how fast and at what cost, beside the baselines.
+
+    Of a population every member adapts to the same tasks, with the same random numbers. What is reported pools them,
+    and `members` has what each did; baselines are tuned and measured once, under the settings of the first.
 
     Args:
       learner: what is evaluated.
@@ -74,26 +78,28 @@ def evaluate(
     require(num_tasks >= 2, "num_tasks", "be at least 2", num_tasks)
     require(0 <= seed < 2**31, "seed", "be from 0 to 2147483647", seed)
     task_key, life_key, gap_key, cost_key, baseline_key = jax.random.split(jax.random.key(seed), 5)
-    meta = learner.meta(state)
-    meta_env_steps = int(state.step) * learner.tasks_per_batch * learner.env_steps_per_task
+    members = populations.members_of(config)
+    alone = populations.config_of(config, members[0]) if members else config
+    metas = [learner.meta(one) for one in populations.members(state)]
+    meta_env_steps = state.steps_taken * learner.tasks_per_batch * learner.env_steps_per_task
 
     on_stage(f"adapting to {num_tasks} tasks of the split {split}")
     measure_with_ends = make_measurement(learner, tasks)
     env_params = sample_tasks(task_key, tasks, split, num_tasks)
-    scale, measured = measure_with_ends(life_key, meta, env_params)
+    scale, measured = measure_with_ends(life_key, metas, env_params)
     tuned = {}
     if with_baselines:
         by_name = baselines.measure_baselines(
             baseline_key,
             tasks,
-            config["settings"],
+            alone["settings"],
             env_params,
             pretraining_steps=meta_env_steps,
             choices=choices,
             on_stage=on_stage,
         )
         for name, (entry, tried) in by_name.items():
-            measured[name], tuned[name] = entry, tried
+            measured[name], tuned[name] = _stacked([entry]), tried
 
     threshold = _threshold(scale, measured.get("scratch"))
     reports = {name: _summarise(entry, scale, learner, threshold) for name, entry in measured.items()}
@@ -103,43 +109,54 @@ def evaluate(
         reports[f"{config['recipe']} (tuned)"] = reports.pop(config["recipe"])
     on_stage("measuring the gap to training tasks and the cost of adapting")
     train_params = sample_tasks(gap_key, tasks, "train", num_tasks)
-    gap = _gap(measure_with_ends(life_key, meta, train_params), scale.scores(measured["learner"]))
-    return {
+    train_scale, train_measured = measure_with_ends(life_key, metas, train_params)
+    train_scores, scores = train_scale.scores(train_measured["learner"]), scale.scores(measured["learner"])
+    report = {
         "recipe": config["recipe"],
         "agent": config["settings"]["agent"],
         "tasks": tasks.name,
         "settings": config["settings"],
         "train_seed": config["seed"],
-        "meta_steps": int(state.step),
+        "meta_steps": state.steps_taken,
         "meta_env_steps": meta_env_steps,
         "split": split,
         "tasks_seen": tasks.tasks_seen(split),
         "num_tasks": num_tasks,
         "seed": seed,
         **reports.pop("learner"),
-        "generalisation_gap": gap,
-        **adaptation_cost(cost_key, learner, meta, tasks),
+        "generalisation_gap": _gap(train_scores, scores),
+        **adaptation_cost(cost_key, learner, metas[0], tasks),
         "baselines": reports,
     }
+    if members:
+        report["members"] = [
+            {
+                **member._asdict(),
+                **_summarise(_member(measured["learner"], index), scale, learner, threshold),
+                "generalisation_gap": _gap(_member(train_scores, index), _member(scores, index)),
+            }
+            for index, member in enumerate(members)
+        ]
+    return report
 
 
 def compare(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Puts evaluations side by side, a row for each configuration; what differs by seed alone is pooled.
 
     Args:
-      evaluations: what `evaluate` returned.
+      evaluations: what `evaluate` returned; of a population, each member is a run of its own.
 
     Returns:
       Rows with the pooled `score` (interquartile mean over seeds and tasks), `score_mean`, `ci95` (bootstrap over
       seeds, then tasks), `returns` (mean over seeds, by round) and the number of `seeds`; best first. Baselines have
-      rows of their own, pooled over runs that gave them the same data.
+      rows of their own, pooled over runs that gave them the same data. `hypers` holds what was swept.
 
     Raises:
       UsageError: runs that are to be pooled have scores of other numbers of tasks.
     """
     groups: dict[tuple, dict[tuple, dict[str, Any]]] = {}
     shared = ("tasks", "split", "agent", "meta_env_steps", "num_tasks", "env_steps")
-    for evaluation in evaluations:
+    for evaluation in itertools.chain.from_iterable(map(_alone, evaluations)):
         setting = tuple(evaluation[name] for name in shared)
         seeds = (evaluation["train_seed"], evaluation["seed"])
         own = json.dumps(evaluation["settings"], sort_keys=True)
@@ -153,20 +170,34 @@ def compare(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         sizes = {len(report["task_scores"]) for report in reports if report["task_scores"] is not None}
         require(len(sizes) <= 1, f"task_scores of {name!r}", "be as many in each run that is pooled", sorted(sizes))
         row = dict(zip(shared, setting, strict=True)) | {"name": name, "seeds": len(reports)}
+        row["hypers"] = max((report.get("hypers", {}) for report in reports), key=len)
         row["returns"] = np.mean([report["returns"] for report in reports], axis=0).tolist()
         rows.append(row | _score_fields([report["task_scores"] for report in reports]))
     return sorted(rows, key=lambda row: (row["tasks"], row["split"], row["score"] is None, -(row["score"] or 0.0)))
 
 
+def _alone(evaluation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """An evaluation as those of its members, the first of which has the baselines; that of a single run as it is."""
+    if "members" not in evaluation:
+        yield evaluation
+    baselines = evaluation["baselines"]
+    for report in evaluation.get("members", ()):
+        settings = {**evaluation["settings"], **report["hypers"]}
+        of_member = {"train_seed": report["seed"], "seed": evaluation["seed"], "settings": settings}
+        yield {**evaluation, **report, **of_member, "baselines": baselines}
+        baselines = {}
+
+
 def make_measurement(
     learner: MetaLearner, tasks: TaskDistribution
-) -> Callable[[Key, PyTree, PyTree], tuple[Scale, dict[str, Measured]]]:
+) -> Callable[[Key, Sequence[PyTree], PyTree], tuple[Scale, dict[str, Measured]]]:
     """Compiles, once for all tasks, what measures a learner, the two ends of its scale and the family's own policies.
 
     Returns:
-      A function of key, meta and `EnvParams` with leaves [tasks, ...]. It returns the scale, and what was measured of
-      `learner`, `random`, each of `tasks.policies` and, where it is known, `oracle`, whose trial is taken to consist of
-      episodes as long as the horizon.
+      A function of key, the meta of each member and `EnvParams` with leaves [tasks, ...]. It returns the scale, and
+      what was measured of `learner`, leaves [members, tasks, ...], and as of one member of `random`, each of
+      `tasks.policies` and, where it is known, `oracle`, whose trial is taken to consist of episodes as long as the
+      horizon.
     """
 
     def measurer(learner):
@@ -181,17 +212,16 @@ def make_measurement(
     measure_policy = {name: measurer(policy) for name, policy in policies.items()}
     oracle = None if tasks.oracle is None else jax.jit(jax.vmap(tasks.oracle))
 
-    def measure_with_ends(key: Key, meta: PyTree, env_params: PyTree):
+    def measure_with_ends(key: Key, metas: Sequence[PyTree], env_params: PyTree):
         learner_key, random_key = jax.random.split(key)
-        measured = {"learner": measure_learner(learner_key, meta, env_params)}
-        measured |= {name: run(random_key, None, env_params) for name, run in measure_policy.items()}
-        measured = jax.tree.map(np.asarray, measured)
-        random = measured["random"].returns
-        scale = Scale(random=random.mean(axis=1), oracle=None)
+        measured = {"learner": _stacked([measure_learner(learner_key, meta, env_params) for meta in metas])}
+        measured |= {name: _stacked([run(random_key, None, env_params)]) for name, run in measure_policy.items()}
+        random = np.asarray(measured["random"].returns)
+        scale = Scale(random=random[0].mean(axis=1), oracle=None)
         if oracle is not None:
             best = np.asarray(oracle(env_params))
             episodes = learner.lifetime.rounds * learner.lifetime.steps / tasks.horizon
-            measured["oracle"] = Measured(np.broadcast_to(best[:, None], random.shape), best * episodes)
+            measured["oracle"] = Measured(np.broadcast_to(best[:, None], random.shape), best[None] * episodes)
             scale = scale._replace(oracle=best)
         return scale, measured
 
@@ -204,23 +234,24 @@ def _threshold(scale: Scale, scratch: Measured | None) -> float | None:
         return float(np.mean(scale.random + LEARNED * (scale.oracle - scale.random)))
     if scratch is None:
         return None
-    return float(np.mean(scale.random + LEARNED * (scratch.returns[:, -1] - scale.random)))
+    return float(np.mean(scale.random + LEARNED * (scratch.returns[..., -1] - scale.random)))
 
 
 def _summarise(measured: Measured, scale: Scale, learner: MetaLearner, threshold: float | None) -> dict[str, Any]:
-    """The fields that a learner and its baselines share."""
+    """The fields that a learner and its baselines share, of what was measured with leaves [members, tasks, ...]."""
     lifetime = learner.lifetime
-    returns = measured.returns.mean(axis=0)
+    by_round, trials = np.moveaxis(np.asarray(measured.returns), -1, 0), np.asarray(measured.trial)
+    returns = by_round.mean(axis=(1, 2))
     reached = np.flatnonzero(returns >= threshold) if threshold is not None else []
     steps_per_round = lifetime.envs * lifetime.steps
     scores = scale.scores(measured)
     return {
         "returns": returns.tolist(),
-        "returns_ci95": [statistics.bootstrap_interval(column, statistics.mean) for column in measured.returns.T],
-        "trial_return": float(measured.trial.mean()),
-        "trial_return_se": float(measured.trial.std(ddof=1) / np.sqrt(len(measured.trial))),
-        **_score_fields(None if scores is None else [scores.tolist()]),
-        "task_scores": None if scores is None else scores.tolist(),
+        "returns_ci95": [statistics.bootstrap_interval(column, statistics.mean) for column in by_round],
+        "trial_return": float(trials.mean()),
+        "trial_return_se": statistics.standard_error(trials),
+        **_score_fields(None if scores is None else scores.tolist()),
+        "task_scores": None if scores is None else scores.mean(axis=0).tolist(),
         "env_steps": lifetime.rounds * steps_per_round,
         "steps_to_threshold": int(reached[0]) * steps_per_round if len(reached) else None,
     }
@@ -238,10 +269,18 @@ def _score_fields(scores: Sequence[Sequence[float] | None] | None) -> dict[str, 
     }
 
 
-def _gap(on_train: tuple[Scale, dict[str, Measured]], scores: np.ndarray | None) -> float | None:
+def _gap(train_scores: np.ndarray | None, scores: np.ndarray | None) -> float | None:
     """Score on training tasks minus the score reached here."""
-    scale, measured = on_train
-    train_scores = scale.scores(measured["learner"])
     if scores is None or train_scores is None:
         return None
     return statistics.interquartile_mean(train_scores) - statistics.interquartile_mean(scores)
+
+
+def _stacked(measured: Sequence[Measured]) -> Measured:
+    """What was measured of each member, with leaves [members, tasks, ...]."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *measured)
+
+
+def _member(tree: PyTree, index: int) -> PyTree:
+    """What belongs to one member, leaves [1, tasks, ...]."""
+    return jax.tree.map(lambda leaf: leaf[index : index + 1], tree)

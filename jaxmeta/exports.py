@@ -4,6 +4,7 @@ from pathlib import Path
 
 import optax
 
+from jaxmeta import populations
 from jaxmeta.base import TaskDistribution
 from jaxmeta.errors import require
 from jaxmeta.jobs import restore
@@ -17,6 +18,7 @@ def export_rule(
     learning_rate: float | None = None,
     tasks: TaskDistribution | None = None,
     *,
+    member: int = 0,
     allow_import: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """The update rule that a run of `learned_rule` has learned, as an optax transformation.
@@ -28,6 +30,7 @@ def export_rule(
     Args:
       run_dir: the folder of the run.
       learning_rate: what its steps are multiplied by; by default the one that it was learned with.
+      member: of a population, the number of the one that learned it, from 0.
       tasks: the distribution that it was trained on, where no specification names it.
       allow_import: import what the folder names as `package.module:function`; see `restore`.
 
@@ -37,6 +40,8 @@ def export_rule(
     """
     learner, state, _, config = restore(run_dir, tasks, allow_import=allow_import)
     require(config["recipe"] == "learned_rule", "run_dir", "hold a run of learned_rule", config["recipe"])
-    settings = Settings.from_flat(config["settings"])
+    states, each = populations.members(state), populations.members_of(config)
+    require(0 <= member < len(states), "member", f"be from 0 to {len(states) - 1}", member)
+    settings = Settings.from_flat((populations.config_of(config, each[member]) if each else config)["settings"])
     rate = settings.hypers.learning_rate if learning_rate is None else learning_rate
-    return as_optax(update_rule(settings), learner.meta(state).rule, rate)
+    return as_optax(update_rule(settings), learner.meta(states[member]).rule, rate)

@@ -34,11 +34,19 @@ def whole(low: int, high: int = LARGEST_COUNT) -> Check:
     return check
 
 
-def numbers(name: str, value: Any) -> None:
-    """A list of at least one number."""
-    require(isinstance(value, list) and len(value) > 0, name, "be a list of numbers", value)
-    for entry in value:
-        number(name, entry)
+def listed(check: Check, what: str) -> Check:
+    """A list of at least one of what passes a check."""
+
+    def check_all(name: str, value: Any) -> None:
+        require(isinstance(value, list) and len(value) > 0, name, f"be a list of {what}", value)
+        for entry in value:
+            check(name, entry)
+
+    return check_all
+
+
+numbers = listed(number, "numbers")
+"""A list of at least one number."""
 
 
 def nullable(check: Check) -> Check:

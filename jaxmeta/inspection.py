@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta import checkpoints, compilation_cache, costs, jobs
+from jaxmeta import checkpoints, compilation_cache, costs, jobs, populations
 from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
 from jaxmeta.chunks import make_chunk, strongly_typed
 from jaxmeta.runs import RunDirectory
@@ -47,12 +47,12 @@ def inspect_run(
         "run_dir": str(run_dir),
         "config": config,
         "changed_settings": changed_settings(config["settings"]),
-        "meta_step": int(state.step),
+        "meta_step": state.steps_taken,
         "state_digest": checkpoints.state_digest(state),
         "last_log_point": records[-1] if records else None,
         "checkpoints": verify(run.checkpoints, state),
         "checkpoints_damaged": sorted(path.name for path in shelf.iterdir()) if shelf.is_dir() else [],
-        **_requirements(learner, _compile(learner, tasks, config.get("log_every", 1), on_stage)),
+        **_requirements(learner, config, _compile(learner, tasks, config, on_stage)),
         "devices": device_layout(learner, config.get("devices", 1)),
     }
 
@@ -71,11 +71,11 @@ def plan(job: jobs.Job, on_stage: OnStage = lambda stage: None) -> dict[str, Any
     """
     with compilation_cache.bypassed():
         start = time.perf_counter()
-        program = _compile(job.learner, job.tasks, job.config["log_every"], on_stage)
+        program = _compile(job.learner, job.tasks, job.config, on_stage)
         compile_seconds = time.perf_counter() - start
         on_stage(f"timing {TIMED_META_STEPS} meta-steps")
         seconds = _seconds_per_meta_step(job, program)
-    needed = _requirements(job.learner, program)
+    needed = _requirements(job.learner, job.config, program)
     meta_steps = job.config["meta_steps"]
     return {
         "config": job.config,
@@ -160,19 +160,28 @@ class _Program(NamedTuple):
     compiled: Any
 
 
-def _compile(learner: MetaLearner, tasks: TaskDistribution, log_every: int, on_stage: OnStage) -> _Program:
+def _compile(learner: MetaLearner, tasks: TaskDistribution, config: dict[str, Any], on_stage: OnStage) -> _Program:
     on_stage("compiling the meta-step")
-    key = jax.random.key(0)
-    state = jax.eval_shape(lambda key: strongly_typed(learner.init(key)), key)
-    chunk, arguments = make_chunk(learner, tasks, log_every), (state, key, np.int32(0))
+    init_key, step_key = populations.root_keys(populations.seeds_of(config))
+    state = jax.eval_shape(_init(learner, config), init_key)
+    chunk, arguments = make_chunk(learner, tasks, config.get("log_every", 1)), (state, step_key, np.int32(0))
     return _Program(chunk, arguments, chunk.lower(*arguments).compile())
 
 
-def _requirements(learner: MetaLearner, program: _Program) -> dict[str, Any]:
-    """What a run and a plan tell alike. A chunk is a loop of unknown length, so its operations are one meta-step's."""
+def _init(learner: MetaLearner, config: dict[str, Any]) -> Callable[[jax.Array], MetaState]:
+    begin = populations.beginning(learner, config)
+    return lambda key: strongly_typed(begin(key))
+
+
+def _requirements(learner: MetaLearner, config: dict[str, Any], program: _Program) -> dict[str, Any]:
+    """What a run and a plan tell alike. A chunk is a loop of unknown length, so its operations are one meta-step's.
+
+    Operations and memory are those of all members of a population, parameters and environment steps those of each.
+    """
     state, memory = program.arguments[0], program.compiled.memory_analysis()  # None where a backend does not say
-    parts = parameters_by_part(learner, state)
+    parts = parameters_by_part(learner, jax.eval_shape(lambda state: populations.members(state)[0], state))
     return {
+        "members": max(1, len(populations.members_of(config))),
         "parameters": sum(parts.values()),
         "parameters_by_part": parts,
         "env_steps_per_meta_step": learner.tasks_per_batch * learner.env_steps_per_task,
@@ -188,8 +197,8 @@ def _requirements(learner: MetaLearner, program: _Program) -> dict[str, Any]:
 
 def _seconds_per_meta_step(job: jobs.Job, program: _Program) -> float:
     """Takes meta-steps from a fresh state; the first, which also allocates, is not timed."""
-    init_key, step_key = jax.random.split(jax.random.key(job.config["seed"]))
-    state = jax.jit(lambda key: strongly_typed(job.learner.init(key)))(init_key)
+    init_key, step_key = populations.root_keys(populations.seeds_of(job.config))
+    state = jax.jit(_init(job.learner, job.config))(init_key)
     seconds = []
     for _ in range(1 + TIMED_META_STEPS):
         start = time.perf_counter()

@@ -1,7 +1,7 @@
 """What is asked of a run, checked and composed before anything is compiled or written."""
 
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from jaxmeta import checkpoints, recipes
+from jaxmeta import checkpoints, populations, recipes
 from jaxmeta import tasks as task_specs
 from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
 from jaxmeta.devices import mesh_of, require_even
@@ -49,6 +49,8 @@ def prepare(
     tasks: str | TaskDistribution | None = None,
     *,
     seed: int | None = None,
+    seeds: Sequence[int] | None = None,
+    sweep: Mapping[str, Sequence[float]] | None = None,
     settings: Mapping[str, Any] | None = None,
     log_every: int | None = None,
     checkpoint_every: int | None = None,
@@ -79,13 +81,14 @@ def prepare(
     require(every, "devices", f"be all {jax.device_count()} where several processes take part", devices)
     kinds = {"recipe": str, "tasks": str, "on_nonfinite": str, "on_write_error": str}
     given = {name: as_kind(name, value, kinds.get(name, int)) for name, value in options.items() if value is not None}
+    given |= populations.asked(seed, seeds, sweep)
     run = None if run_dir is None else RunDirectory(Path(run_dir))
     stored: dict[str, Any] = {}
     if resume:
         if run is None:
             raise UsageError("resume must come with a run_dir, got None.")
         stored = run.load_config()
-        _require_same(stored, given, but=ways)
+        _require_same({"seeds": None, "sweep": None} | stored, given, but=ways)
         if not allow_import:
             _require_registered(run, stored, but=given)
         run.read_metrics()
@@ -94,7 +97,7 @@ def prepare(
     if run is not None:
         run.require_writable()
 
-    config = {"recipe": RECIPE, "tasks": TASKS, "seed": 0, "settings": {}} | stored | given
+    config = populations.completed({"recipe": RECIPE, "tasks": TASKS, "seed": 0, "settings": {}} | stored | given)
     require(0 <= config["seed"] < 2**31, "seed", "be from 0 to 2147483647", config["seed"])
     distribution = tasks if isinstance(tasks, TaskDistribution) else task_specs.make(config["tasks"])
     resolved = recipes.resolve_settings(config["recipe"], distribution, **{**config["settings"], **(settings or {})})
@@ -105,6 +108,8 @@ def prepare(
         require(enough, "meta_steps", f"be at least {taken}, which the run has taken", resolved["meta_steps"])
     learner = recipes.make_recipe(config["recipe"], distribution, **resolved)
     require_even(learner.tasks_per_batch, ways["devices"])
+    if "sweep" in config and not resume:
+        populations.require_sweepable(config["recipe"], distribution, resolved, config["sweep"])
 
     config |= {
         "devices": ways["devices"],
@@ -126,6 +131,8 @@ def restore(
 ) -> tuple[MetaLearner, MetaState, TaskDistribution, dict[str, Any]]:
     """Brings back a run: its learner, its newest state that verifies, its tasks, and what `config.json` holds.
 
+    The state of a population has leaves [members, ...]; `jaxmeta.members` takes it apart.
+
     Args:
       run_dir: the folder of the run.
       tasks: the distribution that it was trained on, where no specification names it.
@@ -138,13 +145,15 @@ def restore(
       CheckpointError: it holds checkpoints, and none of them can be trusted.
     """
     run = RunDirectory(Path(run_dir))
-    config = run.load_config()
+    config = populations.completed(run.load_config())
     if not allow_import:
         _require_registered(run, config, but=() if tasks is None else ("tasks",))
     tasks = tasks or task_specs.make(config["tasks"])
     config["settings"] = recipes.resolve_settings(config["recipe"], tasks, **config["settings"])
     learner = recipes.make_recipe(config["recipe"], tasks, **config["settings"])
-    state = checkpoints.restore(run.checkpoints, jax.eval_shape(learner.init, jax.random.key(0)), best)
+    keys = jax.eval_shape(populations.root_keys, populations.seeds_of(config))
+    like = jax.eval_shape(populations.beginning(learner, config), keys[0])
+    state = checkpoints.restore(run.checkpoints, like, best)
     if state is None:
         raise UsageError(f"run_dir must hold a checkpoint, got {str(run_dir)!r}.")
     return learner, state, tasks, config

@@ -14,6 +14,7 @@ from jaxmeta.runs import RunDirectory, write_text
 class Journal:
     """Appends log points to a run's `metrics.jsonl` and TensorBoard events. A context manager.
 
+    Of what a log point tells of each member of a population, events hold the means alone.
     Nothing is lost to a disk that is full for a while: what could not be written is written with the next log point.
     """
 
@@ -98,7 +99,7 @@ class _Events:
         from tensorboardX.summary import scalar
 
         for name, value in record.items():
-            if name != "meta_step":
+            if name != "meta_step" and not isinstance(value, list):
                 told = scalar(name, value)
                 self._writer.write_event(Event(wall_time=time.time(), step=record["meta_step"], summary=told))
         self._writer.flush()

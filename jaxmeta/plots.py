@@ -46,6 +46,8 @@ STYLE: Any = {
 def plot_training(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Draws return and loss over environment steps; thin the log points themselves, bold their moving average.
 
+    Of a population these are means, in a band from the lowest to the highest member.
+
     Args:
       metrics: lines of `metrics.jsonl`, at least one.
       path: of the PNG.
@@ -58,6 +60,11 @@ def plot_training(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> Non
     with _figure(path, (8.4, 3.2), columns=2) as all_axes:
         for axes, (name, title, colour) in zip(all_axes, curves, strict=True):
             values = np.array([record[name] for record in metrics])
+            if all(f"{name}_by_member" in record for record in metrics):
+                each = [record[f"{name}_by_member"] for record in metrics]
+                axes.fill_between(
+                    env_steps, list(map(min, each)), list(map(max, each)), color=colour, alpha=0.14, linewidth=0
+                )
             axes.plot(env_steps, values, color=colour, linewidth=0.9, alpha=0.4)
             axes.plot(env_steps, moving_average(values, max(1, len(values) // 20)), color=colour)
             axes.set_title(title)

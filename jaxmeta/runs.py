@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmeta import fields
+from jaxmeta import fields, populations
 from jaxmeta.errors import LARGEST_INT, UsageError, require, shown
 
 LOCK = ".lock"
@@ -28,6 +28,8 @@ CONFIG = fields.record(
         "on_nonfinite": fields.text,
         "on_write_error": fields.text,
         "devices": fields.whole(1),
+        "seeds": fields.listed(fields.whole(0, LARGEST_INT), "integers"),
+        "sweep": fields.record({}, others=fields.numbers),
         "versions": fields.record({}, others=fields.text),
         "python": fields.text,
         "device": fields.record({"platform": fields.text, "kind": fields.text, "count": fields.whole(1)}),
@@ -42,9 +44,11 @@ LOG_POINT = fields.record(
         "loss": fields.number,
         "return": fields.number,
     },
+    {"loss_by_member": fields.numbers, "return_by_member": fields.numbers},
     others=fields.number,
 )
 """A line of `metrics.jsonl`."""
+SWEPT = fields.record({}, others=fields.number)
 REPORT = {"returns": fields.numbers, "task_scores": fields.nullable(fields.numbers)}
 EVALUATION = fields.record(
     {
@@ -53,7 +57,8 @@ EVALUATION = fields.record(
         "settings": fields.record({}),
         **REPORT,
         "baselines": fields.record({}, others=fields.record(REPORT)),
-    }
+    },
+    {"members": fields.listed(fields.record({"seed": fields.whole(0), "hypers": SWEPT, **REPORT}), "reports")},
 )
 """What of `evaluation.json` evaluations are compared by."""
 
@@ -179,7 +184,8 @@ def default_run_dir(config: dict[str, Any]) -> Path:
     'runs/maml-dqn-bandit_arms=5-seed1'
     """
     agent = config["settings"].get("agent")
-    parts = [config["recipe"], *([agent] if agent else []), config["tasks"], f"seed{config['seed']}"]
+    whose = populations.described(config).replace(", ", "-").replace(" ", "")
+    parts = [config["recipe"], *([agent] if agent else []), config["tasks"], whose]
     return Path("runs") / re.sub(r"[^A-Za-z0-9_.=,-]", "_", "-".join(parts))
 
 

@@ -22,6 +22,16 @@ def mean(scores: np.ndarray) -> float:
     return float(np.mean(scores))
 
 
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean over seeds and tasks, [seeds, tasks]: what comes of the choice of tasks, and of that of seeds.
+
+    >>> round(standard_error(np.array([[1.0, 3.0]])), 6), round(standard_error(np.array([[1.0, 3.0], [3.0, 5.0]])), 6)
+    (1.0, 1.414214)
+    """
+    means = [values.mean(axis=axis) for axis in (0, 1)]
+    return float(np.sqrt(sum(mean.var(ddof=1) / len(mean) for mean in means if len(mean) > 1)))
+
+
 def bootstrap_interval(
     scores: np.ndarray, statistic: Callable[[np.ndarray], float] = interquartile_mean, seed: int = 0
 ) -> list[float]:

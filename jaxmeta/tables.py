@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jaxmeta.populations import Member, described, members_of
 from jaxmeta.progress import duration
 
 ABSENT = "–"
@@ -20,7 +21,8 @@ def show_evaluation(console: Console, evaluation: dict[str, Any]) -> None:
     seen = ", which training has seen" if evaluation["tasks_seen"] else ""
     rounds = [f"round {index}" for index in range(len(evaluation["returns"]))]
     table = _table(["", "score", "95 %", *rounds], left=1)
-    for name, report in {evaluation["recipe"]: evaluation, **evaluation["baselines"]}.items():
+    each = {f"  {Member(report['seed'], report['hypers'])}": report for report in evaluation.get("members", ())}
+    for name, report in {evaluation["recipe"]: evaluation, **each, **evaluation["baselines"]}.items():
         table.add_row(name, *_score(report), *map(_number, report["returns"]))
     _print(console, f"{evaluation['num_tasks']} {evaluation['split']} tasks of {evaluation['tasks']}{seen}", "bold")
     console.print(table)
@@ -34,7 +36,8 @@ def show_comparison(console: Console, rows: list[dict[str, Any]]) -> None:
         for row in group:
             numbers = (str(row["seeds"]), f"{row['meta_env_steps']:,}", *_score(row))
             returns = (_number(row["returns"][0]), _number(row["returns"][-1]))
-            table.add_row(row["name"], row["agent"], *numbers, *returns)
+            name = " ".join([row["name"], *(f"{name}={value:g}" for name, value in row["hypers"].items())])
+            table.add_row(name, row["agent"], *numbers, *returns)
         _print(console, f"{split} tasks of {tasks}", "bold")
         console.print(table)
     _print(console, "Before and after: mean return of an episode before and after adaptation.", "dim")
@@ -89,6 +92,8 @@ def _show_configuration(console: Console, title: str, content: dict[str, Any]) -
     config = {"python": ABSENT, "versions": {}, **content["config"]}
     known = {**config, "agent": config["settings"].get("agent", ABSENT)}
     facts = {name: str(known[name]) for name in ("recipe", "agent", "tasks", "seed", "meta_steps")}
+    if "seeds" in config:
+        facts["members"] = f"{len(members_of(config))}: {described(config)}"
     if device := config.get("device"):
         facts["device"] = f"{device['count']} x {device['kind']} ({device['platform']})"
     versions = {"python": config["python"], **config["versions"]}
@@ -114,6 +119,9 @@ def _show_costs(console: Console, content: dict[str, Any]) -> None:
             "arguments": memory["argument_bytes"],
             "outputs": memory["output_bytes"],
             "devices": f"{layout['used']} used of {layout['visible']} x {layout['kind']} ({layout['platform']})",
+            "members": f"{content['members']}, whose operations and memory these are"
+            if content["members"] > 1
+            else "1",
             "tasks in a batch": f"{layout['tasks_per_batch']}, {layout['tasks_per_device']} on a device",
         },
     )

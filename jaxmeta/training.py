@@ -2,14 +2,14 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmeta import checkpoints, interrupts
+from jaxmeta import checkpoints, interrupts, populations
 from jaxmeta.base import Key, MetaLearner, MetaState, TaskDistribution
 from jaxmeta.bookkeeping import Bookkeeping
 from jaxmeta.chunks import make_chunk, strongly_typed, summary
@@ -25,6 +25,8 @@ def train(
     tasks: str | TaskDistribution | None = None,
     *,
     seed: int | None = None,
+    seeds: Sequence[int] | None = None,
+    sweep: Mapping[str, Sequence[float]] | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
     allow_import: bool = False,
@@ -42,6 +44,10 @@ def train(
       recipe: a name that `jaxmeta list` shows; by default `maml`.
       tasks: a specification such as `grid_navi:size=4`, or a task distribution; by default `grid_navi`.
       seed: of everything random, at least 0; by default 0.
+      seeds: several in its place, 2 at least, each of them trained as it would be alone, all in one program. The state
+        then has leaves [members, ...], and `jaxmeta.members` takes it apart.
+      sweep: by name of a traced hyper-parameter, a field of `jaxmeta.base.Hypers`, its values: a member for each of
+        them and each seed.
       run_dir: a new or empty folder for configuration, metrics and checkpoints; by default nothing is written.
       resume: go on from the newest checkpoint in `run_dir`, to the bit as if the run had never stopped. What is not
         given is taken from that run; more `meta_steps` are welcome, a change of anything else is refused.
@@ -68,6 +74,8 @@ def train(
         recipe,
         tasks,
         seed=seed,
+        seeds=seeds,
+        sweep=sweep,
         settings=settings,
         log_every=log_every,
         checkpoint_every=checkpoint_every,
@@ -89,7 +97,7 @@ def run_job(job: Job, on_log: OnLog | None = None) -> MetaState:
         if job.run and job.resume and is_first():
             stack.enter_context(job.run.claimed(unused=False))
         start = _starting_state(job)
-        step, meta_steps = int(start.step), job.config["meta_steps"]
+        step, meta_steps = start.steps_taken, job.config["meta_steps"]
         if step == meta_steps:
             return start
         # Traced before anything is written: what cannot be traced leaves no folder behind.
@@ -107,20 +115,20 @@ def run_job(job: Job, on_log: OnLog | None = None) -> MetaState:
             books.finish(state)
         if any_of_all(interrupted()):
             kept = "and saved" if books else "and nothing was saved, for want of a run_dir"
-            raise interrupts.Interrupted(f"Interrupted at meta-step {int(state.step)} of {meta_steps}, {kept}.")
+            raise interrupts.Interrupted(f"Interrupted at meta-step {state.steps_taken} of {meta_steps}, {kept}.")
         return state
 
 
 def _starting_state(job: Job) -> MetaState:
     """The newest checkpoint of a resumed run, else, also where that run ended before its first one, a fresh state."""
+    init = populations.beginning(job.learner, job.config)
 
-    def begin(seed: jax.Array) -> MetaState:
-        state = strongly_typed(job.learner.init(jax.random.split(jax.random.key(seed))[0]))
+    def begin(seeds: jax.Array) -> MetaState:
+        state = strongly_typed(init(populations.root_keys(seeds)[0]))
         meta, optimizer, step = everywhere((state.meta, state.optimizer, state.step))
         return state.replace(meta=meta, optimizer=optimizer, step=step)
 
-    # A number, unlike a key, is the same to every process.
-    fresh = jax.jit(begin)(np.int32(job.config["seed"]))
+    fresh = jax.jit(begin)(populations.seeds_of(job.config))
     if job.run and job.resume:
         return checkpoints.restore(job.run.checkpoints, fresh) or fresh
     return fresh
@@ -136,10 +144,11 @@ def _chunk(job: Job, start: MetaState) -> Any:
 def _step_key(job: Job) -> Key:
     """What each meta-step folds its number into."""
 
-    def draw(seed: jax.Array) -> Key:
-        return everywhere(jax.random.split(jax.random.key(seed))[1])
+    def draw(seeds: np.ndarray) -> Key:
+        return populations.root_keys(seeds)[1]
 
-    return jax.jit(draw)(np.int32(job.config["seed"]))
+    seeds = populations.seeds_of(job.config)
+    return jax.jit(draw, out_shardings=whole(job.mesh))(seeds) if job.mesh else draw(seeds)
 
 
 def _chunks(
@@ -149,14 +158,14 @@ def _chunks(
     start = time.perf_counter()
     chunk = program.compile()
     step_key = _step_key(job)
-    step, meta_steps, log_every = int(state.step), job.config["meta_steps"], job.config["log_every"]
-    skip = job.config["on_nonfinite"] == "skip"
+    step, meta_steps, log_every = state.steps_taken, job.config["meta_steps"], job.config["log_every"]
+    skip, members = job.config["on_nonfinite"] == "skip", populations.members_of(job.config)
     env_steps_per_meta_step = job.learner.tasks_per_batch * job.learner.env_steps_per_task
     while step < meta_steps and not any_of_all(interrupted()):
         length = min(meta_steps, (step // log_every + 1) * log_every) - step
         chunk_start = time.perf_counter()
         state, log = chunk(state, step_key, np.int32(length))
-        metrics = summary(jax.device_get(log), step, length, skip)
+        metrics = summary(jax.device_get(log), step, length, skip, members)
         now = time.perf_counter()
         step += length
         yield (

@@ -19,7 +19,7 @@ from jaxmeta.cli import main
 
 PLAN = ["inspect", "--plan", "--recipe", "products", "--tasks", "probe", "--meta-steps", "6"]
 BOTH = {"config", "changed_settings", "parameters", "parameters_by_part", "env_steps_per_meta_step"}
-BOTH |= {"flops_per_meta_step", "memory", "devices"}
+BOTH |= {"flops_per_meta_step", "memory", "devices", "members"}
 OF_RUN = {"run_dir", "meta_step", "state_digest", "last_log_point", "checkpoints", "checkpoints_damaged"}
 OF_PLAN = {"env_steps", "flops", "checkpoint_bytes", "compile_seconds", "timed_meta_steps", "seconds_per_meta_step"}
 OF_PLAN |= {"estimated_seconds"}
