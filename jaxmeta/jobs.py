@@ -71,17 +71,17 @@ def prepare(
     Raises:
       UsageError: an unknown name, a value out of range, a folder in use, or a resumed run configured otherwise.
     """
-    options = {"recipe": recipe, "tasks": getattr(tasks, "name", tasks), "seed": seed}
-    ways = {"log_every": log_every, "checkpoint_every": checkpoint_every}
-    ways |= {"on_nonfinite": on_nonfinite, "on_write_error": on_write_error}
-    options |= ways
-    ways["devices"] = as_kind("devices", jax.device_count() if devices is None else devices, int)
-    require(1 <= ways["devices"] <= jax.device_count(), "devices", f"be from 1 to {jax.device_count()}", devices)
-    every = ways["devices"] == jax.device_count() or not are_several()
-    require(every, "devices", f"be all {jax.device_count()} where several processes take part", devices)
+    ways = {
+        "log_every": log_every,
+        "checkpoint_every": checkpoint_every,
+        "on_nonfinite": on_nonfinite,
+        "on_write_error": on_write_error,
+    }
+    options = {"recipe": recipe, "tasks": getattr(tasks, "name", tasks), "seed": seed, **ways}
     kinds = {"recipe": str, "tasks": str, "on_nonfinite": str, "on_write_error": str}
     given = {name: as_kind(name, value, kinds.get(name, int)) for name, value in options.items() if value is not None}
     given |= populations.asked(seed, seeds, sweep)
+    count = _devices_of(devices)
     run = None if run_dir is None else RunDirectory(Path(run_dir))
     stored: dict[str, Any] = {}
     if resume:
@@ -107,23 +107,12 @@ def prepare(
         enough = resolved["meta_steps"] >= taken
         require(enough, "meta_steps", f"be at least {taken}, which the run has taken", resolved["meta_steps"])
     learner = recipes.make_recipe(config["recipe"], distribution, **resolved)
-    require_even(learner.tasks_per_batch, ways["devices"])
+    require_even(learner.tasks_per_batch, count)
     if "sweep" in config and not resume:
         populations.require_sweepable(config["recipe"], distribution, resolved, config["sweep"])
 
-    config |= {
-        "devices": ways["devices"],
-        "meta_steps": resolved["meta_steps"],
-        "settings": resolved,
-        **_surroundings(),
-    }
-    config.setdefault("log_every", min(max(1, resolved["meta_steps"] // LOG_POINTS), MOST_STEPS_BETWEEN))
-    config.setdefault("checkpoint_every", LOG_POINTS_PER_CHECKPOINT * config["log_every"])
-    for name in ("log_every", "checkpoint_every"):
-        require(config[name] >= 1, name, "be at least 1", config[name])
-    for name, choices in (("on_nonfinite", ON_NONFINITE), ("on_write_error", ON_WRITE_ERROR)):
-        require_known(name, config.setdefault(name, choices[0]), choices)
-    return Job(learner, distribution, config, run, resume, mesh_of(ways["devices"]))
+    config |= {"meta_steps": resolved["meta_steps"], "settings": resolved, "devices": count, **_surroundings()}
+    return Job(learner, distribution, _with_ways(config), run, resume, mesh_of(count))
 
 
 def restore(
@@ -157,6 +146,27 @@ def restore(
     if state is None:
         raise UsageError(f"run_dir must hold a checkpoint, got {str(run_dir)!r}.")
     return learner, state, tasks, config
+
+
+def _devices_of(devices: int | None) -> int:
+    """How many devices are asked for, all if nobody says."""
+    available = jax.device_count()
+    count = as_kind("devices", available if devices is None else devices, int)
+    require(1 <= count <= available, "devices", f"be from 1 to {available}", devices)
+    every = count == available or not are_several()
+    require(every, "devices", f"be all {available} where several processes take part", devices)
+    return count
+
+
+def _with_ways(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that says how its run logs, saves and meets faults."""
+    config.setdefault("log_every", min(max(1, config["meta_steps"] // LOG_POINTS), MOST_STEPS_BETWEEN))
+    config.setdefault("checkpoint_every", LOG_POINTS_PER_CHECKPOINT * config["log_every"])
+    for name in ("log_every", "checkpoint_every"):
+        require(config[name] >= 1, name, "be at least 1", config[name])
+    for name, choices in (("on_nonfinite", ON_NONFINITE), ("on_write_error", ON_WRITE_ERROR)):
+        require_known(name, config.setdefault(name, choices[0]), choices)
+    return config
 
 
 def _require_registered(run: RunDirectory, stored: Mapping[str, Any], but: Collection[str]) -> None:
