@@ -12,6 +12,7 @@ import sys
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import jax
 import pytest
 from hypothesis import HealthCheck, configuration, given, settings
 from hypothesis import strategies as st
@@ -128,6 +129,7 @@ def around(tmp_path, monkeypatch, sound):
         checkpoints, "restore", lambda folder, like, best: like.replace(step=4)
     )  # its arrays are shapes
     monkeypatch.setattr(compilation_cache, "enable", lambda: None)
+    monkeypatch.setattr(jax.distributed, "initialize", begin)
     monkeypatch.setattr(statistics, "RESAMPLES", 10)
     monkeypatch.setattr(checkpoints, "state_digest", lambda state: "0" * 64)
     return tmp_path
@@ -152,14 +154,20 @@ OPTIONS = (
     *("--json", "--json=", "--no-such", "--evaluate=1", "--no-evaluate", "--help=1", "--version", "--allow-import"),
     *("=", "a=b", "rounds=", "rounds=1", "=1", "extra", "ä", "九", "%s", "{0}", "'", '"', "\\", "│", "─" * 90),
 )
+SEVERAL = (
+    *("", "0", "0-", "-3", "3-1", "0-0", "0,0", "0-9999999999", "0--3", "a-b", "0,", "1.5,2", "0-1-2", "٣-٤"),
+    *("learning_rate", "learning_rate=", "learning_rate=,", "learning_rate=nan", "learning_rate=x", "hidden=4,8", "=1"),
+)
 PRINTABLE = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 WORDS = st.one_of(
     *map(st.sampled_from, (NUMBERS, PATHS, NAMES, OPTIONS)), PRINTABLE, st.integers().map(str), st.floats().map(str)
 )
 FITTING = {
     **dict.fromkeys(("--seed", "--meta-steps", "--log-every", "--checkpoint-every", "--num-tasks"), NUMBERS),
+    **dict.fromkeys(("--devices", "--num-processes", "--process-id"), NUMBERS),
+    **dict.fromkeys(("--seeds", "--sweep"), SEVERAL),
     **dict.fromkeys(("--run-dir", "--json", "evaluate", "inspect", "compare"), PATHS),
-    **dict.fromkeys(("--recipe", "--tasks", "--agent", "--split"), NAMES),
+    **dict.fromkeys(("--recipe", "--tasks", "--agent", "--split", "--on-nonfinite", "--coordinator"), NAMES),
     **dict.fromkeys(("--set", "train", "list"), OPTIONS),
 }
 """After which word those of each kind are almost right."""
@@ -168,6 +176,21 @@ LINES = (
     ["train", "--recipe", "scratch", "--tasks", "probe", "--agent", "dqn", "--seed", "0", "--meta-steps", "2"],
     ["train", "--tasks", "probe", "--run-dir", "empty", "--log-every", "1", "--checkpoint-every", "1", "--no-evaluate"],
     ["train", "--resume", "--run-dir", "run", "--set", "meta_steps=5", "--set", "hidden=4"],
+    [
+        "train",
+        "--recipe",
+        "scratch",
+        "--tasks",
+        "probe",
+        "--seeds",
+        "0-3",
+        "--sweep",
+        "epsilon=0.5,1",
+        "--devices",
+        "1",
+    ],
+    ["train", "--tasks", "probe", "--coordinator", "host:1", "--num-processes", "2", "--process-id", "0"],
+    ["train", "--tasks", "probe", "--on-nonfinite", "skip", "--on-write-error", "stop"],
     ["evaluate", "run", "--split", "test", "--num-tasks", "2", "--seed", "0", "--json", "file"],
     ["compare", "run", "sound", "--json", "file"],
     ["inspect", "run", "--json", "file"],
