@@ -63,7 +63,7 @@ def make_parts(tasks: TaskDistribution, settings: Mapping[str, Any]) -> Parts:
     """Builds what recipes share, from complete settings."""
     grouped = Settings.from_flat(settings)
     spec = spec_of(tasks)
-    hypers = Hypers(**{name: jnp.asarray(value, float) for name, value in asdict(grouped.hypers).items()})
+    hypers = Hypers(**{name: jnp.asarray(value, jnp.float32) for name, value in asdict(grouped.hypers).items()})
     agent = AGENTS[grouped.agent.agent](spec, grouped)
     return Parts(tasks, spec, grouped, agent, hypers, outer_optimizer(grouped.outer))
 

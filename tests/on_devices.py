@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta import jobs, training
+from jaxmeta import composition, jobs, training
 from jaxmeta.costs import exchanges
+from jaxmeta.methods import generation
 from tests.conftest import TINY
 
 COUNTS = (1, 2, 8)
@@ -36,8 +37,16 @@ OPTIONS = {
 """By recipe, what makes it small, or tests more of it."""
 
 
-def make_networks_in_float64():
-    """Flax's own layers take float32 for granted, whatever JAX is set to."""
+class Doubled:
+    """`jax.numpy`, in which what asks for float32 gets float64."""
+
+    def __getattr__(self, name):
+        return getattr(jnp, "float64" if name == "float32" else name)
+
+
+def make_everything_in_float64():
+    """Flax's own layers, and our hyper-parameters, are float32 whatever JAX is set to."""
+    composition.jnp = generation.jnp = Doubled()
     for layer in vars(nn).values():
         if isinstance(layer, type) and issubclass(layer, nn.Module) and dataclasses.is_dataclass(layer):
             made = inspect.unwrap(layer.__init__)
@@ -75,7 +84,7 @@ def moved(text: str) -> list[dict]:
 def main() -> None:
     """Prints a line of JSON for each recipe."""
     jax.config.update("jax_enable_x64", True)
-    make_networks_in_float64()
+    make_everything_in_float64()
     jax.config.update("jax_disable_most_optimizations", True)
     for recipe in sys.argv[1:]:
         ends, parameters, text = {}, 0, ""

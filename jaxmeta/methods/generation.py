@@ -76,9 +76,9 @@ def mapping(parts: Parts) -> MetaLearner:
     one_round = replace(lifetime, rounds=1)
     teaching = replace(inner, inner_steps=config.source_steps, replay_rounds=config.source_replay_rounds)
     taught = hypers.replace(
-        learning_rate=jnp.asarray(config.source_learning_rate, float),
-        epsilon=jnp.asarray(config.source_epsilon, float),
-        epsilon_decay=jnp.asarray(1.0, float),
+        learning_rate=jnp.float32(config.source_learning_rate),
+        epsilon=jnp.float32(config.source_epsilon),
+        epsilon_decay=jnp.float32(1.0),
     )
     source = gradient_steps(agent, spec, one_round, teaching, hypers, rule=BY_HAND["adam"])
 
