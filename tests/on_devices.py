@@ -3,15 +3,12 @@
 python tests/on_devices.py RECIPE ...
 """
 
-import json
-import os
-import sys
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-
 import contextlib
 import dataclasses
 import inspect
+import json
+import os
+import sys
 
 import flax.linen as nn
 import jax
@@ -83,6 +80,7 @@ def moved(text: str) -> list[dict]:
 
 def main() -> None:
     """Prints a line of JSON for each recipe."""
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # read when a device is first asked for
     jax.config.update("jax_enable_x64", True)
     make_everything_in_float64()
     jax.config.update("jax_disable_most_optimizations", True)

@@ -186,7 +186,7 @@ def test_training_leaves_a_whole_run_directory(folder, capsys, monkeypatch):
     assert main(["train", *TINY, "--meta-steps", "2", *QUIET]) == 0
     run_dir = folder / RUN_DIR
     assert sorted(path.name for path in run_dir.iterdir()) == [
-        *("adaptation.png", "checkpoints", "config.json", "evaluation.json"),
+        *(".lock", "adaptation.png", "checkpoints", "config.json", "evaluation.json"),
         *("metrics.jsonl", "tensorboard", "training.png"),
     ]
     out, err = capsys.readouterr()
