@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,9 @@ class Keeper:
             meta=ocp.args.JsonSave({"step": step, "digest": state_digest(state), "score": score}),
         )
         with self._telling(step):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass  # where nothing can be made, Orbax's threads wait minutes for a folder, and a process for them
             if self._manager is None:
                 self._manager = _open(self.folder, create=True, policy=_NewestAndBest(self._scores))
                 self._scores |= _scores(self._manager)
@@ -101,7 +105,7 @@ class Keeper:
         Raises:
           CheckpointError: it could not be written; the ones before it are as they were.
         """
-        if self._writing is None or not (wait or not self._manager.is_saving_in_progress()):
+        if self._writing is None or (self._manager.is_saving_in_progress() and not wait):
             return
         step, self._writing = self._writing, None
         with self._telling(step):
@@ -274,6 +278,8 @@ def _in_short(error: Exception) -> str:
     """What an error says in its first line, or of the operating system's the reason alone, as the end of a sentence."""
     if code := re.search(r"os_error_code='(\d+)'", str(error)):
         return os.strerror(int(code.group(1)))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error).strip().split("\n")[0][:200] or type(error).__name__).rstrip(".")
 
 

@@ -4,6 +4,7 @@ Runs are processes of their own, forked from one that has imported everything an
 """
 
 import contextlib
+import functools
 import logging
 import multiprocessing
 import os
@@ -11,6 +12,8 @@ import random
 import resource
 import shutil
 import signal
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -22,8 +25,9 @@ import pytest
 import jaxmeta
 from jaxmeta import checkpoints
 from jaxmeta.base import TaskDistribution
-from jaxmeta.runs import RunDirectory
+from tests import records
 from tests.conftest import TINY
+from tests.records import told
 from tests.toy import CentreEnv
 
 
@@ -45,8 +49,8 @@ class Lever(CentreEnv):
 LEVERS = TaskDistribution(Lever(), lambda key, split: jax.random.normal(key, (2,)), horizon=5, name="levers")
 """Free of gymnax, which starts JAX's backend as it is imported: a process that has done so must not fork."""
 RUN = {"recipe": "maml", "tasks": LEVERS, "meta_steps": 120, "log_every": 2, "checkpoint_every": 4, **TINY}
-TIMING = ("seconds", "env_steps_per_second")
 KILLED_AT = random.Random(0)
+NOBODY = 65534
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__, "jaxmeta.training", "orbax.checkpoint", "tensorboardX.event_file_writer"])
@@ -83,16 +87,7 @@ def run_to_the_end(folder, cache, resume=True):
     assert process.exitcode == 0
 
 
-def digest(folder):
-    return checkpoints.state_digest(jaxmeta.restore(folder, LEVERS)[1])
-
-
-def told(folder):
-    """The log points, without what depends on the clock; each of them once, and whole."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    records = RunDirectory(folder).read_metrics()
-    assert len(records) == len(lines)
-    return [{name: value for name, value in record.items() if name not in TIMING} for record in records]
+digest = functools.partial(records.digest, tasks=LEVERS)
 
 
 def newest(folder):
@@ -253,6 +248,14 @@ class FullDisk:
             resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
 
 
+@pytest.fixture
+def readable():
+    """A folder that every user can look into, as those of pytest are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
 def test_a_disk_that_is_full_for_a_while_costs_no_more_than_its_checkpoints(tmp_path, caplog):
     options = {"recipe": "scratch", "tasks": LEVERS, "meta_steps": 12, "log_every": 1, "checkpoint_every": 2, **TINY}
     sound = jaxmeta.train(run_dir=tmp_path / "sound", **options)[1]
@@ -263,6 +266,56 @@ def test_a_disk_that_is_full_for_a_while_costs_no_more_than_its_checkpoints(tmp_
     assert checkpoints.state_digest(state) == checkpoints.state_digest(sound)
     assert digest(tmp_path / "run") == digest(tmp_path / "sound")
     assert told(tmp_path / "run") == told(tmp_path / "sound")
+
+
+class ReadOnly:
+    """From one log point to another nothing can be made, renamed or deleted in a folder.
+
+    The superuser may write anywhere, and is somebody else for as long.
+    """
+
+    def __init__(self, folder, start, end):
+        self.folder, self.start, self.end = folder, start, end
+        self.superuser = os.geteuid() == 0
+
+    def __call__(self, record):
+        if record["meta_step"] == self.start:
+            self.permit(0o555)
+            if self.superuser:
+                os.seteuid(NOBODY)
+        if record["meta_step"] == self.end:
+            self.give_back()
+
+    def give_back(self):
+        """Makes the folder writable again."""
+        if self.superuser:
+            os.seteuid(0)
+        self.permit(0o755)
+
+    def permit(self, mode):
+        for path in (self.folder, *self.folder.rglob("*")):
+            if path.is_dir():
+                path.chmod(mode)
+
+
+def test_a_folder_that_turns_read_only_costs_no_more_than_its_checkpoints(readable, caplog):
+    options = {"recipe": "scratch", "tasks": LEVERS, "meta_steps": 12, "log_every": 1, "checkpoint_every": 2, **TINY}
+    sound = jaxmeta.train(**options)[1]
+    folder, before = readable / "run", threading.enumerate()
+    mishap = ReadOnly(folder, 5, 9)
+    try:
+        with caplog.at_level(logging.WARNING, "jaxmeta"):
+            state = jaxmeta.train(run_dir=folder, on_log=mishap, **options)[1]
+    finally:
+        mishap.give_back()
+    assert "could not be written" in caplog.text
+    assert "Training goes on." in caplog.text
+    assert checkpoints.state_digest(state) == checkpoints.state_digest(sound)
+    assert digest(folder) == checkpoints.state_digest(sound)
+    assert [record["meta_step"] for record in told(folder)] == list(range(1, 13))
+    for thread in set(threading.enumerate()) - set(before):
+        thread.join(timeout=20)
+        assert thread.daemon or not thread.is_alive(), "the process would wait for it"
 
 
 def test_a_run_may_be_asked_to_stop_where_the_disk_is_full(tmp_path):
