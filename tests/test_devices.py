@@ -11,11 +11,12 @@ import pytest
 
 import jaxmeta
 from jaxmeta import devices, hosts, jobs, recipes
+from tests.on_devices import VARIANTS
 
 GROUPS = (
     ("maml", "fomaml", "anil", "meta_sgd"),
-    ("rl2", "mann", "snail"),
-    ("reptile", "hyper_policy", "finetune", "scratch"),
+    ("rl2", "mann", "snail", "proximal"),
+    ("reptile", "population", "hyper_policy", "finetune", "scratch"),
     ("learned_rule", "hypernetwork", "mapping"),
 )
 NEEDS_MORE = {
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def spread():
-    """What `on_devices` says of recipes, kept from test to test."""
+    """What `on_devices` says of cases, kept from test to test."""
     told = {}
 
     def of(group):
@@ -38,36 +39,36 @@ def spread():
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "envs")))}
             answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             assert answer.returncode == 0, answer.stderr[-2000:]
-            told[group] = {line["recipe"]: line for line in map(json.loads, answer.stdout.splitlines())}
+            told[group] = {line["case"]: line for line in map(json.loads, answer.stdout.splitlines())}
         return told[group]
 
     return of
 
 
 def test_every_recipe_is_looked_at():
-    assert {name for group in GROUPS for name in group} == set(recipes.RECIPES)
+    assert {name for group in GROUPS for name in group} == {*recipes.RECIPES, *VARIANTS}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("group", GROUPS, ids="-".join)
 def test_one_two_and_eight_devices_agree(spread, group):
-    for recipe, told in spread(group).items():
-        assert told["apart"] < 1e-9, recipe
+    for case, told in spread(group).items():
+        assert told["apart"] < 1e-9, case
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("group", GROUPS, ids="-".join)
 def test_devices_exchange_one_sum_of_gradients_in_an_optimizer_step(spread, group):
-    for recipe, told in spread(group).items():
+    for case, told in spread(group).items():
         gathered = [one for one in told["moved"] if one["kind"] != "all-reduce" and not one["flags_only"]]
         sums = [one for one in told["moved"] if one["kind"] == "all-reduce" and 2 * one["numbers"] > told["parameters"]]
-        if recipe in NEEDS_MORE:
-            assert gathered, f"{recipe} is listed without need"
+        if case in NEEDS_MORE:
+            assert gathered, f"{case} is listed without need"
         else:
-            assert not gathered, recipe
-            assert len(sums) == (recipe not in CHANGES_NOTHING), recipe
+            assert not gathered, case
+            assert len(sums) == (case not in CHANGES_NOTHING), case
 
 
 def test_one_device_is_no_mesh():
