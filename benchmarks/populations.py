@@ -20,8 +20,7 @@ import jax
 import numpy as np
 from throughput import machine, ratio_of
 
-from jaxmeta import jobs, populations
-from jaxmeta.chunks import make_chunk, strongly_typed
+from jaxmeta import jobs, training
 from jaxmeta.runs import write_json, write_text
 
 SEEDS = 8
@@ -40,14 +39,11 @@ SUBJECTS = {
 
 def program(recipe: str, tasks: str, settings: dict[str, Any], **whose: Any) -> tuple[Any, list[Any], float]:
     """What takes `META_STEPS`, with its arguments but for the length, and how long it took to compile."""
-    job = jobs.prepare(recipe, tasks, settings=settings, devices=1, **whose)
-    init_key, step_key = populations.root_keys(populations.seeds_of(job.config))
-    begin = populations.beginning(job.learner, job.config)
-    state = jax.jit(lambda key: strongly_typed(begin(key)))(init_key)
-    chunk = make_chunk(job.learner, job.tasks, META_STEPS)
+    job = jobs.prepare(recipe, tasks, settings=settings, log_every=META_STEPS, devices=1, **whose)
+    arguments = [training.starting_state(job), training.step_key(job)]
     start = time.perf_counter()
-    compiled = chunk.lower(state, step_key, np.int32(0)).compile()
-    return compiled, [state, step_key], time.perf_counter() - start
+    compiled = training.lowered(job, *arguments).compile()
+    return compiled, arguments, time.perf_counter() - start
 
 
 def advance(compiled: Any, arguments: list[Any]) -> jax.Array:

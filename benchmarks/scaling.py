@@ -7,7 +7,6 @@ evidence of anything, and is not measured.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
@@ -35,15 +34,14 @@ def timed() -> list[dict[str, Any]]:
     import jax
     import numpy as np
 
-    from jaxmeta import chunks, jobs
+    from jaxmeta import jobs, training
 
     rows = []
     for tasks in TASKS:
         settings = GROWN | {"tasks_per_batch": tasks, "meta_steps": 1}
         job = jobs.prepare("maml", "grid_navi", settings=settings, devices=1)
-        key = jax.random.key(0)
-        state = jax.jit(lambda key, learner=job.learner: chunks.strongly_typed(learner.init(key)))(key)
-        program = chunks.make_chunk(job.learner, job.tasks, 1).lower(state, key, np.int32(1)).compile()
+        state, key = training.starting_state(job), training.step_key(job)
+        program = training.lowered(job, state, key).compile()
         seconds = []
         for _ in range(1 + CALLS):
             start = time.perf_counter()
@@ -59,22 +57,16 @@ def timed() -> list[dict[str, Any]]:
 def exchanged(name: str, count: int) -> dict[str, Any]:
     """What so many devices exchange in a meta-step; run where as many are simulated."""
     import jax
-    import numpy as np
 
-    from jaxmeta import chunks, costs, devices, jobs
+    from jaxmeta import costs, devices, jobs, training
 
     recipe, tasks, settings = CASES[name]
     job = jobs.prepare(recipe, tasks, settings=settings | {"tasks_per_batch": SPREAD, "meta_steps": 1}, devices=count)
     proximal = recipe == "rl2"
     updates = job.config["settings"]["epochs"] * job.config["settings"]["minibatches"] if proximal else 1
-    with jax.set_mesh(job.mesh) if job.mesh else contextlib.nullcontext():
-
-        def begin(seed):
-            return devices.everywhere(chunks.strongly_typed(job.learner.init(jax.random.key(seed))))
-
-        state = jax.jit(begin)(np.int32(0))
-        chunk = chunks.make_chunk(job.learner, job.tasks, 1)
-        text = chunk.lower(state, jax.jit(jax.random.key)(np.int32(0)), np.int32(1)).compile().as_text()
+    with devices.use(job.mesh):
+        state = training.starting_state(job)
+        text = training.lowered(job, state, training.step_key(job)).compile().as_text()
     found = costs.exchanges(text)
     sums = [one for one in found if one.kind == "all-reduce"]
     inside = [one for one in sums if one.where.count("while/body") > 1]

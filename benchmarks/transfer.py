@@ -134,6 +134,7 @@ class Bench:
         self.folder = folder
         lived = resolve_settings("mapping", jaxmeta.make_tasks(family.tasks), **common)
         self.shared = {name: lived[name] for name in LIVED}
+        self.scale = functools.cache(self._scale)
 
     def settings(self, method: Method) -> dict[str, Any]:
         """All settings of a method that are not its recipe's own."""
@@ -164,8 +165,7 @@ class Bench:
         print(f"{name}: step size {rates[best]:g} of {means}", flush=True)
         return {"learning_rate": rates[best], "validation": means, "on_edge": best in (0, len(rates) - 1)}
 
-    @functools.cache  # noqa: B019 - kept as long as the program runs
-    def scale(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def _scale(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns of chance and of the oracle in a seed's test tasks, [tasks, 1] each, the same for all methods."""
         tasks = jaxmeta.make_tasks(self.family.tasks)
         task_key, _ = jax.random.split(jax.random.key(FIRST_SEED["test"] + seed))

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxmeta.base import TASK_IS_FINITE, Key, MetaLearner, MetaState, Metrics, TaskDistribution, sample_tasks
 from jaxmeta.errors import NonFiniteError
-from jaxmeta.trees import is_finite
+from jaxmeta.trees import is_finite, strongly_typed
 
 BY_MEMBER = ("loss", "return")
 """What a log point tells of each member of a population."""
@@ -141,8 +141,3 @@ def _means(log: Log, step: int, length: int, skip: bool, whose: str) -> dict[str
     good = [index for index in range(length) if index not in faults]
     means = {name: float(np.mean(values[good], dtype=np.float64)) for name, values in log.metrics.items()}
     return means | ({"skipped": len(faults)} if skip else {})
-
-
-def strongly_typed(tree: Any) -> Any:
-    """The same arrays without weak types, which would make the second chunk another program than the first."""
-    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype) if getattr(x, "weak_type", False) else x, tree)

@@ -5,6 +5,9 @@ anything. What has a leading axis of tasks is spread over the mesh, everything e
 compiler works out what has to be exchanged.
 """
 
+import contextlib
+from typing import Any
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -20,6 +23,11 @@ def mesh_of(count: int) -> Mesh | None:
     if count == 1:
         return None
     return jax.make_mesh((count,), (TASKS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+
+
+def use(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
+    """Within it programs are traced for a mesh, if there is one."""
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def in_use() -> int:

@@ -8,7 +8,6 @@ import os
 import jax
 import numpy as np
 
-from jaxmeta.base import PyTree
 from jaxmeta.errors import require
 
 
@@ -70,18 +69,14 @@ def any_of_all(flag: bool) -> bool:
     return bool(_gathered(np.array([flag])).any()) if are_several() else flag
 
 
-def to_host(tree: PyTree) -> PyTree:
-    """The same values as arrays of this process alone; all must ask where some are spread over processes."""
-    return jax.tree.map(lambda leaf: _whole(leaf), tree)
+def to_host(array: jax.Array) -> jax.Array | np.ndarray:
+    """The same values as an array of this process alone; all must ask where it is spread over processes."""
+    if getattr(array, "is_fully_addressable", True):
+        return array
+    return np.asarray(array) if array.is_fully_replicated else _gathered(array)
 
 
-def _whole(leaf: jax.Array) -> jax.Array | np.ndarray:
-    if getattr(leaf, "is_fully_addressable", True):
-        return leaf
-    return np.asarray(leaf) if leaf.is_fully_replicated else _gathered(leaf)
-
-
-def _gathered(leaf: jax.typing.ArrayLike) -> np.ndarray:
+def _gathered(array: jax.typing.ArrayLike) -> np.ndarray:
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxmeta import checkpoints, compilation_cache, costs, jobs, populations
 from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
-from jaxmeta.chunks import make_chunk, strongly_typed
+from jaxmeta.chunks import make_chunk
 from jaxmeta.runs import RunDirectory
 from jaxmeta.settings import Settings
 
@@ -162,15 +162,11 @@ class _Program(NamedTuple):
 
 def _compile(learner: MetaLearner, tasks: TaskDistribution, config: dict[str, Any], on_stage: OnStage) -> _Program:
     on_stage("compiling the meta-step")
-    init_key, step_key = populations.root_keys(populations.seeds_of(config))
-    state = jax.eval_shape(_init(learner, config), init_key)
+    seeds = populations.seeds_of(config)
+    state = jax.eval_shape(populations.beginning(learner, config), seeds)
+    _, step_key = populations.root_keys(seeds)
     chunk, arguments = make_chunk(learner, tasks, config.get("log_every", 1)), (state, step_key, np.int32(0))
     return _Program(chunk, arguments, chunk.lower(*arguments).compile())
-
-
-def _init(learner: MetaLearner, config: dict[str, Any]) -> Callable[[jax.Array], MetaState]:
-    begin = populations.beginning(learner, config)
-    return lambda key: strongly_typed(begin(key))
 
 
 def _requirements(learner: MetaLearner, config: dict[str, Any], program: _Program) -> dict[str, Any]:
@@ -197,8 +193,8 @@ def _requirements(learner: MetaLearner, config: dict[str, Any], program: _Progra
 
 def _seconds_per_meta_step(job: jobs.Job, program: _Program) -> float:
     """Takes meta-steps from a fresh state; the first, which also allocates, is not timed."""
-    init_key, step_key = populations.root_keys(populations.seeds_of(job.config))
-    state = jax.jit(_init(job.learner, job.config))(init_key)
+    _, step_key, _ = program.arguments
+    state = jax.jit(populations.beginning(job.learner, job.config))(populations.seeds_of(job.config))
     seconds = []
     for _ in range(1 + TIMED_META_STEPS):
         start = time.perf_counter()

@@ -140,8 +140,7 @@ def restore(
     tasks = tasks or task_specs.make(config["tasks"])
     config["settings"] = recipes.resolve_settings(config["recipe"], tasks, **config["settings"])
     learner = recipes.make_recipe(config["recipe"], tasks, **config["settings"])
-    keys = jax.eval_shape(populations.root_keys, populations.seeds_of(config))
-    like = jax.eval_shape(populations.beginning(learner, config), keys[0])
+    like = jax.eval_shape(populations.beginning(learner, config), populations.seeds_of(config))
     state = checkpoints.restore(run.checkpoints, like, best)
     if state is None:
         raise UsageError(f"run_dir must hold a checkpoint, got {str(run_dir)!r}.")

@@ -20,6 +20,7 @@ from jaxmeta.base import Hypers, Key, MetaLearner, MetaState, PyTree, TaskDistri
 from jaxmeta.config import HyperConfig
 from jaxmeta.errors import LARGEST_INT, UsageError, as_kind, require, shown
 from jaxmeta.tasks import read_value
+from jaxmeta.trees import strongly_typed
 
 TRACED = tuple(field.name for field in fields(HyperConfig))
 """What can be swept."""
@@ -203,16 +204,17 @@ def root_keys(seeds: jax.Array | np.ndarray) -> tuple[Key, Key]:
     return jax.vmap(split)(seeds) if seeds.ndim else split(seeds)
 
 
-def beginning(learner: MetaLearner, config: Mapping[str, Any]) -> Callable[[Key], MetaState]:
-    """What makes the initial state of a run, from the first of `root_keys`."""
+def beginning(learner: MetaLearner, config: Mapping[str, Any]) -> Callable[[jax.Array | np.ndarray], MetaState]:
+    """What makes the initial state of a run, from `seeds_of` its configuration."""
     members = members_of(config)
-    if not members:
-        return learner.init
 
-    def begin(keys: Key) -> MetaState:
-        states = jax.vmap(learner.init)(keys)
+    def begin(seeds: jax.Array | np.ndarray) -> MetaState:
+        init_key, _ = root_keys(seeds)
+        if not members:
+            return strongly_typed(learner.init(init_key))
+        states = jax.vmap(learner.init)(init_key)
         swept = {name: jnp.array([member.hypers[name] for member in members]) for name in members[0].hypers}
-        return with_hypers(states, swept)
+        return strongly_typed(with_hypers(states, swept))
 
     return begin
 

@@ -12,8 +12,8 @@ import numpy as np
 from jaxmeta import checkpoints, interrupts, populations
 from jaxmeta.base import Key, MetaLearner, MetaState, TaskDistribution
 from jaxmeta.bookkeeping import Bookkeeping
-from jaxmeta.chunks import make_chunk, strongly_typed, summary
-from jaxmeta.devices import everywhere, whole
+from jaxmeta.chunks import make_chunk, summary
+from jaxmeta.devices import everywhere, use, whole
 from jaxmeta.hosts import any_of_all, is_first
 from jaxmeta.jobs import Job, prepare
 
@@ -92,21 +92,20 @@ def train(
 def run_job(job: Job, on_log: OnLog | None = None) -> MetaState:
     """Trains what `prepare` has composed, from its start or its newest checkpoint to its end; see `train`."""
     with interrupts.deferred() as interrupted, contextlib.ExitStack() as stack:
-        if job.mesh:
-            stack.enter_context(jax.set_mesh(job.mesh))
+        stack.enter_context(use(job.mesh))
         if job.run and job.resume and is_first():
             stack.enter_context(job.run.claimed(unused=False))
-        start = _starting_state(job)
+        start, key = starting_state(job), step_key(job)
         step, meta_steps = start.steps_taken, job.config["meta_steps"]
         if step == meta_steps:
             return start
         # Traced before anything is written: what cannot be traced leaves no folder behind.
-        program = _chunk(job, start).lower(start, _step_key(job), np.int32(0))
+        program = lowered(job, start, key)
         if job.run and not job.resume and is_first():
             stack.enter_context(job.run.claimed(unused=True))
         books = stack.enter_context(Bookkeeping(job.run, job.config, step)) if job.run else None
         state = start
-        for state, record in _chunks(job, program, start, books.seconds if books else 0.0, interrupted):
+        for state, record in _chunks(job, program, start, key, books.seconds if books else 0.0, interrupted):
             if books:
                 books.log_point(state, record)
             if on_log:
@@ -119,29 +118,22 @@ def run_job(job: Job, on_log: OnLog | None = None) -> MetaState:
         return state
 
 
-def _starting_state(job: Job) -> MetaState:
+def starting_state(job: Job) -> MetaState:
     """The newest checkpoint of a resumed run, else, also where that run ended before its first one, a fresh state."""
-    init = populations.beginning(job.learner, job.config)
+    begin = populations.beginning(job.learner, job.config)
 
-    def begin(seeds: jax.Array) -> MetaState:
-        state = strongly_typed(init(populations.root_keys(seeds)[0]))
+    def begin_on_devices(seeds: np.ndarray) -> MetaState:
+        state = begin(seeds)
         meta, optimizer, step = everywhere((state.meta, state.optimizer, state.step))
         return state.replace(meta=meta, optimizer=optimizer, step=step)
 
-    fresh = jax.jit(begin)(populations.seeds_of(job.config))
+    fresh = jax.jit(begin_on_devices)(populations.seeds_of(job.config))
     if job.run and job.resume:
         return checkpoints.restore(job.run.checkpoints, fresh) or fresh
     return fresh
 
 
-def _chunk(job: Job, start: MetaState) -> Any:
-    """The program, not yet compiled; it leaves a state on devices where it found it."""
-    placement = job.mesh and (jax.tree.map(lambda leaf: leaf.sharding, start), whole(job.mesh))
-    skip = job.config["on_nonfinite"] == "skip"
-    return make_chunk(job.learner, job.tasks, job.config["log_every"], skip, placement)
-
-
-def _step_key(job: Job) -> Key:
+def step_key(job: Job) -> Key:
     """What each meta-step folds its number into."""
 
     def draw(seeds: np.ndarray) -> Key:
@@ -151,20 +143,27 @@ def _step_key(job: Job) -> Key:
     return jax.jit(draw, out_shardings=whole(job.mesh))(seeds) if job.mesh else draw(seeds)
 
 
+def lowered(job: Job, start: MetaState, key: Key) -> Any:
+    """The program, traced and not yet compiled; it leaves a state on devices where it found it."""
+    placement = job.mesh and (jax.tree.map(lambda leaf: leaf.sharding, start), whole(job.mesh))
+    skip = job.config["on_nonfinite"] == "skip"
+    chunk = make_chunk(job.learner, job.tasks, job.config["log_every"], skip, placement)
+    return chunk.lower(start, key, np.int32(0))
+
+
 def _chunks(
-    job: Job, program: Any, state: MetaState, seconds: float, interrupted: Callable[[], bool]
+    job: Job, program: Any, state: MetaState, key: Key, seconds: float, interrupted: Callable[[], bool]
 ) -> Iterator[tuple[MetaState, dict[str, Any]]]:
     """Yields the state at each log point, which the next one donates, and what there is to tell about it."""
     start = time.perf_counter()
     chunk = program.compile()
-    step_key = _step_key(job)
     step, meta_steps, log_every = state.steps_taken, job.config["meta_steps"], job.config["log_every"]
     skip, members = job.config["on_nonfinite"] == "skip", populations.members_of(job.config)
     env_steps_per_meta_step = job.learner.tasks_per_batch * job.learner.env_steps_per_task
     while step < meta_steps and not any_of_all(interrupted()):
         length = min(meta_steps, (step // log_every + 1) * log_every) - step
         chunk_start = time.perf_counter()
-        state, log = chunk(state, step_key, np.int32(length))
+        state, log = chunk(state, key, np.int32(length))
         metrics = summary(jax.device_get(log), step, length, skip, members)
         now = time.perf_counter()
         step += length

@@ -38,3 +38,8 @@ def is_finite(tree: PyTree) -> jax.Array:
     """
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def strongly_typed(tree: PyTree) -> PyTree:
+    """The same arrays without weak types, which would make the second call of a program another one than the first."""
+    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype) if getattr(x, "weak_type", False) else x, tree)

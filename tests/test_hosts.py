@@ -9,9 +9,8 @@ import time
 
 import pytest
 
-import jaxmeta
-from jaxmeta import checkpoints
 from jaxmeta.runs import RunDirectory
+from tests.records import digest, told
 
 META_STEPS = 400
 TRAIN = [
@@ -19,7 +18,6 @@ TRAIN = [
     *("--set", "hidden=4", "envs=2", "tasks_per_batch=2", "rounds=1", "query_envs=2", "lives_per_task=1"),
     *("--meta-steps", str(META_STEPS), "--log-every", "5", "--checkpoint-every", "10", "--num-processes", "2"),
 ]
-TIMING = ("seconds", "env_steps_per_second")
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +50,6 @@ def finish(folder, both):
         assert process.wait(timeout=240) == 0, (folder / f"{index}.log").read_text()[-2000:]
 
 
-def ended(folder):
-    """The digest of the last state, and the log points without what depends on the clock."""
-    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
-    records = RunDirectory(folder / "run").read_metrics()
-    assert len(records) == len(lines)
-    told = [{name: value for name, value in record.items() if name not in TIMING} for record in records]
-    return checkpoints.state_digest(jaxmeta.restore(folder / "run")[1]), told
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_processes_of_which_one_is_killed_end_as_if_nothing_had_happened(tmp_path, start):
@@ -84,4 +73,5 @@ def test_two_processes_of_which_one_is_killed_end_as_if_nothing_had_happened(tmp
     assert 0 < reached < META_STEPS
 
     finish(disturbed, start(disturbed, "--resume"))
-    assert ended(disturbed) == ended(undisturbed)
+    ended = [(digest(folder / "run"), told(folder / "run")) for folder in (disturbed, undisturbed)]
+    assert ended[0] == ended[1]

@@ -13,9 +13,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 import jaxmeta
-from jaxmeta import checkpoints, compilation_cache, inspection, jobs, recipes
-from jaxmeta.base import MetaLearner, MetaState
+from jaxmeta import checkpoints, compilation_cache, inspection, jobs
+from jaxmeta.base import MetaState
 from jaxmeta.cli import main
+from tests import learners
 
 PLAN = ["inspect", "--plan", "--recipe", "products", "--tasks", "probe", "--meta-steps", "6"]
 BOTH = {"config", "changed_settings", "parameters", "parameters_by_part", "env_steps_per_meta_step"}
@@ -29,19 +30,14 @@ SLEEPS, FIRST_SLEEP = 0.05, 0.5
 
 
 def learner_of(parts, update, meta):
-    return MetaLearner(
-        init=lambda key: MetaState(meta=meta, optimizer=(), step=jnp.zeros((), jnp.int32), carried=None),
-        update=lambda key, state, env_params: (
-            state.replace(meta=update(key, state.meta), step=state.step + 1),
-            {"loss": jnp.zeros(()), "return": jnp.zeros(())},
-        ),
-        task=lambda key, env_params: None,
-        adapter=None,
-        meta=lambda state: state.meta,
-        lifetime=parts.settings.lifetime,
-        tasks_per_batch=2,
-        env_steps_per_task=5,
-    )
+    """A learner that keeps nothing but its meta."""
+
+    def step(key, state):
+        metrics = {"loss": jnp.zeros(()), "return": jnp.zeros(())}
+        return state.replace(meta=update(key, state.meta), step=state.step + 1), metrics
+
+    start = MetaState(meta=meta, optimizer=(), step=jnp.zeros((), jnp.int32), carried=None)
+    return learners.learner_of(parts, lambda key: start, step)
 
 
 def products(parts):
@@ -79,8 +75,7 @@ def slow(parts):
 
 @pytest.fixture(autouse=True)
 def _recipes(monkeypatch):
-    for build in (products, spacious, slow):
-        monkeypatch.setitem(recipes.RECIPES, build.__name__, recipes.Recipe("A test.", build, {}))
+    learners.register(monkeypatch, products, spacious, slow)
 
 
 @pytest.fixture

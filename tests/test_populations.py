@@ -1,23 +1,20 @@
 """Populations: each member is the run that its seed would be alone, and all of them are one run."""
 
-import dataclasses
-import inspect
 import json
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 
 import jaxmeta
-from jaxmeta import checkpoints, chunks, evaluation, inspection, jobs, plots, populations, recipes, runs, statistics
-from jaxmeta.cli import USAGE_STATUS, main
+from jaxmeta import checkpoints, chunks, jobs, populations
 from jaxmeta.populations import Member
 from jaxmeta.runs import RunDirectory
+from tests import learners
 from tests.conftest import TINY
-from tests.test_training import DIVERGED_AT, interrupt_at, quadratic, without_timing
+from tests.double import make_everything_in_float64
+from tests.learners import DIVERGED_AT, begun, follower, quadratic
+from tests.records import interrupt_at, told
 
 SEEDS = (0, 3, 5)
 RATES = {"learning_rate": [0.1, 0.3]}
@@ -29,38 +26,15 @@ SMALL = {
 """By recipe, tasks and settings."""
 
 
-def follower(parts):
-    """The same with its step size among the hyper-parameters that its meta holds."""
-    learner = quadratic(parts)
-
-    def init(key):
-        state = learner.init(key)
-        return state.replace(meta={"start": state.meta, "hypers": parts.hypers})
-
-    def update(key, state, env_params):
-        hypers = state.meta["hypers"]
-        centre = jax.random.normal(key, (3,))
-        start = state.meta["start"] - hypers.learning_rate * (state.meta["start"] - centre)
-        metrics = {"loss": jnp.sum((start - centre) ** 2), "return": jnp.mean(start)}
-        return state.replace(meta={"start": start, "hypers": hypers}, step=state.step + 1), metrics
-
-    return learner._replace(init=init, update=update)
-
-
 @pytest.fixture
 def networks_in_float64(float64, monkeypatch):
-    """Flax's own layers take float32 for granted, whatever JAX is set to."""
-    for layer in vars(nn).values():
-        if isinstance(layer, type) and issubclass(layer, nn.Module) and dataclasses.is_dataclass(layer):
-            made = inspect.unwrap(layer.__init__)
-            defaults = [jnp.float64 if one is jnp.float32 else one for one in made.__defaults__ or ()]
-            monkeypatch.setattr(made, "__defaults__", tuple(defaults))
+    """Networks and hyper-parameters too."""
+    make_everything_in_float64(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
 def _recipes(monkeypatch):
-    for build in (quadratic, follower):
-        monkeypatch.setitem(recipes.RECIPES, build.__name__, recipes.Recipe("A test.", build, {}))
+    learners.register(monkeypatch, quadratic, follower)
 
 
 def train(**options):
@@ -75,12 +49,6 @@ def differences(state, other):
         np.max(np.abs(np.asarray(one, float) - np.asarray(its, float)), initial=0.0)
         for one, its in zip(leaves, others, strict=True)
     ]
-
-
-def begun(job, config):
-    """The initial state of a job under a configuration, and the key of its meta-steps."""
-    init_key, step_key = populations.root_keys(populations.seeds_of(config))
-    return jax.jit(populations.beginning(job.learner, config))(init_key), step_key
 
 
 def of_seed(config, seed):
@@ -123,25 +91,7 @@ def test_a_run_of_several_equals_the_runs_of_each():
 
 
 def test_it_is_one_program_traced_and_compiled_once(monkeypatch):
-    traced, compiled = [], []
-
-    def counted(parts):
-        learner = quadratic(parts)
-        return learner._replace(update=lambda *arguments: traced.append(1) or learner.update(*arguments))
-
-    def listen(event, seconds, **about):
-        if event.endswith("backend_compile_duration"):
-            compiled.append(about)
-
-    train(meta_steps=1)  # compiles what every run calls outside its own programs
-    monkeypatch.setitem(recipes.RECIPES, "quadratic", recipes.Recipe("A test.", counted, {}))
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        train(meta_steps=11, log_every=3)  # chunks of 3, 3, 3 and 2
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    assert len(traced) == 1
-    assert len(compiled) == 2, compiled  # the initial state, and the chunk
+    assert learners.traced_and_compiled(monkeypatch, train) == (1, 2), "the chunk; the initial state, and the chunk"
 
 
 def test_the_state_is_donated():
@@ -159,8 +109,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
         train(run_dir=parts, on_log=interrupt_at(4), **options)
     resumed = jaxmeta.train(run_dir=parts, resume=True)[1]
     assert checkpoints.state_digest(resumed) == checkpoints.state_digest(expected)
-    whole_metrics, metrics = (RunDirectory(path).read_metrics() for path in (whole, parts))
-    assert without_timing(metrics) == without_timing(whole_metrics)
+    assert told(parts) == told(whole)
     assert RunDirectory(whole).load_config() == RunDirectory(parts).load_config()
     restored = jaxmeta.restore(parts)[1]
     assert checkpoints.state_digest(restored) == checkpoints.state_digest(expected)
@@ -339,121 +288,3 @@ def test_members_trained_by_policy_optimisation_do_not_stall():
     tasks, settings = SMALL["rl2"]
     state = train(recipe="rl2", tasks=tasks, seeds=range(4), meta_steps=200, log_every=50, **settings)
     assert state.step.tolist() == [200] * 4
-
-
-OF_MEMBER = {"returns", "returns_ci95", "trial_return", "score", "score_mean", "ci95", "task_scores", "env_steps"}
-OF_MEMBER |= {"steps_to_threshold", "generalisation_gap", "seed", "hypers"}
-
-
-@pytest.fixture(scope="module")
-def evaluated(grid):
-    """Four members that were not trained, what is told of them together, and what is told of the last one alone."""
-    job = jobs.prepare("maml", grid, settings=TINY, seeds=(1, 2), sweep={"temperature": [0.5, 5.0]})
-    state, _ = begun(job, job.config)
-
-    def report(state, config):
-        return evaluation.evaluate(job.learner, state, grid, config, num_tasks=6, with_baselines=False)
-
-    last = populations.config_of(job.config, populations.members_of(job.config)[-1])
-    return report(state, job.config), report(populations.members(state)[-1], last)
-
-
-def test_an_evaluation_pools_members_and_tells_what_each_did(evaluated):
-    whole, last = evaluated
-    members = whole["members"]
-    expected = [(1, 0.5), (2, 0.5), (1, 5.0), (2, 5.0)]
-    assert [(report["seed"], report["hypers"]["temperature"]) for report in members] == expected
-    assert all(set(report) >= OF_MEMBER for report in members)
-    for name in OF_MEMBER - {"seed", "hypers", "steps_to_threshold"}:
-        np.testing.assert_allclose(members[-1][name], last[name], rtol=1e-5, atol=1e-6, err_msg=name)
-    scores = np.array([report["task_scores"] for report in members])
-    assert whole["score"] == pytest.approx(statistics.interquartile_mean(scores))
-    assert whole["ci95"] == pytest.approx(statistics.bootstrap_interval(scores))
-    np.testing.assert_allclose(whole["returns"], np.mean([report["returns"] for report in members], axis=0), rtol=1e-5)
-    assert "members" not in last
-    assert whole["baselines"].keys() == last["baselines"].keys()
-    json.dumps(whole, allow_nan=False)
-
-
-def test_compare_pools_the_seeds_of_each_swept_value(evaluated, tmp_path):
-    whole, last = evaluated
-    run = RunDirectory(tmp_path)
-    run.write_config(jobs.prepare("maml", "probe", settings=TINY).config)
-    runs.write_json(run.evaluation, whole)
-    rows = evaluation.compare([run.load_evaluation(), {**last, "train_seed": 7}])
-    of_learner = {row["hypers"]["temperature"]: row for row in rows if row["name"] == "maml"}
-    assert {value: row["seeds"] for value, row in of_learner.items()} == {0.5: 2, 5.0: 3}
-    first = np.array([report["task_scores"] for report in whole["members"][:2]])
-    assert of_learner[0.5]["score"] == pytest.approx(statistics.interquartile_mean(first))
-    assert of_learner[0.5]["ci95"] == pytest.approx(statistics.bootstrap_interval(first))
-    assert {row["seeds"] for row in evaluation.compare([whole]) if row["name"] in whole["baselines"]} == {1}
-
-
-def test_baselines_are_measured_once_under_the_first_member_s_settings(grid, monkeypatch):
-    asked = []
-
-    def measured(key, tasks, settings, env_params, **options):
-        asked.append(settings["temperature"])
-        return {}
-
-    monkeypatch.setattr(evaluation.baselines, "measure_baselines", measured)
-    job = jobs.prepare("maml", grid, settings=TINY, seeds=(1, 2), sweep={"temperature": [2.0, 5.0]})
-    evaluation.evaluate(job.learner, begun(job, job.config)[0], grid, job.config, num_tasks=2)
-    assert asked == [2.0]
-
-
-def test_the_command_line_trains_shows_and_inspects(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    options = ["--recipe", "follower", "--tasks", "probe", "--meta-steps", "2", "--no-compilation-cache"]
-    assert main(["train", *options, "--seeds", "0-2", "--sweep", "learning_rate=0.1,0.3", "--no-evaluate"]) == 0
-    run_dir = tmp_path / "runs" / "follower-dqn-probe-seeds0-2-learning_rate=0.1,0.3"
-    assert (run_dir / "training.png").is_file()
-    assert "with seeds 0-2, learning_rate=0.1,0.3, in " in capsys.readouterr().err
-    assert main(["train", "--resume", "--run-dir", str(run_dir), "--no-evaluate", "--no-compilation-cache"]) == 0
-    assert main(["inspect", str(run_dir), "--json", "told.json", "--no-compilation-cache"]) == 0
-    told = json.loads((tmp_path / "told.json").read_text())
-    single = inspection.plan(jobs.prepare("follower", "probe", settings={"meta_steps": 2}))
-    assert (told["members"], single["members"]) == (6, 1)
-    assert told["parameters"] == single["parameters"]
-    assert told["memory"]["state_bytes"] == 6 * single["memory"]["state_bytes"]
-    assert "6: seeds 0-2, learning_rate=0.1,0.3" in capsys.readouterr().out
-    assert main(["inspect", "--plan", *options, "--seeds", "0-2"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("argv", "sentence"),
-    [
-        ("--seeds 3", "seeds must hold at least 2 seeds, got [3]."),
-        ("--seeds x", "--seeds must be written 0-7 or 0,3,5, got 'x'."),
-        ("--seeds 0,0", "seeds must repeat nothing, got [0, 0]."),
-        ("--seeds 0-1 --seed 3", "seed must be left out where seeds are given, got 3."),
-        ("--sweep learning_rate", "--sweep must be written key=value,value, got 'learning_rate'."),
-        ("--sweep rounds=1,2", "sweep must name a traced hyper-parameter (learning_rate, discount, "),
-        ("--sweep epsilon=0.1,x", "epsilon must be a number, got 'x'."),
-        ("--sweep epsilon=0.1 epsilon=0.2", "--sweep must name a setting once, got 'epsilon' twice."),
-        ("--sweep discount=0.9,2", "discount must be at most 1, got 2.0."),
-        ("--sweep epsilon=0.1,nan", "epsilon must be finite, got nan."),
-    ],
-)
-def test_mistakes_on_the_command_line_are_one_sentence(tmp_path, monkeypatch, capsys, argv, sentence):
-    monkeypatch.chdir(tmp_path)
-    assert main(["train", "--tasks", "probe", "--no-compilation-cache", *argv.split()]) == USAGE_STATUS
-    err = capsys.readouterr().err
-    assert err.startswith(sentence)
-    assert err.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_picture_shows_the_spread_of_members(tmp_path, monkeypatch):
-    drawn = []
-    fill = Axes.fill_between
-    monkeypatch.setattr(
-        Axes, "fill_between", lambda axes, *band, **look: drawn.append(band) or fill(axes, *band, **look)
-    )
-    point = {"meta_step": 1, "env_steps": 10, "loss": 2.0, "return": 1.0}
-    plots.plot_training([point], tmp_path / "single.png")
-    assert not drawn
-    plots.plot_training(
-        [{**point, "loss_by_member": [3.0, 1.0], "return_by_member": [0.5, 1.5]}], tmp_path / "both.png"
-    )
-    assert drawn == [([10], [0.5], [1.5]), ([10], [1.0], [3.0])]

@@ -10,66 +10,21 @@ import numpy as np
 import pytest
 
 import jaxmeta
-from jaxmeta import checkpoints, chunks, recipes, training
-from jaxmeta.base import MetaLearner, MetaState
+from jaxmeta import checkpoints, chunks, training
 from jaxmeta.runs import RunDirectory
+from tests import learners
 from tests.conftest import TINY
-
-TIMING = ("seconds", "env_steps_per_second")
-DIVERGED_AT = 0.25
-"""The learning rate at which `quadratic` goes wrong at meta-step 8."""
-
-
-def quadratic(parts):
-    """A learner that is all a run needs: noisy, stateful, and quick to compile."""
-    rate = parts.settings.hypers.learning_rate
-
-    def init(key):
-        start = jax.random.normal(key, (3,))
-        return MetaState(meta=start, optimizer=(), step=jnp.zeros((), jnp.int32), carried=start)
-
-    def update(key, state, env_params):
-        del env_params
-        centre = jax.random.normal(key, (3,))
-        meta = state.meta - rate * (state.meta - centre)
-        if rate == DIVERGED_AT:
-            meta = jnp.where(state.step == 7, jnp.nan, meta)
-        metrics = {"loss": jnp.sum((state.meta - centre) ** 2), "return": jnp.mean(meta)}
-        return MetaState(meta=meta, optimizer=(), step=state.step + 1, carried=state.meta), metrics
-
-    return MetaLearner(
-        init=init,
-        update=update,
-        task=lambda key, env_params: None,
-        adapter=None,
-        meta=lambda state: state.meta,
-        lifetime=parts.settings.lifetime,
-        tasks_per_batch=2,
-        env_steps_per_task=5,
-    )
+from tests.learners import DIVERGED_AT, quadratic
+from tests.records import interrupt_at, told
 
 
 @pytest.fixture(autouse=True)
 def _quadratic_recipe(monkeypatch):
-    monkeypatch.setitem(recipes.RECIPES, "quadratic", recipes.Recipe("A test.", quadratic, {}))
+    learners.register(monkeypatch, quadratic)
 
 
 def train(**options):
     return jaxmeta.train("quadratic", "probe", **options)[1]
-
-
-def without_timing(metrics):
-    return [{name: value for name, value in record.items() if name not in TIMING} for record in metrics]
-
-
-def interrupt_at(meta_step):
-    """What Ctrl-C at a log point does, as `on_log` sees it."""
-
-    def on_log(record):
-        if record["meta_step"] == meta_step:
-            signal.raise_signal(signal.SIGINT)
-
-    return on_log
 
 
 def test_needs_no_folder(tmp_path, monkeypatch):
@@ -93,25 +48,7 @@ def test_metrics_are_means_over_the_meta_steps_since_the_last_log_point():
 
 
 def test_traces_and_compiles_one_program_whatever_the_lengths_of_chunks(monkeypatch):
-    traced, compiled = [], []
-
-    def counted(parts):
-        learner = quadratic(parts)
-        return learner._replace(update=lambda *arguments: traced.append(1) or learner.update(*arguments))
-
-    def listen(event, seconds, **about):
-        if event.endswith("backend_compile_duration"):
-            compiled.append(about)
-
-    train(meta_steps=1)  # compiles what every run calls outside its own programs
-    monkeypatch.setitem(recipes.RECIPES, "quadratic", recipes.Recipe("A test.", counted, {}))
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        train(meta_steps=11, log_every=3)  # chunks of 3, 3, 3 and 2
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    assert len(traced) == 1
-    assert len(compiled) == 2, compiled  # the initial state, and the chunk
+    assert learners.traced_and_compiled(monkeypatch, train) == (1, 2), "the chunk; the initial state, and the chunk"
 
 
 def test_seeds_differ_and_repeat():
@@ -129,9 +66,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, stop):
     assert checkpoints.finished_steps(parts / "checkpoints") == [stop]
     resumed = jaxmeta.train(run_dir=parts, resume=True)[1]
     assert checkpoints.state_digest(resumed) == checkpoints.state_digest(expected)
-    whole_metrics, metrics = (RunDirectory(path).read_metrics() for path in (whole, parts))
-    assert without_timing(metrics) == without_timing(whole_metrics)
-    seconds = [record["seconds"] for record in metrics]
+    assert told(parts) == told(whole)
+    seconds = [record["seconds"] for record in RunDirectory(parts).read_metrics()]
     assert seconds == sorted(seconds)
     assert RunDirectory(whole).load_config() == RunDirectory(parts).load_config()
 
@@ -337,7 +273,7 @@ def test_what_cannot_be_traced_leaves_no_folder(tmp_path, monkeypatch):
     def broken(parts):
         return quadratic(parts)._replace(update=lambda key, state, env_params: state.no_such_field)
 
-    monkeypatch.setitem(recipes.RECIPES, "broken", recipes.Recipe("A test.", broken, {}))
+    learners.register(monkeypatch, broken)
     with pytest.raises(AttributeError):
         jaxmeta.train("broken", "probe", run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
