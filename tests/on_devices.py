@@ -18,7 +18,9 @@ from tests.double import make_everything_in_float64
 
 COUNTS = (1, 2, 8)
 META_STEPS = 3
+SMALLER = {"rounds": 1, "replay_rounds": 1, "inner_steps": 1}
 OPTIONS = {
+    "maml": {"rounds": 2, "replay_rounds": 2, "inner_steps": 2},
     "meta_sgd": {"tasks_per_group": 1},
     "rl2": {"memory_width": 8, "epochs": 2, "minibatches": 2},
     "mann": {"memory_width": 8, "epochs": 2, "minibatches": 2, "slots": 4, "word": 4, "heads": 1},
@@ -38,7 +40,7 @@ VARIANTS = {
 def run(case: str, count: int):
     """What a short run ends with, as float64 arrays on the host, and the text of its program."""
     recipe, changed, whose = VARIANTS.get(case, (case, OPTIONS.get(case, {}), {}))
-    settings = {**TINY, "tasks_per_batch": 16, "meta_steps": META_STEPS, **changed}
+    settings = {**TINY, **SMALLER, "tasks_per_batch": 16, "meta_steps": META_STEPS, **changed}
     tasks = "grid_navi:size=3,horizon=4"
     job = jobs.prepare(recipe, tasks, settings=settings, log_every=META_STEPS, devices=count, **whose)
     with devices.use(job.mesh):
