@@ -58,7 +58,8 @@ def snapshot(folder):
 
 
 def subprocess_environment(folder):
-    return {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "JAX_PLATFORMS": "cpu"}
+    own = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    return {**own, "XDG_CACHE_HOME": str(folder / "cache"), "JAX_PLATFORMS": "cpu"}
 
 
 @pytest.mark.parametrize(

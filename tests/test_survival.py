@@ -280,6 +280,8 @@ class ReadOnly:
 
     def __call__(self, record):
         if record["meta_step"] == self.start:
+            while not (self.folder / "checkpoints" / str(self.start - 1)).exists():
+                time.sleep(0.01)  # threads that write it would wait for minutes
             self.permit(0o555)
             if self.superuser:
                 os.seteuid(NOBODY)
