@@ -38,7 +38,7 @@ class Bookkeeping:
         hosts.wait_for_all("the run directory is ready")
         self._run, self._config = run, config
         self._journal = Journal(run, step) if hosts.is_first() else None
-        self._keeper = Keeper(run.checkpoints)
+        self._keeper = Keeper(run.checkpoints, config["keep"])
         self._step, self._score = step, None
         self.seconds = self._journal.seconds if self._journal else 0.0
         """Time that training took before."""

@@ -29,7 +29,7 @@ from jaxmeta.errors import StorageError
 from jaxmeta.runs import write_json
 
 KEPT = 3
-"""Newest checkpoints that stay; of the older ones only the best does."""
+"""Newest checkpoints that stay if nobody says; of the older ones only the best does."""
 FILES = "files.json"
 """Lies in a checkpoint's folder, and holds the SHA-256 of each other file by its path."""
 
@@ -59,10 +59,12 @@ class Keeper:
 
     Args:
       folder: where to; it need not exist.
+      keep: how many of the newest stay.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, keep: int = KEPT):
         self.folder = folder
+        self.keep = keep
         self._manager: Any = None
         self._writing: int | None = None
         self._scores: dict[int, float] = {}
@@ -91,7 +93,7 @@ class Keeper:
             with tempfile.TemporaryFile(dir=self.folder):
                 pass  # where nothing can be made, Orbax's threads wait minutes for a folder, and a process for them
             if self._manager is None:
-                self._manager = _open(self.folder, create=True, policy=_NewestAndBest(self._scores))
+                self._manager = _open(self.folder, create=True, policy=_NewestAndBest(self.keep, self._scores))
                 self._scores |= _scores(self._manager)
             if score is not None:
                 self._scores[step] = score
@@ -143,7 +145,8 @@ class Keeper:
 class _NewestAndBest:
     """Which checkpoints Orbax leaves in place. Its own rule for the best forgets what it knew when a run is resumed."""
 
-    def __init__(self, scores: Mapping[int, float]):
+    def __init__(self, keep: int, scores: Mapping[int, float]):
+        self.keep = keep
         self.scores = scores
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
@@ -151,7 +154,7 @@ class _NewestAndBest:
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
         best = max(self.scores.keys() & steps, key=lambda step: (self.scores[step], step), default=None)
-        return [step in steps[-KEPT:] or step == best for step in steps]
+        return [step in steps[-self.keep :] or step == best for step in steps]
 
 
 def restore(folder: Path, like: MetaState, best: bool = False) -> MetaState | None:

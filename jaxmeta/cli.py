@@ -106,6 +106,7 @@ class Train(Configuration):
     allow_import: Flag = _option(f"With --resume: {ALLOW_IMPORT}", False)
     log_every: Positive = _option("Meta-steps between log points; a hundredth of the run if not given.", None)
     checkpoint_every: Positive = _option("Meta-steps between checkpoints; five log points if not given.", None)
+    keep: Positive = _option("How many of the newest checkpoints stay, beside the best; 3 if not given.", None)
     devices: Positive = _option("How many the tasks of a batch are spread over; all if not given.", None)
     on_nonfinite: Text = _option("Where numbers are not finite: stop, or skip the meta-step; stop if not given.", None)
     on_write_error: Text = _option("Where a disk is full: continue, or stop; continue if not given.", None)

@@ -30,6 +30,8 @@ from jaxmeta.errors import require
 from jaxmeta.runs import RunDirectory, default_run_dir, require_possible, write_json
 from jaxmeta.settings import parse_settings
 
+WAYS = ("log_every", "checkpoint_every", "keep", "devices", "on_nonfinite", "on_write_error", "allow_import")
+"""How a run is trained, as `train`'s options and `jobs.prepare` alike name it."""
 WIDTH = 200
 """Of a table in a file or a pipe, in characters."""
 
@@ -55,7 +57,7 @@ def list_all(options: cli.List) -> None:
 def train(options: cli.Train) -> None:
     """Trains, shows the way there, and evaluates."""
     given = _configuration(options)
-    for name in ("log_every", "checkpoint_every", "devices", "on_nonfinite", "on_write_error", "allow_import"):
+    for name in WAYS:
         given[name] = getattr(options, name)
     if options.run_dir is None:
         unplaced = jobs.prepare(**given)

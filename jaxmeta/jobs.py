@@ -54,6 +54,7 @@ def prepare(
     settings: Mapping[str, Any] | None = None,
     log_every: int | None = None,
     checkpoint_every: int | None = None,
+    keep: int | None = None,
     on_nonfinite: str | None = None,
     on_write_error: str | None = None,
     devices: int | None = None,
@@ -74,6 +75,7 @@ def prepare(
     ways = {
         "log_every": log_every,
         "checkpoint_every": checkpoint_every,
+        "keep": keep,
         "on_nonfinite": on_nonfinite,
         "on_write_error": on_write_error,
     }
@@ -161,7 +163,8 @@ def _with_ways(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration that says how its run logs, saves and meets faults."""
     config.setdefault("log_every", min(max(1, config["meta_steps"] // LOG_POINTS), MOST_STEPS_BETWEEN))
     config.setdefault("checkpoint_every", LOG_POINTS_PER_CHECKPOINT * config["log_every"])
-    for name in ("log_every", "checkpoint_every"):
+    config.setdefault("keep", checkpoints.KEPT)
+    for name in ("log_every", "checkpoint_every", "keep"):
         require(config[name] >= 1, name, "be at least 1", config[name])
     for name, choices in (("on_nonfinite", ON_NONFINITE), ("on_write_error", ON_WRITE_ERROR)):
         require_known(name, config.setdefault(name, choices[0]), choices)

@@ -25,6 +25,7 @@ CONFIG = fields.record(
     {
         "log_every": fields.whole(1, LARGEST_INT),
         "checkpoint_every": fields.whole(1, LARGEST_INT),
+        "keep": fields.whole(1, LARGEST_INT),
         "on_nonfinite": fields.text,
         "on_write_error": fields.text,
         "devices": fields.whole(1),

@@ -32,6 +32,7 @@ def train(
     allow_import: bool = False,
     log_every: int | None = None,
     checkpoint_every: int | None = None,
+    keep: int | None = None,
     on_nonfinite: str | None = None,
     on_write_error: str | None = None,
     devices: int | None = None,
@@ -54,6 +55,7 @@ def train(
       allow_import: let the folder of a resumed run name a `package.module:function`, which is then imported.
       log_every: meta-steps between log points, whose metrics are means over the meta-steps since the one before.
       checkpoint_every: meta-steps after which the next log point saves a checkpoint; the last meta-step always does.
+      keep: how many of the newest checkpoints stay, beside the one with the highest return; by default 3.
       on_nonfinite: `stop`, the default, where a metric or the state is not finite; or `skip` that meta-step and count
         it among the metrics, as `skipped`, unless all between two log points were.
       on_write_error: `continue`, the default, and try again later where something could not be written, or `stop`.
@@ -79,6 +81,7 @@ def train(
         settings=settings,
         log_every=log_every,
         checkpoint_every=checkpoint_every,
+        keep=keep,
         on_nonfinite=on_nonfinite,
         on_write_error=on_write_error,
         devices=devices,

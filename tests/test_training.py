@@ -134,6 +134,13 @@ def test_keeps_the_newest_checkpoints_and_the_best(tmp_path):
     assert checkpoints.finished_steps(tmp_path / "checkpoints") == [4, 6, 8, 10]
 
 
+def test_as_many_of_the_newest_checkpoints_stay_as_are_asked_for(tmp_path):
+    train(run_dir=tmp_path, meta_steps=10, log_every=2, checkpoint_every=2, keep=5)
+    assert checkpoints.finished_steps(tmp_path / "checkpoints") == [2, 4, 6, 8, 10]
+    train(run_dir=tmp_path, resume=True, meta_steps=12, keep=1)
+    assert checkpoints.finished_steps(tmp_path / "checkpoints") == [4, 12], "the best, and the newest"
+
+
 def test_checkpoints_are_saved_at_the_log_point_that_follows(tmp_path):
     train(run_dir=tmp_path, meta_steps=10, log_every=2, checkpoint_every=5)
     assert checkpoints.finished_steps(tmp_path / "checkpoints") == [6, 10]
@@ -233,6 +240,7 @@ def test_a_state_that_is_not_finite_is_named_by_its_meta_step():
         ({"meta_steps": 0}, "meta_steps must be at least 1, got 0."),
         ({"log_every": 0}, "log_every must be at least 1, got 0."),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0."),
+        ({"keep": 0}, "keep must be at least 1, got 0."),
         ({"learning_rate": float("nan")}, "learning_rate must be finite, got nan."),
         ({"on_nonfinite": "go"}, "on_nonfinite must be one of skip, stop, got 'go'."),
         ({"on_write_error": "go"}, "on_write_error must be one of continue, stop, got 'go'."),
