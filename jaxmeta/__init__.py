@@ -11,7 +11,8 @@ from jaxmeta.errors import NonFiniteError, StorageError, UsageError
 if TYPE_CHECKING:
     from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
     from jaxmeta.checkpoints import CheckpointError, state_digest
-    from jaxmeta.evaluation import compare, evaluate
+    from jaxmeta.comparison import compare
+    from jaxmeta.evaluation import evaluate
     from jaxmeta.exports import export_rule
     from jaxmeta.jobs import restore
     from jaxmeta.plots import plot_adaptation, plot_training
@@ -46,7 +47,7 @@ _HOMES = {
     "MetaLearner": ("jaxmeta.base", "MetaLearner"),
     "MetaState": ("jaxmeta.base", "MetaState"),
     "TaskDistribution": ("jaxmeta.base", "TaskDistribution"),
-    "compare": ("jaxmeta.evaluation", "compare"),
+    "compare": ("jaxmeta.comparison", "compare"),
     "evaluate": ("jaxmeta.evaluation", "evaluate"),
     "export_rule": ("jaxmeta.exports", "export_rule"),
     "make_recipe": ("jaxmeta.recipes", "make_recipe"),

@@ -106,10 +106,13 @@ def measure_baselines(
     env_params: PyTree,
     *,
     pretraining_steps: int,
+    seeds: int,
     choices: Mapping[str, Choice],
     on_stage: Callable[[str], None],
-) -> dict[str, tuple[Measured, Tried]]:
-    """Tunes the baselines on validation tasks and lets them live in other tasks.
+) -> dict[str, tuple[list[Measured], Tried]]:
+    """Tunes the baselines on validation tasks and lets them live in other tasks, several times over.
+
+    The first start is the one that is tuned.
 
     Args:
       key: one key.
@@ -117,19 +120,20 @@ def measure_baselines(
       settings: of the learner that is evaluated; its lifetime, agent and exploration are the baselines' own.
       env_params: where the baselines are measured, leaves [tasks, ...].
       pretraining_steps: environment steps on training tasks that `finetune` starts from.
+      seeds: how many starts of each are trained and measured.
       choices: by baseline, how it adapts, where that is known already.
       on_stage: told in a few words what happens next.
 
     Returns:
-      By name, what was measured, leaves [tasks, ...], and how the baseline adapted.
+      By name, what was measured from each start, leaves [tasks, ...], and how the baseline adapted.
     """
     train_key, *keys = jax.random.split(key, 3)
     programs, grid = make_programs(tasks, settings), grid_of(settings)
     on_stage("training the start of finetune")
-    trained = pretrain(train_key, tasks, settings, pretraining_steps)
-    starts: dict[str, Starts] = {
-        "scratch": fresh_starts(tasks, settings),
-        "finetune": lambda key, count: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), trained),
+    train = make_pretraining(tasks, settings, pretraining_steps)
+    starts: dict[str, list[Starts]] = {
+        "scratch": [fresh_starts(tasks, settings)] * seeds,
+        "finetune": [_from_one_start(train(jax.random.fold_in(train_key, seed))) for seed in range(seeds)],
     }
     measured = {}
     for (name, starts_of), baseline_key in zip(starts.items(), keys, strict=True):
@@ -138,12 +142,16 @@ def measure_baselines(
             tried = Tried(choices[name], grid, None)
         else:
             on_stage(f"tuning {name} on validation tasks")
-            tried = tune(tune_key, tasks, programs, starts_of, grid)
+            tried = tune(tune_key, tasks, programs, starts_of[0], grid)
         on_stage(f"measuring {name}")
         choice, count = tried.choice, jax.tree.leaves(env_params)[0].shape[0]
-        starts_in_each = starts_of(start_key, count)
-        lives = live_by(programs, life_key, choice, (choice.learning_rate,), starts_in_each, env_params)
-        measured[name] = (jax.tree.map(lambda leaf: np.asarray(leaf[0]), lives), tried)
+        entries = []
+        for seed, start in enumerate(starts_of):
+            params = start(jax.random.fold_in(start_key, seed), count)
+            own_key = jax.random.fold_in(life_key, seed)
+            lives = live_by(programs, own_key, choice, (choice.learning_rate,), params, env_params)
+            entries.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), lives))
+        measured[name] = (entries, tried)
     return measured
 
 
@@ -235,19 +243,27 @@ def fresh_starts(tasks: TaskDistribution, settings: dict[str, Any]) -> Starts:
     return lambda key, count: jax.vmap(lambda key: adapter.init(key).params)(jax.random.split(key, count))
 
 
-def pretrain(key: Key, tasks: TaskDistribution, settings: dict[str, Any], env_steps: int) -> Params:
+def _from_one_start(params: Params) -> Starts:
+    return lambda key, count: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), params)
+
+
+def make_pretraining(tasks: TaskDistribution, settings: dict[str, Any], env_steps: int) -> Callable[[Key], Params]:
     """Trains the parameters that `finetune` starts from, for `env_steps` environment steps on training tasks."""
     learner = make_recipe("finetune", tasks, **_adaptation_settings(settings) | PRETRAINING)
     updates = max(1, env_steps // (learner.tasks_per_batch * learner.env_steps_per_task))
-    init_key, update_key = jax.random.split(key)
 
-    def update(index, state):
-        task_key, step_key = jax.random.split(jax.random.fold_in(update_key, index))
-        env_params = sample_tasks(task_key, tasks, "train", learner.tasks_per_batch)
-        return learner.update(step_key, state, env_params)[0]
+    @jax.jit
+    def train(key: Key) -> Params:
+        init_key, update_key = jax.random.split(key)
 
-    state = jax.jit(lambda state: jax.lax.fori_loop(0, updates, update, state))(learner.init(init_key))
-    return state.meta.params
+        def update(index, state):
+            task_key, step_key = jax.random.split(jax.random.fold_in(update_key, index))
+            env_params = sample_tasks(task_key, tasks, "train", learner.tasks_per_batch)
+            return learner.update(step_key, state, env_params)[0]
+
+        return jax.lax.fori_loop(0, updates, update, learner.init(init_key)).meta.params
+
+    return train
 
 
 def _adaptation_settings(settings: dict[str, Any]) -> dict[str, Any]:

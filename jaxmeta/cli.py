@@ -58,6 +58,7 @@ Seed = Annotated[int | None, _integer(0, 2**31 - 1)]
 Text = Annotated[str | None, arg(metavar="NAME")]
 JsonFile = Annotated[str | None, arg(metavar="FILE")]
 RunDir = Annotated[Positional[str], arg(metavar="RUN_DIR")]
+Folders = Annotated[Positional[tuple[str, ...]], arg(metavar="DIR ...")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:function; it runs that code."
 Cache = Annotated[bool, arg(help="Keep compiled programs for the next time, in the user's cache folder.")]
@@ -135,10 +136,19 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Puts evaluated runs side by side; runs that differ by their seed alone are pooled."""
+    """Puts evaluated runs and scoreboards side by side; runs that differ by their seed alone are pooled."""
 
-    run_dirs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN_DIR ...")] = _option("Folders of runs.")
+    folders: Folders = _option("Folders of runs that were evaluated, or of scoreboards.")
     json: JsonFile = _option("Also write the rows here.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Writes evaluated runs and scoreboards as a page that needs nothing but itself: tables that sort, and figures."""
+
+    folders: Folders = _option("Folders of runs that were evaluated, or of scoreboards.")
+    out: Annotated[str, arg(metavar="FILE.html")] = _option("Where to write the page.")
+    markdown: Annotated[str | None, arg(metavar="FILE.md")] = _option("Also write the overview as a table here.", None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +169,7 @@ VERBS: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
     "compare": Compare,
+    "report": Report,
     "inspect": Inspect,
 }
 

@@ -5,14 +5,16 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from jaxmeta import (
+    cells,
     cli,
+    comparison,
     compilation_cache,
     evaluation,
     hosts,
@@ -22,12 +24,13 @@ from jaxmeta import (
     populations,
     progress,
     recipes,
+    report,
     tables,
     training,
 )
 from jaxmeta import tasks as task_specs
 from jaxmeta.errors import require
-from jaxmeta.runs import RunDirectory, default_run_dir, require_possible, write_json
+from jaxmeta.runs import RunDirectory, default_run_dir, require_possible, write_json, write_text
 from jaxmeta.settings import parse_settings
 
 WAYS = ("log_every", "checkpoint_every", "keep", "devices", "on_nonfinite", "on_write_error", "allow_import")
@@ -84,7 +87,7 @@ def train(options: cli.Train) -> None:
 
 def evaluate(options: cli.Evaluate) -> None:
     """Evaluates a trained run."""
-    json_file = _json_file(options.json)
+    json_file = _file("--json", options.json)
     restored = jobs.restore(options.run_dir, best=options.best, allow_import=options.allow_import)
     content = _evaluate(
         _console(stderr=True),
@@ -99,18 +102,38 @@ def evaluate(options: cli.Evaluate) -> None:
 
 
 def compare(options: cli.Compare) -> None:
-    """Puts evaluated runs side by side."""
-    json_file = _json_file(options.json)
-    require(len(options.run_dirs) > 0, "jaxmeta compare", "be given at least one run directory", "none")
-    rows = evaluation.compare([RunDirectory(Path(run_dir)).load_evaluation() for run_dir in options.run_dirs])
-    tables.show_comparison(_results(), rows)
+    """Puts evaluated runs and scoreboards side by side."""
+    json_file = _file("--json", options.json)
+    found, missing = _cells("compare", options.folders)
+    rows = comparison.rows(found)
+    tables.show_comparison(_results(), rows, missing)
     if json_file:
-        write_json(json_file, rows)
+        write_json(json_file, {"rows": rows, "missing": missing})
+
+
+def write_report(options: cli.Report) -> None:
+    """Writes evaluated runs and scoreboards as a page."""
+    page, table = _file("--out", options.out), _file("--markdown", options.markdown)
+    found, missing = _cells("report", options.folders)
+    assert page is not None
+    report.write_html(page, found, missing)
+    if table:
+        write_text(table, report.markdown(found, missing))
+    for sentence in missing:
+        _tell(_console(stderr=True), sentence.rstrip("."))
+    print(page)
+
+
+def _cells(verb: str, folders: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    require(len(folders) > 0, f"jaxmeta {verb}", "be given at least one folder", "none")
+    found, missing = cells.load_all(folders)
+    require(bool(found), f"jaxmeta {verb}", "be given at least one cell that can be trusted", "; ".join(missing))
+    return found, missing
 
 
 def inspect(options: cli.Inspect) -> None:
     """Prints what a run is, how far it got and what it costs, or what one would need that is only planned."""
-    json_file, console = _json_file(options.json), _console(stderr=True)
+    json_file, console = _file("--json", options.json), _console(stderr=True)
     if options.run_dir is None:
         job = jobs.prepare(**_configuration(options))
         content = inspection.plan(job, lambda stage: _tell(console, f"Planning: {stage}"))
@@ -129,6 +152,7 @@ COMMANDS = {
     cli.Train: train,
     cli.Evaluate: evaluate,
     cli.Compare: compare,
+    cli.Report: write_report,
     cli.Inspect: inspect,
 }
 
@@ -179,14 +203,14 @@ def _evaluate(console: Console, run: RunDirectory, restored: tuple, **how: Any) 
     return content
 
 
-def _json_file(name: str | None) -> Path | None:
+def _file(option: str, name: str | None) -> Path | None:
     """Refuses, before any work is done, a file that could not be written afterwards."""
     if name is None:
         return None
     path = Path(name)
-    require_possible("--json", path)
+    require_possible(option, path)
     replaceable = path.parent.is_dir() and (path.is_file() or not path.exists())  # no folder, and no device
-    require(replaceable, "--json", "be a file in a folder that exists", name)
+    require(replaceable, option, "be a file in a folder that exists", name)
     return path
 
 

@@ -1,8 +1,7 @@
 """Evaluation: a learner beside honest baselines, on one scale where random is 0 and the oracle is 1."""
 
-import itertools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -11,9 +10,10 @@ import numpy as np
 
 from jaxmeta import baselines, populations, statistics
 from jaxmeta.adapters import pose_openly, random_policy
-from jaxmeta.base import Key, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.base import Key, Lifetime, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.errors import as_kind, require, require_known
 from jaxmeta.measurement import COMPILER_OPTIONS, Measured, adaptation_cost, measure
+from jaxmeta.recipes import make_recipe
 
 LEARNED = 0.9
 """Share of the way from random to the oracle that counts as having learned a task."""
@@ -47,13 +47,16 @@ def evaluate(
     num_tasks: int = 128,
     seed: int = 0,
     with_baselines: bool = True,
+    with_gap_and_cost: bool = True,
+    baseline_seeds: int = 1,
     choices: Mapping[str, baselines.Choice] = MappingProxyType({}),
+    measurement: "Measurement | None" = None,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
     """Adapts to tasks of a split and reports how well, how fast and at what cost, beside the baselines.
 
     Of a population every member adapts to the same tasks, with the same random numbers. What is reported pools them,
-    and `members` has what each did; baselines are tuned and measured once, under the settings of the first.
+    and `members` has what each did; baselines are tuned once, and measured under the settings of the first.
 
     Args:
       learner: what is evaluated.
@@ -64,7 +67,10 @@ def evaluate(
       num_tasks: how many, at least 2.
       seed: of the tasks and of all randomness; at least 0.
       with_baselines: whether to tune and measure `scratch` and `finetune`, which takes longer than all else.
+      with_gap_and_cost: whether to measure training tasks too, and what it costs to adapt.
+      baseline_seeds: how many times `scratch` and `finetune` are trained and measured, each from its own start.
       choices: how `scratch` and `finetune` adapt, where that was tuned before.
+      measurement: what `make_measurement` returned for this learner, where it is evaluated more than once.
       on_stage: told in a few words what happens next, for an evaluation takes a minute or more.
 
     Returns:
@@ -84,7 +90,7 @@ def evaluate(
     meta_env_steps = state.steps_taken * learner.tasks_per_batch * learner.env_steps_per_task
 
     on_stage(f"adapting to {num_tasks} tasks of the split {split}")
-    measure_with_ends = make_measurement(learner, tasks)
+    measure_with_ends = measurement or make_measurement(learner, tasks)
     env_params = sample_tasks(task_key, tasks, split, num_tasks)
     scale, measured = measure_with_ends(life_key, metas, env_params)
     tuned = {}
@@ -95,22 +101,23 @@ def evaluate(
             alone["settings"],
             env_params,
             pretraining_steps=meta_env_steps,
+            seeds=baseline_seeds,
             choices=choices,
             on_stage=on_stage,
         )
-        for name, (entry, tried) in by_name.items():
-            measured[name], tuned[name] = _stacked([entry]), tried
+        for name, (entries, tried) in by_name.items():
+            measured[name], tuned[name] = _stacked(entries), tried
 
     threshold = _threshold(scale, measured.get("scratch"))
     reports = {name: _summarise(entry, scale, learner, threshold) for name, entry in measured.items()}
     for name, tried in tuned.items():
         reports[name]["tuned"] = tried.report()
+        if baseline_seeds > 1:
+            reports[name]["members"] = [
+                _summarise(_member(measured[name], index), scale, learner, threshold) for index in range(baseline_seeds)
+            ]
     if config["recipe"] in reports:  # a baseline was meta-evaluated as it stands, beside itself
         reports[f"{config['recipe']} (tuned)"] = reports.pop(config["recipe"])
-    on_stage("measuring the gap to training tasks and the cost of adapting")
-    train_params = sample_tasks(gap_key, tasks, "train", num_tasks)
-    train_scale, train_measured = measure_with_ends(life_key, metas, train_params)
-    train_scores, scores = train_scale.scores(train_measured["learner"]), scale.scores(measured["learner"])
     report = {
         "recipe": config["recipe"],
         "agent": config["settings"]["agent"],
@@ -123,75 +130,38 @@ def evaluate(
         "tasks_seen": tasks.tasks_seen(split),
         "num_tasks": num_tasks,
         "seed": seed,
+        "sees_context": _sees_context(learner, tasks),
         **reports.pop("learner"),
-        "generalisation_gap": _gap(train_scores, scores),
-        **adaptation_cost(cost_key, learner, metas[0], tasks),
         "baselines": reports,
     }
     if members:
         report["members"] = [
-            {
-                **member._asdict(),
-                **_summarise(_member(measured["learner"], index), scale, learner, threshold),
-                "generalisation_gap": _gap(_member(train_scores, index), _member(scores, index)),
-            }
+            {**member._asdict(), **_summarise(_member(measured["learner"], index), scale, learner, threshold)}
             for index, member in enumerate(members)
         ]
+    if with_gap_and_cost:
+        on_stage("measuring the gap to training tasks and the cost of adapting")
+        train_params = sample_tasks(gap_key, tasks, "train", num_tasks)
+        train_scale, train_measured = measure_with_ends(life_key, metas, train_params)
+        train_scores, scores = train_scale.scores(train_measured["learner"]), scale.scores(measured["learner"])
+        report |= {"generalisation_gap": _gap(train_scores, scores)}
+        report |= adaptation_cost(cost_key, learner, metas[0], tasks)
+        for index, member in enumerate(report.get("members", ())):
+            member["generalisation_gap"] = _gap(_member(train_scores, index), _member(scores, index))
     return report
 
 
-def compare(evaluations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Puts evaluations side by side, a row for each configuration; what differs by seed alone is pooled.
+Measurement = Callable[[Key, Sequence[PyTree], PyTree], tuple[Scale, dict[str, Measured]]]
+Policies = Callable[[Lifetime], Mapping[str, Callable[..., Measured]]]
+
+
+def make_measurement(learner: MetaLearner, tasks: TaskDistribution, policies: Policies | None = None) -> Measurement:
+    """Compiles, once for all tasks, what measures a learner, the two ends of its scale and the family's own policies.
 
     Args:
-      evaluations: what `evaluate` returned; of a population, each member is a run of its own.
-
-    Returns:
-      Rows with the pooled `score` (interquartile mean over seeds and tasks), `score_mean`, `ci95` (bootstrap over
-      seeds, then tasks), `returns` (mean over seeds, by round) and the number of `seeds`; best first. Baselines have
-      rows of their own, pooled over runs that gave them the same data. `hypers` holds what was swept.
-
-    Raises:
-      UsageError: runs that are to be pooled have scores of other numbers of tasks.
-    """
-    groups: dict[tuple, dict[tuple, dict[str, Any]]] = {}
-    shared = ("tasks", "split", "agent", "meta_env_steps", "num_tasks", "env_steps")
-    for evaluation in itertools.chain.from_iterable(map(_alone, evaluations)):
-        setting = tuple(evaluation[name] for name in shared)
-        seeds = (evaluation["train_seed"], evaluation["seed"])
-        own = json.dumps(evaluation["settings"], sort_keys=True)
-        baselines_of = [(name, None, report) for name, report in evaluation["baselines"].items()]
-        for name, settings, report in [(evaluation["recipe"], own, evaluation), *baselines_of]:
-            group = (*setting, name, settings, len(report["returns"]))
-            groups.setdefault(group, {}).setdefault(seeds, report)
-    rows = []
-    for (*setting, name, _, _), by_seed in groups.items():
-        reports = list(by_seed.values())
-        sizes = {len(report["task_scores"]) for report in reports if report["task_scores"] is not None}
-        require(len(sizes) <= 1, f"task_scores of {name!r}", "be as many in each run that is pooled", sorted(sizes))
-        row = dict(zip(shared, setting, strict=True)) | {"name": name, "seeds": len(reports)}
-        row["hypers"] = max((report.get("hypers", {}) for report in reports), key=len)
-        row["returns"] = np.mean([report["returns"] for report in reports], axis=0).tolist()
-        rows.append(row | _score_fields([report["task_scores"] for report in reports]))
-    return sorted(rows, key=lambda row: (row["tasks"], row["split"], row["score"] is None, -(row["score"] or 0.0)))
-
-
-def _alone(evaluation: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """An evaluation as those of its members, the first of which has the baselines; that of a single run as it is."""
-    if "members" not in evaluation:
-        yield evaluation
-    baselines = evaluation["baselines"]
-    for report in evaluation.get("members", ()):
-        settings = {**evaluation["settings"], **report["hypers"]}
-        of_member = {"train_seed": report["seed"], "seed": evaluation["seed"], "settings": settings}
-        yield {**evaluation, **report, **of_member, "baselines": baselines}
-        baselines = {}
-
-
-def make_measurement(
-    learner: MetaLearner, tasks: TaskDistribution
-) -> Callable[[Key, Sequence[PyTree], PyTree], tuple[Scale, dict[str, Measured]]]:
-    """Compiles, once for all tasks, what measures a learner, the two ends of its scale and the family's own policies.
+      learner: what is measured.
+      tasks: the family.
+      policies: what `make_policies` returned for it, to be shared with other learners.
 
     Returns:
       A function of key, the meta of each member and `EnvParams` with leaves [tasks, ...]. It returns the scale, and
@@ -199,17 +169,7 @@ def make_measurement(
       `tasks.policies` and, where it is known, `oracle`, whose trial is taken to consist of episodes as long as the
       horizon.
     """
-
-    def measurer(learner):
-        return jax.jit(
-            lambda key, meta, env_params: measure(key, learner, meta, tasks, env_params),
-            compiler_options=COMPILER_OPTIONS,
-        )
-
-    policies = {name: learner._replace(adapter=policy) for name, policy in tasks.policies(learner.lifetime).items()}
-    policies = {"random": learner._replace(adapter=random_policy(tasks), task=pose_openly), **policies}
-    measure_learner = measurer(learner)
-    measure_policy = {name: measurer(policy) for name, policy in policies.items()}
+    measure_learner, measure_policy = _measurer(learner, tasks), (policies or make_policies(tasks))(learner.lifetime)
     oracle = None if tasks.oracle is None else jax.jit(jax.vmap(tasks.oracle))
 
     def measure_with_ends(key: Key, metas: Sequence[PyTree], env_params: PyTree):
@@ -226,6 +186,32 @@ def make_measurement(
         return scale, measured
 
     return measure_with_ends
+
+
+def make_policies(tasks: TaskDistribution) -> Policies:
+    """What measures uniformly random actions and the policies of a family, compiled once for lifetimes of each kind."""
+
+    @functools.cache
+    def measurers(lifetime: Lifetime) -> Mapping[str, Callable[..., Measured]]:
+        learner = make_recipe("scratch", tasks)._replace(lifetime=lifetime)
+        policies = {"random": learner._replace(adapter=random_policy(tasks), task=pose_openly)}
+        policies |= {name: learner._replace(adapter=policy) for name, policy in tasks.policies(lifetime).items()}
+        return {name: _measurer(policy, tasks) for name, policy in policies.items()}
+
+    return measurers
+
+
+def _measurer(learner: MetaLearner, tasks: TaskDistribution) -> Callable[..., Measured]:
+    return jax.jit(
+        lambda key, meta, env_params: measure(key, learner, meta, tasks, env_params),
+        compiler_options=COMPILER_OPTIONS,
+    )
+
+
+def _sees_context(learner: MetaLearner, tasks: TaskDistribution) -> bool:
+    """Whether it is told of a task what others must find out."""
+    key = jax.random.key(0)
+    return jax.eval_shape(lambda key: learner.task(key, tasks.sample(key, "train")).context, key) is not None
 
 
 def _threshold(scale: Scale, scratch: Measured | None) -> float | None:

@@ -24,6 +24,11 @@ def number(name: str, value: Any) -> None:
     require_finite(name, as_kind(name, value, float))
 
 
+def flag(name: str, value: Any) -> None:
+    """True or false."""
+    as_kind(name, value, bool)
+
+
 def whole(low: int, high: int = LARGEST_COUNT) -> Check:
     """An integer of a range."""
 

@@ -139,8 +139,8 @@ def trial_of_task(
     return jnp.sum(rewards) / lifetime.envs
 
 
-def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution) -> dict[str, float]:
-    """Floating-point operations of adapting to one task, and its seconds, compiled (median of five runs)."""
+def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution) -> dict[str, float | None]:
+    """Of adapting to one task: `flops`, `seconds`, compiled (median of five runs), and bytes of temporary `memory`."""
     env_params = tasks.sample(key, "train")
 
     def adapt(key, meta, env_params):
@@ -150,11 +150,12 @@ def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDis
         life, _ = living.live(live_key, tasks.env, learner.adapter, meta, task, life, learner.lifetime, lambda *_: None)
         return life.fast
 
-    compiled = jax.jit(adapt)
+    compiled = jax.jit(adapt).lower(key, meta, env_params).compile()
     jax.block_until_ready(compiled(key, meta, env_params))
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
         jax.block_until_ready(compiled(key, meta, env_params))
         seconds.append(time.perf_counter() - start)
-    return {"flops": costs.flops(adapt, key, meta, env_params), "seconds": sorted(seconds)[2]}
+    memory = getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)  # None where a backend does not say
+    return {"flops": costs.flops(adapt, key, meta, env_params), "seconds": sorted(seconds)[2], "memory": memory}

@@ -1,5 +1,7 @@
-"""The pictures of a run."""
+"""The pictures of a run, and of several side by side."""
 
+import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,8 @@ LOOKS = {
 LEARNER = {"color": BLUE, "marker": "o", "linewidth": 2.6}
 STYLE: Any = {
     "savefig.dpi": 160,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "jaxmeta",
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -116,6 +120,84 @@ def plot_adaptation(evaluation: Mapping[str, Any], path: str | Path) -> None:
             )
 
 
+def comparison_svg(rows: Sequence[Mapping[str, Any]], prefix: str) -> str:
+    """Draws how the methods of one family learn, what training they need, how they generalise and what they cost.
+
+    Args:
+      rows: of one family, as `jaxmeta.compare` returns them.
+      prefix: of every identifier, so that a page may hold several figures.
+
+    Returns:
+      An `<svg>` element.
+    """
+    buffer = io.StringIO()
+    plot_comparison(rows, buffer, format="svg", metadata={"Date": None})
+    drawing = buffer.getvalue()
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing[drawing.index("<svg") :])
+
+
+def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) -> None:
+    """The same picture as a file.
+
+    Args:
+      rows: of one family, as `jaxmeta.compare` returns them.
+      path: where to, or an open file.
+      **options: of matplotlib's `savefig`.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    learners = [row for row in rows if row["kind"] != "reference"]
+    looks = {row["method"]: _look(index) for index, row in enumerate(learners)}
+    with _figure(path, (11.6, 6.6), columns=2, lines=2, **options) as all_axes:
+        learning, budgets, splits, cost = all_axes
+        for row in rows:
+            steps = np.linspace(0, row["adaptation"]["env_steps"], len(row["returns"]))
+            look = looks.get(row["method"]) or LOOKS.get(row["method"])
+            if look is not None:
+                learning.plot(steps, row["returns"], label=row["method"], **look)
+        learning.set_title("Learning speed")
+        learning.set_ylabel("Return of an episode")
+        learning.set_xlabel("Environment steps of adaptation")
+
+        for index, row in enumerate(learners):
+            look = looks[row["method"]]
+            known = [point for point in row["budgets"] if point[1] is not None]
+            if known and row["score"] is not None:
+                env_steps, scores, low, high = np.transpose(known)
+                budgets.plot(env_steps, scores, **look)
+                budgets.fill_between(env_steps, low, high, color=look["color"], alpha=0.1, linewidth=0)
+            reached = {split: row[split] for split in ("train", "score", "shifted") if row.get(split) is not None}
+            filled = {"train": "none", "score": look["color"], "shifted": "white"}
+            for split, score in reached.items():
+                shape = {"train": "o", "score": "o", "shifted": "D"}[split]
+                splits.plot(score, index, shape, color=look["color"], markerfacecolor=filled[split], markersize=6)
+            seconds = row["training"].get("seconds")
+            if seconds and row["score"] is not None:
+                cost.errorbar(
+                    seconds, row["score"], [[row["score"] - row["ci95"][0]], [row["ci95"][1] - row["score"]]], **look
+                )
+        budgets.set_title("Sample efficiency")
+        budgets.set_xlabel("Environment steps of meta-training, of each seed")
+        budgets.set_ylabel("Score (95 % interval)")
+        budgets.set_xscale("log")
+        budgets.xaxis.set_major_formatter(EngFormatter(sep=""))
+        splits.set_title("Generalisation")
+        splits.set_yticks(range(len(learners)), [row["method"] for row in learners])
+        splits.invert_yaxis()
+        splits.set_xlabel("Score in training tasks (open), test tasks (filled), shifted ones (diamonds)")
+        cost.set_title("Cost")
+        cost.set_xscale("log")
+        cost.set_xlabel("Seconds of meta-training, all seeds")
+        cost.set_ylabel("Score")
+        learning.figure.legend(*learning.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Colours, and where they are used up, other marks."""
+    colours = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", "#E69F00", "#B8A900")
+    return {"color": colours[index % len(colours)], "marker": "os^Dv"[index // len(colours) % 5], "linewidth": 1.6}
+
+
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     """Mean of each value and up to `window - 1` before it, [N] float.
 
@@ -142,7 +224,9 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 @contextmanager
-def _figure(path: str | Path, size: tuple[float, float], columns: int = 1) -> Iterator[Sequence["Axes"]]:
+def _figure(
+    path: Any, size: tuple[float, float], columns: int = 1, lines: int = 1, **options: Any
+) -> Iterator[Sequence["Axes"]]:
     """Yields the axes of a figure in this module's style, and writes it at the end, without pyplot."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -151,5 +235,5 @@ def _figure(path: str | Path, size: tuple[float, float], columns: int = 1) -> It
     with rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        yield figure.subplots(1, columns, squeeze=False)[0]
-        figure.savefig(path)
+        yield list(figure.subplots(lines, columns, squeeze=False).flat)
+        figure.savefig(path, **options)

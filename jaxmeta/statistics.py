@@ -1,11 +1,12 @@
 """Point estimates and intervals for scores over seeds and tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000
+Statistic = Callable[[np.ndarray], float]
 
 
 def interquartile_mean(scores: np.ndarray) -> float:
@@ -32,9 +33,7 @@ def standard_error(values: np.ndarray) -> float:
     return float(np.sqrt(sum(mean.var(ddof=1) / len(mean) for mean in means if len(mean) > 1)))
 
 
-def bootstrap_interval(
-    scores: np.ndarray, statistic: Callable[[np.ndarray], float] = interquartile_mean, seed: int = 0
-) -> list[float]:
+def bootstrap_interval(scores: np.ndarray, statistic: Statistic = interquartile_mean, seed: int = 0) -> list[float]:
     """95 % percentile interval of a statistic, resampling seeds and then tasks within each.
 
     Args:
@@ -54,3 +53,80 @@ def bootstrap_interval(
         values.append(statistic(scores[chosen, generator.integers(tasks, size=(seeds, tasks))]))
     low, high = np.quantile(values, [0.025, 0.975])
     return [float(low), float(high)]
+
+
+def stratified_interval(strata: Sequence[np.ndarray]) -> list[float]:
+    """95 % percentile interval of the interquartile mean over several families, resampling seeds within each.
+
+    Args:
+      strata: for each family, what each seed scored, [seeds] float; at least two seeds in one of them.
+
+    Returns:
+      [low, high], after Agarwal et al. (2021).
+    """
+
+    def pooled(*samples: np.ndarray, axis: int) -> np.ndarray:
+        return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+
+    found = stats.bootstrap(
+        tuple(strata), pooled, n_resamples=RESAMPLES, vectorized=True, method="percentile", rng=np.random.default_rng(0)
+    )
+    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+
+
+def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> float:
+    """How likely one training does better than one of the other method, in a task drawn at random; a tie counts half.
+
+    Args:
+      scores: [seeds, tasks] float.
+      others: of the other method in the same tasks, [its seeds, tasks] float.
+
+    >>> probability_of_improvement(np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([[2.0, 0.0]]))
+    0.5
+    """
+    pairs = len(scores) * len(others)
+    return float(np.mean(stats.mannwhitneyu(scores, others, axis=0, method="asymptotic").statistic) / pairs)
+
+
+def difference_interval(
+    scores: np.ndarray, others: np.ndarray, statistic: Statistic = interquartile_mean, seed: int = 0
+) -> list[float]:
+    """95 % percentile interval of how far a statistic of one method lies above that of another, in the same tasks.
+
+    Seeds are resampled on both sides, tasks together.
+
+    Args:
+      scores: [seeds, tasks] float.
+      others: of the other method in the same tasks, [its seeds, tasks] float.
+      statistic: of such an array.
+      seed: of the resampling.
+
+    Returns:
+      [low, high].
+    """
+    generator, tasks = np.random.default_rng(seed), scores.shape[1]
+    values = []
+    for _ in range(RESAMPLES):
+        chosen = generator.integers(tasks, size=tasks)
+        ones, twos = (array[generator.integers(len(array), size=(len(array), 1)), chosen] for array in (scores, others))
+        values.append(statistic(ones) - statistic(twos))
+    low, high = np.quantile(values, [0.025, 0.975])
+    return [float(low), float(high)]
+
+
+def prediction_interval(values: Sequence[float], level: float = 0.99) -> list[float]:
+    """Where the next value lies with that probability, if all are drawn from one normal distribution.
+
+    Args:
+      values: at least two.
+      level: the probability.
+
+    Returns:
+      [low, high].
+
+    >>> [round(bound, 3) for bound in prediction_interval([-1.0, 0.0, 1.0], 0.95)]
+    [-4.968, 4.968]
+    """
+    array = np.asarray(values, float)
+    half = stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) * np.sqrt(1 + 1 / len(array))
+    return [float(array.mean() - half), float(array.mean() + half)]

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jaxmeta.comparison import label
 from jaxmeta.populations import Member, described, members_of
 from jaxmeta.progress import duration
 
@@ -23,31 +24,37 @@ def show_evaluation(console: Console, evaluation: dict[str, Any]) -> None:
     table = _table(["", "score", "95 %", *rounds], left=1)
     each = {f"  {Member(report['seed'], report['hypers'])}": report for report in evaluation.get("members", ())}
     for name, report in {evaluation["recipe"]: evaluation, **each, **evaluation["baselines"]}.items():
-        table.add_row(name, *_score(report), *map(_number, report["returns"]))
+        table.add_row(name, *_score(report), *map(number, report["returns"]))
     _print(console, f"{evaluation['num_tasks']} {evaluation['split']} tasks of {evaluation['tasks']}{seen}", "bold")
     console.print(table)
     _print(console, "Score: 0 is random, 1 the oracle. Rounds: mean return of an episode after each.", "dim")
 
 
-def show_comparison(console: Console, rows: list[dict[str, Any]]) -> None:
-    """Prints rows of `jaxmeta.compare`, a table for each task family and split."""
-    for (tasks, split), group in itertools.groupby(rows, key=lambda row: (row["tasks"], row["split"])):
-        table = _table(["", "agent", "seeds", "training steps", "score", "95 %", "before", "after"], left=2)
+def show_comparison(console: Console, rows: list[dict[str, Any]], missing: list[str]) -> None:
+    """Prints rows of `jaxmeta.compare`, a table for each task family and split, and what is missing."""
+    for _, family in itertools.groupby(rows, key=lambda row: row["family"]):
+        group = list(family)
+        facts = ["", "agent", "seeds", "training steps", "score", "95 %"]
+        table = _table([*facts, "verdict", "P(beats it)", "before", "after"], left=2)
         for row in group:
-            numbers = (str(row["seeds"]), f"{row['meta_env_steps']:,}", *_score(row))
-            returns = (_number(row["returns"][0]), _number(row["returns"][-1]))
-            name = " ".join([row["name"], *(f"{name}={value:g}" for name, value in row["hypers"].items())])
-            table.add_row(name, row["agent"], *numbers, *returns)
-        _print(console, f"{split} tasks of {tasks}", "bold")
+            steps = row["training"].get("env_steps")
+            returns = (number(row["returns"][0]), number(row["returns"][-1]))
+            facts = (str(row["seeds"]), ABSENT if steps is None else f"{steps:,}", *_score(row))
+            beside = (row["verdict"] or "", "" if row["probability"] is None else number(row["probability"]))
+            table.add_row(label(row), row["agent"], *facts, *beside, *returns)
+        _print(console, f"{group[0]['split']} tasks of {group[0]['tasks']}", "bold")
         console.print(table)
+    _print(console, "Verdict: beside the best baseline of the family, by the 95 % interval of the difference.", "dim")
     _print(console, "Before and after: mean return of an episode before and after adaptation.", "dim")
+    for sentence in missing:
+        _print(console, sentence, "yellow")
 
 
 def show_inspection(console: Console, content: dict[str, Any]) -> None:
     """Prints what `inspection.inspect_run` has found: what a run is, how far it got, and what it costs."""
     config, point = content["config"], content["last_log_point"]
     checkpoints = {
-        f"meta-step {found['step']}": ", ".join([_scaled(found["bytes"], "B"), _verdict(found)])
+        f"meta-step {found['step']}": ", ".join([scaled(found["bytes"], "B"), _verdict(found)])
         for found in content["checkpoints"]
     }
     if content["checkpoints_damaged"]:
@@ -75,8 +82,8 @@ def show_plan(console: Console, content: dict[str, Any]) -> None:
         f"The whole run, {content['config']['meta_steps']:,} meta-steps",
         {
             "environment steps": f"{content['env_steps']:,}",
-            "matrix products": _scaled(content["flops"], "FLOP"),
-            "checkpoint": _scaled(content["checkpoint_bytes"], "B"),
+            "matrix products": scaled(content["flops"], "FLOP"),
+            "checkpoint": scaled(content["checkpoint_bytes"], "B"),
             "compiling": _time(content["compile_seconds"]),
             "a meta-step": _time(content["seconds_per_meta_step"]),
             "training": f"about {_time(content['estimated_seconds'])}",
@@ -105,7 +112,7 @@ def _show_configuration(console: Console, title: str, content: dict[str, Any]) -
 def _show_costs(console: Console, content: dict[str, Any]) -> None:
     """Prints how large a learner is, and what a meta-step of it takes."""
     parts = {**content["parameters_by_part"], "total": content["parameters"]}
-    memory = {name: ABSENT if size is None else _scaled(size, "B") for name, size in content["memory"].items()}
+    memory = {name: ABSENT if size is None else scaled(size, "B") for name, size in content["memory"].items()}
     layout = content["devices"]
     _show_facts(console, "Parameters", {name: f"{count:,}" for name, count in parts.items()})
     _show_facts(
@@ -113,7 +120,7 @@ def _show_costs(console: Console, content: dict[str, Any]) -> None:
         "A meta-step, compiled on this machine",
         {
             "environment steps": f"{content['env_steps_per_meta_step']:,}",
-            "matrix products": _scaled(content["flops_per_meta_step"], "FLOP"),
+            "matrix products": scaled(content["flops_per_meta_step"], "FLOP"),
             "state": memory["state_bytes"],
             "temporary memory": memory["temporary_bytes"],
             "arguments": memory["argument_bytes"],
@@ -160,21 +167,22 @@ def _print(console: Console, line: str, style: str = "") -> None:
 
 def _score(report: dict[str, Any]) -> tuple[str, str]:
     interval = report["ci95"]
-    return _number(report["score"]), ABSENT if interval is None else " to ".join(map(_number, interval))
+    return number(report["score"]), ABSENT if interval is None else " to ".join(map(number, interval))
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A score or a return, in two digits behind the point."""
     return ABSENT if value is None else f"{round(value, 2) + 0.0:.2f}"  # adding zero makes -0.0 a plain zero
 
 
 def _time(seconds: float) -> str:
-    return duration(seconds) if seconds >= 60 else _scaled(seconds, "s")
+    return duration(seconds) if seconds >= 60 else scaled(seconds, "s")
 
 
-def _scaled(value: float, unit: str) -> str:
+def scaled(value: float, unit: str) -> str:
     """A quantity in three digits, with the prefix that suits it.
 
-    >>> _scaled(0.0421, "s"), _scaled(0, "B"), _scaled(999.6, "B"), _scaled(66_269_384, "B"), _scaled(3.7e9, "FLOP")
+    >>> scaled(0.0421, "s"), scaled(0, "B"), scaled(999.6, "B"), scaled(66_269_384, "B"), scaled(3.7e9, "FLOP")
     ('42.1 ms', '0 B', '1 kB', '66.3 MB', '3.7 GFLOP')
     """
     if value == 0:

@@ -92,8 +92,16 @@ def train(
     return job.learner, run_job(job, on_log)
 
 
-def run_job(job: Job, on_log: OnLog | None = None) -> MetaState:
-    """Trains what `prepare` has composed, from its start or its newest checkpoint to its end; see `train`."""
+def run_job(
+    job: Job, on_log: OnLog | None = None, on_compiled: Callable[[Any], None] = lambda program: None
+) -> MetaState:
+    """Trains what `prepare` has composed, from its start or its newest checkpoint to its end; see `train`.
+
+    Args:
+      job: what to train.
+      on_log: called with each log point.
+      on_compiled: called with the compiled program, a `jax.stages.Compiled`, before it runs.
+    """
     with interrupts.deferred() as interrupted, contextlib.ExitStack() as stack:
         stack.enter_context(use(job.mesh))
         if job.run and job.resume and is_first():
@@ -108,7 +116,10 @@ def run_job(job: Job, on_log: OnLog | None = None) -> MetaState:
             stack.enter_context(job.run.claimed(unused=True))
         books = stack.enter_context(Bookkeeping(job.run, job.config, step)) if job.run else None
         state = start
-        for state, record in _chunks(job, program, start, key, books.seconds if books else 0.0, interrupted):
+        began = time.perf_counter() - (books.seconds if books else 0.0)
+        chunk = program.compile()
+        on_compiled(chunk)
+        for state, record in _chunks(job, chunk, start, key, began, interrupted):
             if books:
                 books.log_point(state, record)
             if on_log:
@@ -155,11 +166,9 @@ def lowered(job: Job, start: MetaState, key: Key) -> Any:
 
 
 def _chunks(
-    job: Job, program: Any, state: MetaState, key: Key, seconds: float, interrupted: Callable[[], bool]
+    job: Job, chunk: Any, state: MetaState, key: Key, began: float, interrupted: Callable[[], bool]
 ) -> Iterator[tuple[MetaState, dict[str, Any]]]:
     """Yields the state at each log point, which the next one donates, and what there is to tell about it."""
-    start = time.perf_counter()
-    chunk = program.compile()
     step, meta_steps, log_every = state.steps_taken, job.config["meta_steps"], job.config["log_every"]
     skip, members = job.config["on_nonfinite"] == "skip", populations.members_of(job.config)
     env_steps_per_meta_step = job.learner.tasks_per_batch * job.learner.env_steps_per_task
@@ -175,7 +184,7 @@ def _chunks(
             {
                 "meta_step": step,
                 "env_steps": step * env_steps_per_meta_step,
-                "seconds": round(seconds + now - start, 3),
+                "seconds": round(now - began, 3),
                 "env_steps_per_second": round(length * env_steps_per_meta_step / (now - chunk_start), 1),
                 **metrics,
             },

@@ -46,8 +46,10 @@ LAYERS = [
     {"outer"},
     {"presets", "recipes", "methods", "composition", "populations"},
     {"checkpoints", "runs", "journal", "measurement", "chunks"},
-    {"baselines", "jobs", "bookkeeping", "exports"},
+    {"baselines", "jobs", "bookkeeping", "exports", "cells"},
+    {"comparison"},
     {"training", "evaluation", "inspection", "plots", "progress", "tables"},
+    {"report"},
     {"cli", "commands"},
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules}

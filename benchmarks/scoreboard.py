@@ -1,0 +1,263 @@
+"""Every method on every family of tasks, by one protocol: a cell each, kept in a file, of several seeds in one program.
+
+    python benchmarks/scoreboard.py --form small --out runs/scoreboard
+    jaxmeta report runs/scoreboard --out scoreboard.html
+
+The protocol. In a family every method gets the same number of environment steps to meta-train with, and at most the
+same number to adapt to a task with. Seeds are members of one population. It is evaluated after a ninth, a third and all
+of its training, on the same test tasks as all others, and at the end on training tasks and, where the family has them,
+shifted ones. `scratch` and `finetune` are tuned on validation tasks, each with as many seeds. Settings are those that a
+user gets by naming the recipe and the family, but for what `FAMILIES` lists.
+
+A cell that is there already is kept, and a training that was interrupted is gone on with. `--only` picks cells, as
+FAMILY, RECIPE or FAMILY/RECIPE.
+"""
+
+import argparse
+import functools
+import json
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jaxmeta
+from jaxmeta import cells, checkpoints, compilation_cache, evaluation, jobs, training
+from jaxmeta.base import TaskDistribution
+from jaxmeta.baselines import Choice
+from jaxmeta.errors import UsageError
+from jaxmeta.recipes import RECIPES, make_recipe
+from jaxmeta.runs import RunDirectory, write_json
+
+SHARES = (1, 3, 9)
+"""Of nine parts of the training, after how many a method is evaluated."""
+PARTS = 9
+IN_CONTEXT = ("rl2", "mann", "snail")
+BESIDE_BASELINES = "maml"
+"""The method whose lifetimes and agent the baselines have."""
+EVALUATION_SEED = 0
+
+
+class Family(NamedTuple):
+    """What the protocol gives all methods in a family."""
+
+    tasks: str
+    adaptation: int
+    """Environment steps that a method may adapt to a task with, at most."""
+    training: int
+    """Environment steps of meta-training of each seed."""
+    by_gradient: dict[str, Any]
+    in_context: dict[str, Any]
+    """How the two kinds of method spend their adaptation, and what else they need."""
+
+
+FAMILIES = {
+    "grid_navi": Family(
+        "grid_navi",
+        180,
+        6_000_000,
+        {"envs": 4, "rounds": 3, "replay_rounds": 3},
+        {"envs": 1, "rounds": 12, "tasks_per_batch": 64},
+    ),
+    "maze": Family("maze", 80, 6_000_000, {"envs": 1, "rounds": 2}, {"envs": 1, "rounds": 2, "tasks_per_batch": 64}),
+    "cartpole": Family(
+        "cartpole",
+        800,
+        6_000_000,
+        {"envs": 2, "rounds": 2},
+        {"envs": 1, "rounds": 4, "tasks_per_batch": 32, "discount": 0.97},
+    ),
+    "point_navigation": Family(
+        "point_navigation",
+        2_000,
+        12_000_000,
+        {"envs": 20, "rounds": 1, "query_envs": 10},
+        {"envs": 1, "rounds": 4, "tasks_per_batch": 64},
+    ),
+    "tabular_mdp": Family(
+        "tabular_mdp",
+        100,
+        6_000_000,
+        {"envs": 1, "rounds": 10, "replay_rounds": 10, "inner_steps": 3, "learning_rate": 0.3, "max_inner_norm": 1.0},
+        {"envs": 1, "rounds": 10, "tasks_per_batch": 256, "memory_width": 64},
+    ),
+    "bandit": Family(
+        "bandit",
+        10,
+        2_000_000,
+        {"envs": 1, "rounds": 10, "replay_rounds": 10, "inner_steps": 3, "learning_rate": 0.3, "max_inner_norm": 1.0},
+        {"envs": 1, "rounds": 10, "tasks_per_batch": 256},
+    ),
+    "recommender": Family(
+        "recommender",
+        80,
+        6_000_000,
+        {"envs": 1, "rounds": 4},
+        {"envs": 1, "rounds": 4, "tasks_per_batch": 64, "discount": 0.9},
+    ),
+}
+
+
+class Form(NamedTuple):
+    """How much of the scoreboard is made."""
+
+    families: tuple[str, ...]
+    recipes: tuple[str, ...]
+    share: float
+    """Of each family's training."""
+    seeds: int
+    num_tasks: int
+
+
+METHODS = tuple(name for name in RECIPES if name not in ("scratch", "finetune"))
+FORMS = {
+    "tiny": Form(("grid_navi", "bandit"), ("maml", "rl2"), 0.001, 2, 8),
+    "small": Form(("grid_navi", "bandit"), ("maml", "meta_sgd", "anil", "reptile", "hypernetwork", "rl2"), 0.1, 5, 64),
+    "full": Form(tuple(FAMILIES), METHODS, 1.0, 5, 64),
+}
+
+
+class Board(NamedTuple):
+    """What is asked for, and where it goes."""
+
+    form: str
+    size: Form
+    out: Path
+
+    def name(self, family: str, recipe: str) -> str:
+        """Of a cell's files."""
+        return f"{family}-{recipe}"
+
+    def path(self, family: str, recipe: str) -> Path:
+        """Where its results go."""
+        return self.out / f"{self.name(family, recipe)}.cell.json"
+
+
+def wanted(form: Form, only: list[str]) -> list[tuple[str, str]]:
+    """The cells of a form, or those of them that were picked."""
+    every = [(family, recipe) for family in form.families for recipe in form.recipes]
+    for pick in only:
+        if not any(pick in (family, recipe, f"{family}/{recipe}") for family, recipe in every):
+            raise SystemExit(f"--only must name cells of the form as FAMILY, RECIPE or FAMILY/RECIPE, got {pick!r}.")
+    return [cell for cell in every if not only or {*cell, "/".join(cell)} & set(only)]
+
+
+@functools.cache
+def tasks_of(family: str) -> TaskDistribution:
+    return jaxmeta.make_tasks(FAMILIES[family].tasks)
+
+
+@functools.cache
+def policies_of(family: str) -> evaluation.Policies:
+    return evaluation.make_policies(tasks_of(family))
+
+
+def settings_of(family: str, recipe: str, form: Form) -> dict[str, Any]:
+    """What the protocol sets, `meta_steps` among it: as many as spend the family's environment steps."""
+    protocol, tasks = FAMILIES[family], tasks_of(family)
+    given = dict(protocol.in_context if recipe in IN_CONTEXT else protocol.by_gradient)
+    learner = make_recipe(recipe, tasks, **given)
+    lifetime = learner.lifetime
+    steps = lifetime.envs * lifetime.steps * lifetime.rounds
+    assert steps <= protocol.adaptation, f"{recipe} on {family} adapts with {steps} steps"
+    parts = form.share * protocol.training / (learner.tasks_per_batch * learner.env_steps_per_task) / (3 * PARTS)
+    return given | {"meta_steps": 3 * PARTS * max(1, round(parts))}
+
+
+def trained(board: Board, family: str, recipe: str) -> tuple[jobs.Job, RunDirectory]:
+    """A training of the cell, gone on with from where it is."""
+    run = RunDirectory(board.out / "runs" / board.name(family, recipe))
+    settings = settings_of(family, recipe, board.size)
+    part = settings["meta_steps"] // PARTS
+    job = jobs.prepare(
+        recipe,
+        tasks_of(family),
+        seeds=range(board.size.seeds),
+        settings=settings,
+        log_every=part // 3,
+        checkpoint_every=part,
+        keep=PARTS,
+        run_dir=run.path,
+        resume=run.config.is_file(),
+    )
+
+    def note(program: Any) -> None:
+        memory = program.memory_analysis()
+        write_json(run.path / "program.json", {"memory": getattr(memory, "temp_size_in_bytes", None)})
+
+    training.run_job(job, on_compiled=note)
+    return job, run
+
+
+def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> Iterator[dict[str, Any]]:
+    """At the end of training, for which baselines are tuned, on test tasks and on others; then after earlier shares."""
+    like = training.starting_state(job._replace(resume=False))
+    measurement = evaluation.make_measurement(job.learner, job.tasks, policies_of(family))
+    recipe, choices = job.config["recipe"], {}
+    part = job.config["meta_steps"] // PARTS
+    at = [(PARTS, "test"), *((PARTS, split) for split in ("train", "shifted") if split in job.tasks.splits)]
+    at += [(share, "test") for share in SHARES if share < PARTS]
+    for share, split in at:
+        content = evaluation.evaluate(
+            job.learner,
+            checkpoints.read(run.checkpoints, share * part, like),
+            job.tasks,
+            job.config,
+            split=split,
+            num_tasks=board.size.num_tasks,
+            seed=EVALUATION_SEED,
+            with_baselines=recipe == BESIDE_BASELINES and split == "test",
+            with_gap_and_cost=(share, split) == (PARTS, "test"),
+            baseline_seeds=board.size.seeds,
+            choices=choices,
+            measurement=measurement,
+        )
+        if not choices and recipe == BESIDE_BASELINES:
+            choices = {
+                name: Choice(**{field: report["tuned"][field] for field in Choice.__dataclass_fields__})
+                for name, report in content["baselines"].items()
+                if "tuned" in report
+            }
+        yield content
+
+
+def make(board: Board, family: str, recipe: str) -> None:
+    """Trains and evaluates one cell, and writes it."""
+    try:
+        job, run = trained(board, family, recipe)
+    except UsageError as error:  # it does not apply, and the cell says why
+        write_json(board.out / f"{board.name(family, recipe)}.reason.json", {"reason": str(error)})
+        return
+    start = time.perf_counter()
+    told = list(evaluations(board, family, job, run))
+    command = ["python", "benchmarks/scoreboard.py", "--form", board.form, "--only", f"{family}/{recipe}"]
+    made = cells.origin(job.config, [shlex.join([*command, "--out", str(board.out)])])
+    memory = json.loads((run.path / "program.json").read_text())["memory"]
+    own, *beside = cells.of_evaluations(
+        told, made, run.read_metrics(), memory=memory, evaluation_seconds=time.perf_counter() - start
+    )
+    cells.write(board.path(family, recipe), own)
+    for cell in beside if recipe == BESIDE_BASELINES else ():
+        cells.write(board.path(family, cell["method"]), cell)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--form", choices=list(FORMS), default="small")
+    parser.add_argument("--only", nargs="+", default=[], metavar="CELL")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    board = Board(options.form, FORMS[options.form], options.out)
+    compilation_cache.enable()
+    chosen = wanted(board.size, options.only)
+    missing = [cell for cell in chosen if not board.path(*cell).is_file()]
+    print(f"{len(chosen)} cells, {len(chosen) - len(missing)} of them there already", flush=True)
+    for index, (family, recipe) in enumerate(missing):
+        start = time.perf_counter()
+        make(board, family, recipe)
+        print(f"{index + 1}/{len(missing)} {family}/{recipe}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""Cells: what one method did on one family of tasks, in a file that is sealed, with the commands that made it.
+
+A scoreboard is a folder of them, and a run that was evaluated is a few. What a cell holds is measured; whatever is
+computed from several is in `comparison`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jaxmeta import fields
+from jaxmeta.errors import UsageError, require
+from jaxmeta.runs import SWEPT, RunDirectory, write_text
+
+FORMAT = 1
+KINDS = ("method", "baseline", "reference")
+"""A method is meta-trained; a baseline learns each task as ordinary learners do; a reference is chance, the oracle, or
+a policy that was written for the family."""
+BASELINES = ("scratch", "finetune")
+DIGITS = 5
+"""Significant digits of what is measured: more would say nothing, and take room."""
+
+_rows = fields.listed(fields.numbers, "lists of numbers")
+POINT = fields.record(
+    {
+        "split": fields.text,
+        "tasks_seen": fields.nullable(fields.flag),
+        "env_steps": fields.whole(0),
+        "seed": fields.whole(0),
+        "returns": _rows,
+        "scores": fields.nullable(_rows),
+        "steps_to_threshold": fields.listed(fields.nullable(fields.number), "numbers"),
+    }
+)
+"""One evaluation, after `env_steps` of meta-training, in tasks of a split drawn by `seed`: `returns` are mean returns
+of an episode, [seeds][rounds + 1], and `scores` are of each task after the last round, [seeds][tasks]."""
+CELL = fields.record(
+    {
+        "format": fields.whole(FORMAT, FORMAT),
+        **dict.fromkeys(("kind", "tasks", "method", "agent", "device", "digest"), fields.text),
+        "hypers": SWEPT,
+        "commands": fields.listed(fields.text, "commands"),
+        "versions": fields.record({"jaxmeta": fields.text}, others=fields.text),
+        "settings": fields.record({}),
+        "sees_context": fields.flag,
+        "seeds": fields.listed(fields.whole(0), "integers"),
+        "adaptation": fields.record(
+            {"env_steps": fields.whole(0), "rounds": fields.whole(0)}, others=fields.nullable(fields.number)
+        ),
+        "training": fields.record({}, others=fields.nullable(fields.number)),
+        "points": fields.listed(POINT, "points"),
+    }
+)
+"""What a file holds."""
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell with numbers of `DIGITS` digits, its format and its digest."""
+    rounded = _rounded({"format": FORMAT, **content})
+    return rounded | {"digest": _digest(rounded)}
+
+
+def write(path: Path, cell: Mapping[str, Any]) -> None:
+    """Writes a sealed cell, all of it or nothing, a line for each field."""
+    lines = [f"{json.dumps(name)}: {json.dumps(value, separators=(',', ':'))}" for name, value in cell.items()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a cell.
+
+    Raises:
+      UsageError: it cannot be read, is no cell, or is not as it was written.
+    """
+    try:
+        cell = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        raise UsageError(f"{str(path)!r} must be a cell of a scoreboard, got what cannot be read as one.") from None
+    CELL(repr(str(path)), cell)
+    content = {name: value for name, value in cell.items() if name != "digest"}
+    if _digest(content) != cell["digest"]:
+        raise UsageError(f"{str(path)!r} must be as it was written, got one that was changed since.")
+    return cell
+
+
+def load(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The cells of a scoreboard, or of a run that was evaluated, and what is missing.
+
+    Returns:
+      Cells, and a sentence for each file that holds none that can be trusted, for each cell that was begun and is not
+      there, for each that does not apply, and for each that another version of this library made.
+
+    Raises:
+      UsageError: the folder holds neither cells nor an evaluated run.
+    """
+    run = RunDirectory(folder)
+    if run.config.is_file():
+        return of_run(run), []
+    found, missing = [], []
+    for path in sorted(folder.glob("*.cell.json")):
+        try:
+            found.append(read(path))
+        except UsageError as error:
+            missing.append(str(error))
+    reasons = sorted(folder.glob("*.reason.json"))
+    missing += [f"{path.name.partition('.')[0]} does not apply: {_reason(path)}" for path in reasons]
+    begun = sorted(path.name for path in (folder / "runs").glob("*") if path.is_dir())
+    ended = {path.name.partition(".")[0] for path in folder.glob("*.json")}
+    missing += [f"{name} was begun and is not finished." for name in begun if name not in ended]
+    rule = "hold an evaluated run, or cells of a scoreboard"
+    require(bool(found or missing), "A folder to compare", rule, str(folder))
+    current = metadata.version("jaxmeta")
+    missing += [
+        f"{cell['method']} on {cell['tasks']} was made by jaxmeta {made}, and this is {current}."
+        for cell in found
+        if (made := cell["versions"]["jaxmeta"]) != current
+    ]
+    return found, missing
+
+
+def load_all(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The cells of several folders, pooled, and all that is missing; see `load`."""
+    found, missing = [], []
+    for folder in folders:
+        more, told = load(Path(folder))
+        found += more
+        missing += told
+    return pooled(found), missing
+
+
+def of_run(run: RunDirectory) -> list[dict[str, Any]]:
+    """The cells of a run that was evaluated: its own, one for each value that was swept, and what it stood beside."""
+    config, told = run.load_config(), run.load_evaluation()
+    how = f"--split {told['split']} --num-tasks {told['num_tasks']} --seed {told['seed']}"
+    return of_evaluations([told], origin(config, [f"jaxmeta evaluate {run.path} {how}"]), run.read_metrics())
+
+
+def origin(config: Mapping[str, Any], commands: Iterable[str]) -> dict[str, Any]:
+    """What made a cell: commands, versions, device."""
+    device = config.get("device", {"kind": "unknown", "count": 1})
+    versions = {"jaxmeta": "unknown", **config.get("versions", {}), "python": config.get("python", "unknown")}
+    return {"commands": list(commands), "versions": versions, "device": f"{device['count']} x {device['kind']}"}
+
+
+def of_evaluations(
+    evaluations: Sequence[Mapping[str, Any]],
+    made: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+    **training: float | None,
+) -> list[dict[str, Any]]:
+    """The cells that evaluations of one learner make: its own, then those of its baselines and references.
+
+    Args:
+      evaluations: what `evaluate` returned, one of which may tell costs.
+      made: see `origin`.
+      metrics: the log points of its training.
+      **training: what else is known about that.
+    """
+    ordered = sorted(evaluations, key=lambda told: told["meta_env_steps"])
+    last = next((told for told in evaluations if "seconds" in told), ordered[-1])
+    shared = {**made, "tasks": last["tasks"], "agent": last["agent"], "settings": last["settings"], "hypers": {}}
+    adaptation = {"env_steps": last["env_steps"], "rounds": len(last["returns"]) - 1}
+    logged = metrics[-1] if metrics else {}
+    own = {
+        **shared,
+        "kind": "method",
+        "method": last["recipe"],
+        "sees_context": last.get("sees_context", False),
+        "adaptation": adaptation | {name: last.get(name) for name in ("seconds", "flops", "memory")},
+        "training": {
+            "env_steps": last["meta_env_steps"],
+            **{name: logged.get(name) for name in ("meta_step", "seconds", "env_steps_per_second")},
+            **training,
+        },
+    }
+    members = last.get("members") or [{"seed": last["train_seed"], "hypers": {}}]
+    cells = []
+    for hypers in {json.dumps(member["hypers"], sort_keys=True): member["hypers"] for member in members}.values():
+        chosen = [index for index, member in enumerate(members) if member["hypers"] == hypers]
+        seeds = [members[index]["seed"] for index in chosen]
+        points = [_point(told, told, chosen) for told in ordered]
+        cells.append(sealed({**own, "hypers": hypers, "seeds": seeds, "points": points}))
+    for name in last["baselines"]:
+        reports = [(told, told["baselines"][name]) for told in ordered if name in told["baselines"]]
+        number = len(reports[0][1].get("members", [None]))
+        beside = {
+            "kind": "baseline" if name.partition(" ")[0] in BASELINES else "reference",
+            "method": name,
+            "sees_context": name == "oracle",
+            "seeds": [last["seed"] + index for index in range(number)],
+            "adaptation": adaptation,
+            "training": {},
+            "points": [_point(told, report, range(number)) for told, report in reports],
+        }
+        cells.append(sealed({**shared, **beside}))
+    return cells
+
+
+def pooled(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same cells, of which those that differ by their seeds alone are one; what comes twice counts once.
+
+    Raises:
+      UsageError: cells that are to be pooled have scores of other numbers of tasks.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        same = [cell[name] for name in ("tasks", "method", "kind", "agent")]
+        settings = {**cell["settings"], **cell["hypers"]} if cell["kind"] == "method" else None
+        points = [[point["split"], point["env_steps"]] for point in cell["points"]]
+        own = {name: cell["adaptation"][name] for name in ("env_steps", "rounds")}
+        groups.setdefault(json.dumps([same, settings, points, own], sort_keys=True), []).append(cell)
+    return [_joined(group) for group in groups.values()]
+
+
+def _joined(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Cells that differ by their seeds, as one."""
+    first = dict(max(group, key=lambda cell: len(cell["hypers"])))
+    for cell in group:
+        fresh = [index for index, seed in enumerate(cell["seeds"]) if seed not in first["seeds"]]
+        first["seeds"] = first["seeds"] + [cell["seeds"][index] for index in fresh]
+        first["commands"] = list(dict.fromkeys(first["commands"] + cell["commands"]))
+        first["points"] = [
+            one | {name: _extended(first, name, one[name], other[name], fresh) for name in POOLED}
+            for one, other in zip(first["points"], cell["points"], strict=True)
+        ]
+    return first
+
+
+POOLED = ("returns", "scores", "steps_to_threshold")
+
+
+def _extended(cell: Mapping[str, Any], name: str, own: Any, others: Any, fresh: Sequence[int]) -> Any:
+    if own is None or others is None:
+        return None
+    if name == "scores":
+        sizes = sorted({len(row) for row in own + others})
+        require(len(sizes) == 1, f"scores of {cell['method']!r}", "be as many in each run that is pooled", sizes)
+    return own + [others[index] for index in fresh]
+
+
+def _point(told: Mapping[str, Any], report: Mapping[str, Any], chosen: Iterable[int]) -> dict[str, Any]:
+    """What some members did in one evaluation."""
+    every = report.get("members") or [report]
+    members = [every[index] for index in chosen]
+    scores = [member["task_scores"] for member in members]
+    return {
+        "split": told["split"],
+        "tasks_seen": told.get("tasks_seen"),
+        "env_steps": told["meta_env_steps"],
+        "seed": told["seed"],
+        "returns": [member["returns"] for member in members],
+        "scores": None if None in scores else scores,
+        "steps_to_threshold": [member.get("steps_to_threshold") for member in members],
+    }
+
+
+def _reason(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["reason"])
+    except (ValueError, OSError, KeyError, TypeError):
+        return "its reason cannot be read."
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(entry) for entry in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,210 @@
+"""What cells say together: how methods stand beside each other and their baselines, on one scale where random is 0."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.integrate import trapezoid
+
+from jaxmeta import cells, statistics
+
+VERDICTS = ("better", "no difference shown", "worse", "not compared")
+"""Of a method beside the best baseline of its family, by the 95 % interval of their difference."""
+
+
+def compare(*folders: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Puts scoreboards and evaluated runs side by side; runs that differ by their seeds alone are pooled.
+
+    Args:
+      *folders: of each, at least one.
+
+    Returns:
+      What `rows` returns, and a sentence for whatever is missing there.
+
+    Raises:
+      UsageError: a folder holds neither, or runs that are to be pooled do not fit together.
+    """
+    found, missing = cells.load_all(folders)
+    return rows(found), missing
+
+
+def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each cell, family by family, methods before what they are held against, best first.
+
+    Returns:
+      Rows with the cell's own facts, and
+
+      - `family`: the tasks, and the split where it is not the test tasks;
+      - `num_tasks`: how many it was evaluated in;
+      - `score`, `ci95`: interquartile mean over seeds and test tasks at the end of training, and its interval;
+      - `budgets`: the same after each share of the training, as [environment steps, score, low, high];
+      - `returns`: mean return of an episode after each round; `area`: how far along the way from chance to the oracle
+        they are, on average over the adaptation, by the trapezoidal rule;
+      - `steps_to_threshold`: median over seeds, None where half of them do not get there;
+      - `train`, `shifted`: scores on other splits; `gap`: that on training tasks minus `score`;
+      - `baseline`, `difference`, `probability`, `verdict`: the best baseline, the interval of the difference to it, how
+        likely one training beats it, and one of `VERDICTS`.
+    """
+    made = []
+    for name, family in families(found).items():
+        ends = _ends(family)
+        own = [(row_of(cell, ends), cell) for cell in family]
+        baselines = [(row, cell) for row, cell in own if row["kind"] == "baseline"]
+        _, best = max(baselines, key=lambda pair: _by_score(pair[0]), default=(None, None))
+        complete = [{"family": name} | row | _beside(cell, best) for row, cell in own]
+        made += sorted(complete, key=lambda row: (cells.KINDS.index(row["kind"]), -_by_score(row), row["method"]))
+    return made
+
+
+def families(found: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Cells by the family and the split that they speak of."""
+    grouped: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in sorted(found, key=lambda cell: (cell["tasks"], last_point(cell)["split"])):
+        split = last_point(cell)["split"]
+        grouped.setdefault(cell["tasks"] if split == "test" else f"{cell['tasks']}, {split}", []).append(cell)
+    return grouped
+
+
+def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[str, Any]:
+    """What a cell says by itself, but for the area, which needs mean returns of chance and of the oracle."""
+    last = last_point(cell)
+    returns = np.mean(last["returns"], axis=0)
+    reached = [np.inf if steps is None else steps for steps in last["steps_to_threshold"]]
+    median = float(np.median(reached))
+    others = {split: _score(_point(cell, split)) for split in ("train", "shifted")}
+    score, low, high = _score(last)
+    tested = [point for point in cell["points"] if point["split"] == last["split"]]
+    return {
+        **{name: cell[name] for name in COPIED},
+        "split": last["split"],
+        "tasks_seen": last["tasks_seen"],
+        "num_tasks": len(last["scores"][0]) if last["scores"] else None,
+        "seeds": len(last["returns"]),
+        "score": score,
+        "ci95": None if low is None else [low, high],
+        "budgets": [[point["env_steps"], *_score(point)] for point in tested],
+        "returns": returns.tolist(),
+        "area": _area(returns, ends),
+        "steps_to_threshold": median if np.isfinite(median) else None,
+        **{split: found[0] for split, found in others.items()},
+        "gap": None if others["train"][0] is None or score is None else others["train"][0] - score,
+    }
+
+
+COPIED = ("tasks", "method", "kind", "agent", "hypers", "sees_context", "adaptation", "training")
+COPIED += ("commands", "versions", "device")
+"""Facts of a cell that its row repeats."""
+
+
+def improvements(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of one family: for each method the probability that one training of it beats one of each other, in a task."""
+    scored = {label(cell): cell for cell in found if cell["kind"] != "reference" and last_point(cell)["scores"]}
+    return {
+        name: {
+            other: statistics.probability_of_improvement(*_scores_of(cell, its))
+            for other, its in scored.items()
+            if other != name and _same_tasks(cell, its)
+        }
+        for name, cell in scored.items()
+    }
+
+
+def label(cell: Mapping[str, Any]) -> str:
+    """The method, and what was swept.
+
+    >>> label({"method": "maml", "hypers": {"learning_rate": 0.1}})
+    'maml learning_rate=0.1'
+    """
+    return " ".join([cell["method"], *(f"{name}={value:g}" for name, value in cell["hypers"].items())])
+
+
+def overall(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each method over all families that it has a cell of, best first.
+
+    Returns:
+      Rows with the interquartile mean over families and seeds of what each seed scores on average, its stratified
+      interval, and the `families`, for methods with different ones are not comparable.
+    """
+    by_method: dict[str, dict[str, np.ndarray]] = {}
+    for cell in found:
+        if (scores := last_point(cell)["scores"]) and cell["kind"] != "reference":
+            means = [statistics.interquartile_mean(np.array(row)) for row in scores]
+            by_method.setdefault(cell["method"], {})[cell["tasks"]] = np.array(means)
+    made = [
+        {
+            "method": method,
+            "families": sorted(by_family),
+            "score": statistics.interquartile_mean(np.concatenate(list(by_family.values()))),
+            "ci95": statistics.stratified_interval(list(by_family.values())),
+        }
+        for method, by_family in by_method.items()
+        if all(len(means) > 1 for means in by_family.values())
+    ]
+    return sorted(made, key=lambda row: (-len(row["families"]), -row["score"]))
+
+
+def last_point(cell: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The evaluation on test tasks at the end of training; of a run that has none, its last one."""
+    return _point(cell, "test") or cell["points"][-1]
+
+
+def _point(cell: Mapping[str, Any], split: str) -> Mapping[str, Any] | None:
+    points = [point for point in cell["points"] if point["split"] == split]
+    return max(points, key=lambda point: point["env_steps"], default=None)
+
+
+def _score(point: Mapping[str, Any] | None) -> tuple[float | None, float | None, float | None]:
+    """Interquartile mean and its interval."""
+    if point is None or point["scores"] is None:
+        return None, None, None
+    scores = np.array(point["scores"])
+    low, high = statistics.bootstrap_interval(scores)
+    return statistics.interquartile_mean(scores), low, high
+
+
+def _ends(family: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Mean returns of chance and of the oracle, None where either is unknown."""
+    found = {
+        cell["method"]: float(np.mean(last_point(cell)["returns"]))
+        for cell in family
+        if cell["kind"] == "reference" and cell["method"] in ("random", "oracle")
+    }
+    return (found["random"], found["oracle"]) if len(found) == 2 else None
+
+
+def _area(returns: np.ndarray, ends: tuple[float, float] | None) -> float | None:
+    if ends is None or len(returns) < 2:
+        return None
+    return float(trapezoid((returns - ends[0]) / (ends[1] - ends[0]), dx=1 / (len(returns) - 1)))
+
+
+def _same_tasks(cell: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether both were evaluated in the very same tasks."""
+    ours, theirs = last_point(cell), last_point(other)
+    drawn = [(point["split"], point["seed"], len(point["scores"][0])) for point in (ours, theirs) if point["scores"]]
+    return len(drawn) == 2 and drawn[0] == drawn[1]
+
+
+def _scores_of(*some: Mapping[str, Any]) -> list[np.ndarray]:
+    """[seeds, tasks] of each."""
+    return [np.array(last_point(cell)["scores"]) for cell in some]
+
+
+def _beside(cell: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How a method stands beside the best baseline; nothing of whatever is no method."""
+    if cell["kind"] != "method" or baseline is None or not _same_tasks(cell, baseline):
+        verdict = VERDICTS[3] if cell["kind"] == "method" else None
+        return {"baseline": None, "difference": None, "probability": None, "verdict": verdict}
+    ours, others = _scores_of(cell, baseline)
+    low, high = statistics.difference_interval(ours, others)
+    return {
+        "baseline": label(baseline),
+        "difference": [low, high],
+        "probability": statistics.probability_of_improvement(ours, others),
+        "verdict": VERDICTS[0] if low > 0 else VERDICTS[2] if high < 0 else VERDICTS[1],
+    }
+
+
+def _by_score(row: Mapping[str, Any]) -> float:
+    return -np.inf if row["score"] is None else row["score"]

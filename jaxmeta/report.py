@@ -1,0 +1,195 @@
+"""Comparisons as a page that needs nothing but itself, and as the table of a README."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxmeta import cells, comparison, plots
+from jaxmeta.runs import write_text
+from jaxmeta.tables import ABSENT, number, scaled
+
+TITLE = "Meta-reinforcement learning, side by side"
+MARKS = {"better": "▲", "worse": "▼", "no difference shown": "", "not compared": "?"}
+"""Beside a score in Markdown, by the verdict."""
+
+
+class Column(NamedTuple):
+    """A column of a family's table."""
+
+    name: str
+    value: Any
+    """`value(row)`: what it is sorted by, a number, a text or None."""
+    shown: Any
+    """`shown(row)`: what is written."""
+    kind: str = "number"
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return ABSENT if bounds is None else " to ".join(map(number, bounds))
+
+
+def _plain(name: str, *path: str, unit: str | None = None) -> Column:
+    """A column that shows one fact of a row."""
+
+    def value(row: Mapping[str, Any]) -> Any:
+        for step in path:
+            row = row.get(step) if isinstance(row, Mapping) else None  # pyright: ignore
+        return row
+
+    def shown(row: Mapping[str, Any]) -> str:
+        fact = value(row)
+        if fact is None:
+            return ABSENT
+        return number(fact) if unit is None else f"{fact:,.0f}" if unit == "" else scaled(fact, unit)
+
+    return Column(name, value, shown)
+
+
+def _bounds(name: str, field: str) -> Column:
+    """A column that shows an interval, and is sorted by its lower end."""
+    return Column(name, lambda row: row[field] and row[field][0], lambda row: _interval(row[field]))
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return comparison.label(row) + (" *" if row["sees_context"] and row["kind"] == "method" else "")
+
+
+COLUMNS = (
+    Column("method", _name, _name, "text"),
+    Column("agent", lambda row: row["agent"], lambda row: row["agent"], "text"),
+    _plain("seeds", "seeds", unit=""),
+    _plain("training steps", "training", "env_steps", unit=""),
+    _plain("score", "score"),
+    _bounds("95 %", "ci95"),
+    Column("verdict", lambda row: row["verdict"] or "", lambda row: row["verdict"] or "", "text"),
+    _bounds("minus the baseline", "difference"),
+    _plain("P(beats it)", "probability"),
+    _plain("area", "area"),
+    _plain("steps to threshold", "steps_to_threshold", unit=""),
+    _plain("train", "train"),
+    _plain("shifted", "shifted"),
+    _plain("gap", "gap"),
+    _plain("adapting steps", "adaptation", "env_steps", unit=""),
+    _plain("adapting", "adaptation", "seconds", unit="s"),
+    _plain("operations", "adaptation", "flops", unit="FLOP"),
+    _plain("memory", "adaptation", "memory", unit="B"),
+    _plain("training", "training", "seconds", unit="s"),
+    _plain("training memory", "training", "memory", unit="B"),
+    _plain("env steps/s", "training", "env_steps_per_second", unit="/s"),
+)
+
+
+def write_html(path: Path, found: Sequence[Mapping[str, Any]], missing: Iterable[str]) -> None:
+    """Writes the page.
+
+    Args:
+      path: of the file.
+      found: cells, pooled.
+      missing: a sentence for all that is not there.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxmeta"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    rows = comparison.rows(found)
+    families = comparison.families(found)
+    versions = sorted({_versions(cell) for cell in found})
+    content = environment.get_template("report.html.j2").render(
+        title=TITLE,
+        versions="; ".join(versions),
+        devices=", ".join(sorted({cell["device"] for cell in found})),
+        missing=list(missing),
+        overview=_overview(rows, comparison.overall(found)),
+        families=[
+            _family(name, [row for row in rows if row["family"] == name], comparison.improvements(group))
+            for name, group in families.items()
+        ],
+        columns=COLUMNS,
+    )
+    write_text(path, content)
+
+
+def markdown(found: Sequence[Mapping[str, Any]], missing: Iterable[str] = ()) -> str:
+    """The overview as a table: a row for each method and baseline, a column for each family."""
+    rows = comparison.rows(found)
+    names = list(comparison.families(found))
+    overview = _overview(rows, comparison.overall(found))
+    lines = [f"| | {' | '.join(f'`{name}`' for name in names)} | all |", "|---|" + "---|" * (len(names) + 1)]
+    for row in overview:
+        if row["kind"] != "reference":
+            marked = [f"{entry['shown']} {MARKS.get(entry['verdict'], '')}".strip() for entry in row["entries"]]
+            every = row["shown"] if row["number"] == len(names) else ""
+            lines.append(f"| `{row['method']}` | {' | '.join(marked)} | {every} |")
+    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in missing)]).rstrip() + "\n"
+
+
+def _family(
+    name: str, rows: Sequence[Mapping[str, Any]], improvements: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """What the page shows of a family."""
+    anchor = re.sub(r"\W+", "-", name)
+    seen = ", which training has seen" if any(row["tasks_seen"] for row in rows) else ""
+    return {
+        "name": name,
+        "anchor": anchor,
+        "sentence": f"{rows[0]['num_tasks']} {rows[0]['split']} tasks{seen}.",
+        "figure": plots.comparison_svg(rows, anchor),
+        "rows": [
+            {
+                "kind": row["kind"],
+                "entries": [
+                    {"value": column.value(row), "shown": column.shown(row), "style": _style(column, row)}
+                    for column in COLUMNS
+                ],
+            }
+            for row in rows
+        ],
+        "improvements": improvements,
+        "made": [{**row, "label": comparison.label(row), "versions": _versions(row)} for row in rows],
+    }
+
+
+def _style(column: Column, row: Mapping[str, Any]) -> str:
+    marked = row["verdict"] if column.name in ("score", "verdict") and row["verdict"] in ("better", "worse") else ""
+    return " ".join(filter(None, ["text" if column.kind == "text" else "", marked]))
+
+
+def _overview(rows: Sequence[Mapping[str, Any]], overall: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each method, with what it scores in each family and over all of them."""
+    names = list(dict.fromkeys(row["family"] for row in rows))
+    over_all = {row["method"]: row for row in overall}
+    by_method: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        by_method.setdefault((row["kind"], comparison.label(row)), {})[row["family"]] = row
+    made = []
+    for (kind, method), by_family in by_method.items():
+        total = over_all.get(method, {"score": None, "ci95": None})
+        own = [by_family.get(name, {"score": None, "verdict": None}) for name in names]
+        entries = [
+            {
+                "score": row["score"],
+                "shown": number(row["score"]),
+                "verdict": row["verdict"],
+                "style": row["verdict"] if row["verdict"] in ("better", "worse") else "",
+            }
+            for row in own
+        ]
+        made.append(
+            {
+                "kind": kind,
+                "method": method,
+                "entries": entries,
+                "score": total["score"],
+                "shown": number(total["score"]),
+                "low": total["ci95"] and total["ci95"][0],
+                "interval": _interval(total["ci95"]),
+                "number": len(by_family),
+            }
+        )
+    return sorted(made, key=lambda row: (cells.KINDS.index(row["kind"]), -row["number"], -(row["score"] or 0.0)))
+
+
+def _versions(cell: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in cell["versions"].items())

@@ -1,0 +1,100 @@
+"""What cells say together, beside what is known of numbers that were made up."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxmeta import comparison, statistics
+from tests import boards
+
+
+def by_method(rows, family="grid_navi"):
+    return {row["method"]: row for row in rows if row["family"] == family}
+
+
+def test_methods_come_before_what_they_are_held_against_and_the_best_comes_first():
+    rows = comparison.rows(boards.board())
+    assert [row["method"] for row in rows if row["family"] == "grid_navi"] == [
+        *("maml", "rl2", "reptile", "scratch", "oracle", "random")
+    ]
+    assert [row["family"] for row in rows] == ["bandit"] * 6 + ["grid_navi"] * 6
+
+
+def test_losses_are_told_as_plainly_as_wins():
+    rows = by_method(comparison.rows(boards.board()))
+    verdicts = {name: row["verdict"] for name, row in rows.items()}
+    assert verdicts["maml"] == "better"
+    assert verdicts["reptile"] == "worse"
+    assert verdicts["rl2"] == "no difference shown"
+    assert verdicts["scratch"] is verdicts["oracle"] is None
+    assert rows["maml"]["baseline"] == "scratch"
+    assert rows["maml"]["difference"][0] > 0 > rows["reptile"]["difference"][1]
+
+
+def test_what_was_measured_in_other_tasks_is_not_compared():
+    few = boards.cell("maml", 0.9, num_tasks=8)
+    rows = by_method(comparison.rows([few, boards.cell("scratch", 0.5, kind="baseline")]))
+    assert rows["maml"]["verdict"] == "not compared"
+    assert rows["maml"]["probability"] is None
+
+
+def test_a_row_says_what_its_cell_measured():
+    cell = boards.cell("maml", 0.9)
+    row = by_method(comparison.rows([cell, *boards.references()]))["maml"]
+    scores = np.array(cell["points"][1]["scores"])
+    assert row["score"] == pytest.approx(statistics.interquartile_mean(scores))
+    assert row["ci95"] == pytest.approx(statistics.bootstrap_interval(scores))
+    assert [budget[0] for budget in row["budgets"]] == [1000, 3000]
+    assert row["train"] == pytest.approx(statistics.interquartile_mean(np.array(cell["points"][2]["scores"])))
+    assert row["gap"] == pytest.approx(row["train"] - row["score"])
+    assert row["shifted"] is None
+    assert row["steps_to_threshold"] == 40
+    assert row["area"] == pytest.approx(scores.mean() / 2, rel=1e-3), "a straight line from chance upwards"
+
+
+def test_steps_to_the_threshold_are_none_where_half_the_seeds_do_not_get_there():
+    cell = boards.cell("maml")
+    for steps, expected in (([10, 30, 50], 30), ([10, 30, None], 30), ([10, None, None], None)):
+        points = [point | {"steps_to_threshold": steps} for point in cell["points"]]
+        assert comparison.row_of({**cell, "points": points}, None)["steps_to_threshold"] == expected
+
+
+def test_the_probability_of_improvement_counts_pairs_of_trainings():
+    rng = np.random.default_rng(0)
+    scores, others = rng.integers(0, 4, (5, 7)), rng.integers(0, 4, (3, 7))
+    wins = [
+        (one > other) + 0.5 * (one == other)
+        for task in range(7)
+        for one, other in itertools.product(scores[:, task], others[:, task])
+    ]
+    assert statistics.probability_of_improvement(scores, others) == pytest.approx(np.mean(wins))
+    made = comparison.improvements(boards.board(["grid_navi"]))
+    assert made["maml"]["reptile"] == 1 - made["reptile"]["maml"] > 0.9
+    assert "oracle" not in made
+
+
+def test_over_all_families_seeds_are_resampled_within_each():
+    rows = {row["method"]: row for row in comparison.overall(boards.board())}
+    assert set(rows) == {"maml", "reptile", "rl2", "scratch"}
+    assert rows["maml"]["families"] == ["bandit", "grid_navi"]
+    assert rows["maml"]["ci95"][0] < rows["maml"]["score"] < rows["maml"]["ci95"][1]
+    apart = [np.array([0.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0])]
+    assert statistics.stratified_interval(apart) == [0.5, 0.5], "which a plain bootstrap would spread from 0 to 1"
+
+
+def test_the_prediction_interval_holds_the_next_value_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4000, 6))
+    intervals = [statistics.prediction_interval(known, 0.9) for *known, _ in values]
+    held = [low <= value <= high for (low, high), value in zip(intervals, values[:, -1], strict=True)]
+    assert stats.binomtest(int(np.sum(held)), len(held), 0.9).pvalue > 1e-3
+
+
+def test_the_interval_of_a_difference_shrinks_where_tasks_are_shared():
+    rng = np.random.default_rng(1)
+    hardness = rng.normal(size=64)
+    ours, theirs = (hardness + shift + 0.01 * rng.normal(size=(5, 64)) for shift in (0.1, 0.0))
+    low, high = statistics.difference_interval(ours, theirs, statistics.mean)
+    assert 0.08 < low < high < 0.12

@@ -1,0 +1,143 @@
+"""The page of `jaxmeta report`, and the table of a README; the page also in a browser, where there is one."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from jaxmeta import report
+from jaxmeta.cli import USAGE_STATUS, main
+from tests import boards
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of a scoreboard with something missing."""
+    folder = tmp_path_factory.mktemp("board")
+    boards.write(folder, boards.board())
+    (folder / "grid_navi-anil.cell.json").write_text("{<")
+    assert main(["report", str(folder), "--out", str(folder / "page.html"), "--markdown", str(folder / "t.md")]) == 0
+    return folder / "page.html"
+
+
+def test_a_page_holds_all_it_needs(page):
+    text = page.read_text()
+    assert not re.search(r'(src|href)="(?!#)', text.replace('xlink:href="#', "")), "nothing is fetched"
+    assert "@import" not in text
+    assert text.count("<svg") == 2
+
+    opened = []
+
+    class Balanced(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            if tag not in ("meta", "br", "path", "use", "rect"):
+                opened.append(tag)
+
+        def handle_endtag(self, tag):
+            if tag not in ("meta", "br", "path", "use", "rect"):
+                assert opened.pop() == tag
+
+    Balanced().feed(text)
+    assert opened == []
+    identifiers = re.findall(r'\bid="([^"]+)"', text)
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_every_cell_shows_its_command_and_what_is_missing_is_named(page):
+    text = page.read_text()
+    for cell in boards.board():
+        assert cell["commands"][0] in text
+    assert "grid_navi-anil.cell.json" in text
+    assert text.count('class="better"') > 0 < text.count('class="worse"')
+
+
+def test_a_name_is_no_markup(tmp_path):
+    boards.write(tmp_path, [boards.cell("<script>alert(1)</script>".replace("/", "-"), device="<b>")])
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "page.html")]) == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "<script>alert" not in text
+    assert "<b>" not in text
+
+
+def test_the_table_marks_wins_and_losses(page):
+    table = page.with_name("t.md").read_text()
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| `")}
+    assert lines["`maml`"].count("▲") == 2
+    assert lines["`reptile`"].count("▼") == 2
+    assert "▲" not in lines["`rl2`"]
+    assert "`oracle`" not in lines
+    assert "grid_navi-anil.cell.json" in table
+    assert table.startswith(report.markdown(boards.board()).rstrip())
+
+
+def test_compare_prints_rows_and_what_is_missing(page, capsys, tmp_path):
+    assert main(["compare", str(page.parent), "--json", str(tmp_path / "rows.json")]) == 0
+    out = capsys.readouterr().out
+    assert "no difference shown" in out
+    assert "grid_navi-anil.cell.json" in out
+    told = json.loads((tmp_path / "rows.json").read_text())
+    assert len(told["rows"]) == len(boards.board())
+    assert len(told["missing"]) == 1
+
+
+@pytest.mark.parametrize("verb", [["compare"], ["report", "--out", "page.html"]])
+def test_where_there_is_nothing_it_is_told(tmp_path, capsys, monkeypatch, verb):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "grid_navi-maml.cell.json").write_text("{")
+    for folder, sentence in (
+        ("empty", "A folder to compare must hold an evaluated run, or cells of a scoreboard, got 'empty'."),
+        ("broken", f"jaxmeta {verb[0]} must be given at least one cell that can be trusted, got "),
+    ):
+        assert main([*verb, folder]) == USAGE_STATUS
+        assert capsys.readouterr().err.startswith(sentence)
+    assert main(verb) == USAGE_STATUS
+    assert not list(tmp_path.glob("*.html"))
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_a_browser_shows_the_page_sorts_it_and_has_nothing_to_complain_of(page):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    complaints, asked = [], []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": 1300, "height": 900})
+        shown.on("console", lambda message: complaints.append(message.text))
+        shown.on("pageerror", lambda error: complaints.append(str(error)))
+        shown.on("request", lambda request: asked.append(request.url))
+        shown.goto(page.as_uri())
+
+        figures = shown.locator("figure svg")
+        assert figures.count() == 2
+        assert all(figures.nth(index).bounding_box()["height"] > 300 for index in range(2))
+        assert shown.locator("h2").first.is_visible()
+
+        table = shown.locator("#scores")
+        column = table.locator("thead th").nth(1)
+
+        def values():
+            return [
+                float(row)
+                for row in table.locator("tbody td:nth-child(2)").evaluate_all(
+                    "cells => cells.map(cell => cell.dataset.value)"
+                )
+            ]
+
+        column.locator("button").click()
+        assert column.get_attribute("aria-sort") == "descending"
+        assert values() == sorted(values(), reverse=True)
+        column.locator("button").click()
+        assert column.get_attribute("aria-sort") == "ascending"
+        assert values() == sorted(values())
+        table.locator("thead th button").first.click()
+        names = table.locator("tbody td:first-child").all_inner_texts()
+        assert names == sorted(names)
+        browser.close()
+    assert complaints == []
+    assert asked == [page.as_uri()]
