@@ -57,7 +57,7 @@ Positive = Annotated[int | None, _integer(1)]
 Seed = Annotated[int | None, _integer(0, 2**31 - 1)]
 Text = Annotated[str | None, arg(metavar="NAME")]
 JsonFile = Annotated[str | None, arg(metavar="FILE")]
-RunDir = Annotated[Positional[str], arg(metavar="RUN_DIR")]
+OptionalRunDir = Annotated[Positional[str | None], arg(metavar="[RUN_DIR]")]
 Folders = Annotated[Positional[tuple[str, ...]], arg(metavar="DIR ...")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:function; it runs that code."
@@ -122,12 +122,14 @@ class Train(Configuration):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Adapts a trained run to tasks of a split, beside baselines."""
+    """Adapts a trained run, or a pretrained learner, to tasks of a split, beside baselines."""
 
-    run_dir: RunDir = _option("The folder of a run.")
+    run_dir: OptionalRunDir = _option("The folder of a run.", None)
+    pretrained: Text = _option("Instead of a run, one of the trained learners that `jaxmeta list` shows.", None)
     split: str = _option("Whose tasks: train, validation, test or shifted.", "test")
     num_tasks: Annotated[int, _integer(2)] = _option("How many tasks.", 128)
     seed: Annotated[int, _integer(0, 2**31 - 1)] = _option("Of the tasks and of all randomness.", 0)
+    baselines: Flag = _option("Of a pretrained learner too tune and measure scratch and finetune, for minutes.", False)
     best: Flag = _option("Take the checkpoint with the highest return while training, instead of the newest.", False)
     json: JsonFile = _option("Also write the evaluation here.", None)
     allow_import: Flag = _option(ALLOW_IMPORT, False)
@@ -155,7 +157,7 @@ class Report:
 class Inspect(Configuration):
     """What a run is, how far it got, which of its checkpoints verify, and what it costs; or what one would need."""
 
-    run_dir: Annotated[Positional[str | None], arg(metavar="[RUN_DIR]")] = _option("The folder of a run.", None)
+    run_dir: OptionalRunDir = _option("The folder of a run.", None)
     plan: Flag = _option(
         "Instead of a run, what the configuration above would need: compiles it and times a few meta-steps.", False
     )
@@ -228,6 +230,9 @@ def parse(argv: Sequence[str]) -> Any:
     if unknown:
         require_known(f"An option of {program}", unknown[0].partition("=")[0], _flags(VERBS[verb]))
         raise UsageError(f"{program} must be given options as its help shows them, got {unknown[0]!r}.")
+    if isinstance(options, Evaluate) and (options.run_dir is None) == (options.pretrained is None):
+        got = "none" if options.run_dir is None else "both"
+        raise UsageError(f"jaxmeta evaluate must be given either RUN_DIR or --pretrained, got {got}.")
     if isinstance(options, Inspect):
         _require_run_or_plan(options)
     return options

@@ -22,6 +22,7 @@ from jaxmeta import (
     jobs,
     plots,
     populations,
+    pretrained,
     progress,
     recipes,
     report,
@@ -55,6 +56,8 @@ def list_all(options: cli.List) -> None:
     _print_lines(recipes.available())
     print("Task distributions")
     _print_lines(task_specs.available())
+    print("Pretrained learners")
+    _print_lines(pretrained.available())
 
 
 def train(options: cli.Train) -> None:
@@ -86,16 +89,21 @@ def train(options: cli.Train) -> None:
 
 
 def evaluate(options: cli.Evaluate) -> None:
-    """Evaluates a trained run."""
+    """Evaluates a trained run, and leaves the results there; or a pretrained learner."""
     json_file = _file("--json", options.json)
-    restored = jobs.restore(options.run_dir, best=options.best, allow_import=options.allow_import)
+    if options.run_dir is not None:
+        restored = jobs.restore(options.run_dir, best=options.best, allow_import=options.allow_import)
+        run = RunDirectory(Path(options.run_dir))
+    else:
+        restored, run = pretrained.load(options.pretrained or ""), None
     content = _evaluate(
         _console(stderr=True),
-        RunDirectory(Path(options.run_dir)),
+        run,
         restored,
         split=options.split,
         num_tasks=options.num_tasks,
         seed=options.seed,
+        with_baselines=run is not None or options.baselines,
     )
     if json_file:
         write_json(json_file, content)
@@ -194,11 +202,12 @@ def _configuration(options: cli.Configuration) -> dict[str, Any]:
     }
 
 
-def _evaluate(console: Console, run: RunDirectory, restored: tuple, **how: Any) -> dict[str, Any]:
-    """Evaluates, and leaves numbers and a picture in the run's folder."""
+def _evaluate(console: Console, run: RunDirectory | None, restored: tuple, **how: Any) -> dict[str, Any]:
+    """Evaluates, and leaves numbers and a picture in the run's folder, if there is one."""
     content = evaluation.evaluate(*restored, **how, on_stage=lambda stage: _tell(console, f"Evaluating: {stage}"))
-    write_json(run.evaluation, content)
-    plots.plot_adaptation(content, run.picture("adaptation"))
+    if run is not None:
+        write_json(run.evaluation, content)
+        plots.plot_adaptation(content, run.picture("adaptation"))
     tables.show_evaluation(_results(), content)
     return content
 

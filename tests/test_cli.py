@@ -65,10 +65,11 @@ def subprocess_environment(folder):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ("", "The command must be one of compare, evaluate, inspect, list, train, got ''."),
+        ("", "The command must be one of compare, evaluate, inspect, list, report, train, got ''."),
         (
             "tran",
-            "The command must be one of compare, evaluate, inspect, list, train, got 'tran'. Did you mean 'train'?",
+            "The command must be one of compare, evaluate, inspect, list, report, train, got 'tran'. Did you mean "
+            "'train'?",
         ),
         ("list extra", "An option of jaxmeta list must be one of --help, got 'extra'."),
         ("train -- --seed", "jaxmeta train must be given options as its help shows them, got '--seed'."),
@@ -104,8 +105,8 @@ def subprocess_environment(folder):
         ("evaluate used --run-dir other", "An option of jaxmeta evaluate must be one of "),
         ("evaluate used --num-tasks 0", "--num-tasks must be an integer of at least 2, got '0'."),
         ("evaluate used --json no/such.json", "--json must be a file in a folder that exists, got 'no/such.json'."),
-        ("compare", "jaxmeta compare must be given at least one run directory, got 'none'."),
-        ("compare nowhere", "run_dir must be the folder of a run, with a config.json, got 'nowhere'."),
+        ("compare", "jaxmeta compare must be given at least one folder, got 'none'."),
+        ("compare nowhere", "A folder to compare must hold an evaluated run, or cells of a scoreboard, got 'nowhere'."),
         ("inspect", "jaxmeta inspect must be given either RUN_DIR or --plan, got none."),
         ("inspect used --plan", "jaxmeta inspect must be given either RUN_DIR or --plan, got both."),
         ("inspect used --seed 0", "--seed must come with --plan, got RUN_DIR 'used'."),
@@ -208,8 +209,8 @@ def test_training_leaves_a_whole_run_directory(folder, capsys, monkeypatch):
     assert json.loads(again.read_text()) == json.loads((run_dir / "evaluation.json").read_text())
     assert json.loads(again.read_text())["num_tasks"] == 5
     assert main(["compare", RUN_DIR, RUN_DIR, "--json", "rows.json"]) == 0
-    rows = json.loads((folder / "rows.json").read_text())
-    assert {row["name"]: row["seeds"] for row in rows} == {"maml": 1, "random": 1}  # the same seed, twice
+    rows = json.loads((folder / "rows.json").read_text())["rows"]
+    assert {row["method"]: row["seeds"] for row in rows} == {"maml": 1, "random": 1}  # the same seed, twice
     assert "maml" in capsys.readouterr().out
 
 

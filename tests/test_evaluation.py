@@ -15,6 +15,7 @@ from jaxmeta.errors import UsageError
 from jaxmeta.measurement import Measured, measure
 from jaxmeta.tasks import make
 from jaxmeta_envs.grid_navi_bayes import bayes_optimal_return
+from tests.boards import rows_of
 from tests.conftest import TINY
 
 
@@ -279,21 +280,23 @@ def test_a_policy_over_continuous_actions_is_evaluated_beside_its_baselines():
 
 def test_compare_pools_seeds_and_ranks(report):
     better = {**report, "train_seed": 1, "task_scores": [0.9] * 6}
-    rows = evaluation.compare([report, better])
-    names = [row["name"] for row in rows]
+    rows = rows_of(report, better)
+    names = [row["method"] for row in rows]
     row = rows[names.index("maml")]
     assert row["seeds"] == 2
-    assert row["score_mean"] == pytest.approx(np.mean([*report["task_scores"], *better["task_scores"]]))
-    assert names[0] == "oracle"
+    both = np.array([report["task_scores"], better["task_scores"]])
+    assert row["score"] == pytest.approx(statistics.interquartile_mean(both), rel=1e-4)
+    assert names[0] == "maml"
+    assert names.index("oracle") < names.index("random")
 
 
 def test_compare_pools_no_runs_of_unlike_lifetimes(report):
     longer = [{**entry, "returns": [*entry["returns"], 0.0]} for entry in (report, *report["baselines"].values())]
     longer = {**longer[0], "baselines": dict(zip(report["baselines"], longer[1:], strict=True)), "train_seed": 1}
-    assert {row["seeds"] for row in evaluation.compare([report, longer])} == {1}
+    assert {row["seeds"] for row in rows_of(report, longer)} == {1}
     fewer = {**report, "train_seed": 1, "task_scores": [0.9]}
-    with pytest.raises(UsageError, match="task_scores of 'maml' must be as many in each run that is pooled, got "):
-        evaluation.compare([report, fewer])
+    with pytest.raises(UsageError, match="scores of 'maml' must be as many in each run that is pooled, got "):
+        rows_of(report, fewer)
 
 
 @pytest.mark.parametrize(

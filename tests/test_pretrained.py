@@ -1,0 +1,107 @@
+"""Pretrained learners: those that come with the library, and what becomes of a damaged one."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import jaxmeta
+from jaxmeta import checkpoints, evaluation, populations, pretrained
+from jaxmeta.cli import main
+from tests.conftest import TINY
+
+LIMIT = 2_000_000
+"""Bytes of all that ships."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with one artefact, of the second of two members, and the run it came from."""
+    folder = tmp_path_factory.mktemp("artefacts")
+    settings = {**TINY, "meta_steps": 2}
+    jaxmeta.train("meta_sgd", "grid_navi:size=3,horizon=4", seeds=(1, 2), run_dir=folder / "run", **settings)
+    learner, state, _, config = jaxmeta.restore(folder / "run")
+    chosen = populations.config_of(config, populations.members_of(config)[1])
+    member = populations.members(state)[1]
+    pretrained.save(folder / "home" / "small", learner, member, chosen, summary="A test.", commands=[], figures={})
+    return folder / "home"
+
+
+def test_what_was_saved_is_what_adapts(home):
+    assert pretrained.available(home) == {"small": "A test."}
+    learner, state, tasks, config = pretrained.load("small", home)
+    trained, states, *_ = jaxmeta.restore(home.parent / "run")
+    expected = trained.meta(populations.members(states)[1])
+    assert checkpoints.state_digest(learner.meta(state)) == checkpoints.state_digest(expected)
+    assert (config["seed"], state.steps_taken) == (2, 2)
+    told = evaluation.evaluate(learner, state, tasks, config, num_tasks=3, with_baselines=False)
+    assert told["train_seed"] == 2
+    assert len(told["returns"]) == TINY["rounds"] + 1
+
+
+@pytest.mark.parametrize("harm", ["truncated", "another digest", "no arrays", "pickled"])
+def test_a_damaged_one_is_refused(home, tmp_path, harm):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    for name in (pretrained.CARD, pretrained.ARRAYS):
+        (folder / name).write_bytes((home / "small" / name).read_bytes())
+    arrays = folder / pretrained.ARRAYS
+    if harm == "truncated":
+        arrays.write_bytes(arrays.read_bytes()[:-30])
+    elif harm == "another digest":
+        told = json.loads((folder / pretrained.CARD).read_text())
+        (folder / pretrained.CARD).write_text(json.dumps(told | {"digest": "0" * 64}))
+    elif harm == "no arrays":
+        arrays.unlink()
+    else:
+        with np.load(arrays) as stored:
+            np.savez(arrays, **{name: np.array([object()]) for name in stored.files})
+    with pytest.raises(jaxmeta.CheckpointError):
+        pretrained.load("small", tmp_path)
+
+
+def test_nothing_is_overwritten(home):
+    with pytest.raises(jaxmeta.UsageError, match=r"^The folder of an artefact must be new, got "):
+        pretrained.save(home / "small", *jaxmeta.restore(home.parent / "run")[:2], {}, summary="")
+
+
+def test_those_that_ship_are_small_and_say_where_they_are_from():
+    files = [path for path in pretrained.HOME.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < LIMIT
+    assert pretrained.available()
+    for name in pretrained.available():
+        told = pretrained.card(name)
+        assert {"summary", "commands", "figures", "config", "digest", "versions", "device"} <= set(told)
+        assert told["config"]["recipe"] in name
+        assert told["commands"]
+
+
+@pytest.mark.parametrize("name", pretrained.available())
+def test_those_that_ship_can_be_used(name):
+    learner, state, tasks, _ = pretrained.load(name)
+    params = tasks.sample(jax.random.key(0), "test")
+    task = learner.task(jax.random.key(1), params)
+    fast, _ = jax.eval_shape(learner.adapter.begin, jax.random.key(2), learner.meta(state), task.context)
+    del fast
+
+
+def test_the_command_evaluates_one_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = next(iter(pretrained.available()))
+    assert main(["evaluate", "--pretrained", name, "--num-tasks", "4", "--no-compilation-cache"]) == 0
+    assert pretrained.card(name)["config"]["recipe"] in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ([], "jaxmeta evaluate must be given either RUN_DIR or --pretrained, got none."),
+        (["run", "--pretrained", "x"], "jaxmeta evaluate must be given either RUN_DIR or --pretrained, got both."),
+        (["--pretrained", "mammal"], "--pretrained must be one of "),
+    ],
+)
+def test_mistakes_are_told(capsys, argv, sentence):
+    assert main(["evaluate", *argv, "--no-compilation-cache"]) == 2
+    assert capsys.readouterr().err.startswith(sentence)
