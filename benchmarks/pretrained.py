@@ -56,7 +56,7 @@ def main() -> None:
             learner,
             populations.members(state)[index],
             populations.config_of(config, member),
-            summary=f"{row['method']} on {tasks.name}, trained with {row['training']['env_steps']:,} environment steps.",
+            summary=f"{row['method']} on {tasks.name}, after {row['training']['env_steps']:,} environment steps.",
             commands=[*row["commands"], f"python benchmarks/pretrained.py --board {options.board}"],
             versions=row["versions"],
             device=row["device"],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaxmeta.evaluation import evaluate
     from jaxmeta.exports import export_rule
     from jaxmeta.jobs import restore
-    from jaxmeta.plots import plot_adaptation, plot_training
+    from jaxmeta.plots import plot_adaptation, plot_comparison, plot_training
     from jaxmeta.populations import members
     from jaxmeta.recipes import make_recipe
     from jaxmeta.tasks import make as make_tasks
@@ -36,6 +36,7 @@ __all__ = [
     "make_tasks",
     "members",
     "plot_adaptation",
+    "plot_comparison",
     "plot_training",
     "restore",
     "state_digest",
@@ -54,6 +55,7 @@ _HOMES = {
     "make_tasks": ("jaxmeta.tasks", "make"),
     "members": ("jaxmeta.populations", "members"),
     "plot_adaptation": ("jaxmeta.plots", "plot_adaptation"),
+    "plot_comparison": ("jaxmeta.plots", "plot_comparison"),
     "plot_training": ("jaxmeta.plots", "plot_training"),
     "restore": ("jaxmeta.jobs", "restore"),
     "state_digest": ("jaxmeta.checkpoints", "state_digest"),

@@ -44,7 +44,9 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
       - `steps_to_threshold`: median over seeds, None where half of them do not get there;
       - `train`, `shifted`: scores on other splits; `gap`: that on training tasks minus `score`;
       - `baseline`, `difference`, `probability`, `verdict`: the best baseline, the interval of the difference to it, how
-        likely one training beats it, and one of `VERDICTS`.
+        likely one training beats it, and one of `VERDICTS`;
+      - `beats`: by the other methods and baselines, the probability that one training of this one does better than one
+        of theirs, in a task drawn at random.
     """
     made = []
     for name, family in families(found).items():
@@ -52,7 +54,10 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         own = [(row_of(cell, ends), cell) for cell in family]
         baselines = [(row, cell) for row, cell in own if row["kind"] == "baseline"]
         _, best = max(baselines, key=lambda pair: _by_score(pair[0]), default=(None, None))
-        complete = [{"family": name} | row | _beside(cell, best) for row, cell in own]
+        beats = improvements(family)
+        complete = [
+            {"family": name, **row, **_beside(cell, best), "beats": beats.get(label(cell), {})} for row, cell in own
+        ]
         made += sorted(complete, key=lambda row: (cells.KINDS.index(row["kind"]), -_by_score(row), row["method"]))
     return made
 

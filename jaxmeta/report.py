@@ -102,10 +102,7 @@ def write_html(path: Path, found: Sequence[Mapping[str, Any]], missing: Iterable
         devices=", ".join(sorted({cell["device"] for cell in found})),
         missing=list(missing),
         overview=_overview(rows, comparison.overall(found)),
-        families=[
-            _family(name, [row for row in rows if row["family"] == name], comparison.improvements(group))
-            for name, group in families.items()
-        ],
+        families=[_family(name, [row for row in rows if row["family"] == name]) for name in families],
         columns=COLUMNS,
     )
     write_text(path, content)
@@ -125,9 +122,7 @@ def markdown(found: Sequence[Mapping[str, Any]], missing: Iterable[str] = ()) ->
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in missing)]).rstrip() + "\n"
 
 
-def _family(
-    name: str, rows: Sequence[Mapping[str, Any]], improvements: Mapping[str, Mapping[str, float]]
-) -> dict[str, Any]:
+def _family(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the page shows of a family."""
     anchor = re.sub(r"\W+", "-", name)
     seen = ", which training has seen" if any(row["tasks_seen"] for row in rows) else ""
@@ -146,7 +141,7 @@ def _family(
             }
             for row in rows
         ],
-        "improvements": improvements,
+        "improvements": {comparison.label(row): row["beats"] for row in rows if row["beats"]},
         "made": [{**row, "label": comparison.label(row), "versions": _versions(row)} for row in rows],
     }
 
