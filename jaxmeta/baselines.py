@@ -106,7 +106,7 @@ def measure_baselines(
     env_params: PyTree,
     *,
     pretraining_steps: int,
-    seeds: int,
+    seeds: int = 1,
     choices: Mapping[str, Choice],
     on_stage: Callable[[str], None],
 ) -> dict[str, tuple[list[Measured], Tried]]:
@@ -175,7 +175,7 @@ def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts, 
     def best_of(start: Tried, name: str, values: Iterable[float]) -> Tried:
         """The start, or the best of what differs from it in one coordinate."""
         changed = (over_step_sizes(replace(start.choice, **{name: value})) for value in values)
-        return max(start, *changed, key=_by_return)
+        return max([start, *changed], key=_by_return)
 
     middle = len(grid.inner_steps) // 2
     start = Choice(

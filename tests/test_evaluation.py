@@ -171,7 +171,7 @@ def test_baselines_adapt_as_they_are_told(grid):
     settings = config_of(grid)["settings"]
     env_params = evaluation.sample_tasks(jax.random.key(1), grid, "test", 32)
 
-    def measured(choices):
+    def measured(choices, **options):
         return baselines.measure_baselines(
             jax.random.key(0),
             grid,
@@ -180,15 +180,19 @@ def test_baselines_adapt_as_they_are_told(grid):
             pretraining_steps=1,
             choices=choices,
             on_stage=stages.append,
+            **options,
         )
 
     stages = []
-    still = measured({"scratch": told(learning_rate=0.0), "finetune": told(learning_rate=0.0)})
+    still = measured({"scratch": told(learning_rate=0.0), "finetune": told(learning_rate=0.0)}, seeds=2)
     assert not any("tuning" in stage for stage in stages)
     busy = measured({"scratch": told(learning_rate=0.1), "finetune": told(learning_rate=0.0)})
-    assert np.any(busy["scratch"][0].trial != still["scratch"][0].trial)
-    np.testing.assert_array_equal(busy["finetune"][0].returns, still["finetune"][0].returns)
-    assert still["scratch"][0].returns.shape == (32, settings["rounds"] + 1)
+    assert np.any(busy["scratch"][0][0].trial != still["scratch"][0][0].trial)
+    np.testing.assert_array_equal(busy["finetune"][0][0].returns, still["finetune"][0][0].returns)
+    assert still["scratch"][0][0].returns.shape == (32, settings["rounds"] + 1)
+    for entries, _ in still.values():
+        assert len(entries) == 2
+        assert np.any(entries[0].trial != entries[1].trial), "each start is its own"
     assert still["finetune"][1] == baselines.Tried(told(learning_rate=0.0), baselines.grid_of(settings), None)
 
 
@@ -261,6 +265,16 @@ def test_of_a_policy_only_how_long_it_learns_is_tuned():
     """Targets, exploration rates and temperatures of action values are none of its concern."""
     grid = baselines.grid_of({"agent": "actor_critic", "temperature": 0.2})
     assert [len(values) for values in grid] == [1, 1, 1, 5]
+
+    def programs(inner_steps, n_step):
+        def program(key, params, learning_rates, epsilon, temperature, env_params):
+            returns = np.broadcast_to((inner_steps == 30) - learning_rates[:, None, None], (len(learning_rates), 32, 2))
+            return Measured(returns, returns[..., 0])
+
+        return program
+
+    found = baselines.tune(jax.random.key(0), make("probe"), programs, lambda key, count: None, grid)
+    assert (found.choice.inner_steps, found.choice.learning_rate) == (30, baselines.LEARNING_RATES[0])
 
 
 def test_a_policy_over_continuous_actions_is_evaluated_beside_its_baselines():
