@@ -17,7 +17,9 @@ import argparse
 import functools
 import json
 import shlex
+import statistics
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ from jaxmeta import cells, checkpoints, compilation_cache, evaluation, jobs, tra
 from jaxmeta.base import TaskDistribution
 from jaxmeta.baselines import Choice
 from jaxmeta.errors import UsageError
+from jaxmeta.progress import duration
 from jaxmeta.recipes import RECIPES, make_recipe
 from jaxmeta.runs import RunDirectory, write_json
 
@@ -34,6 +37,7 @@ SHARES = (1, 3, 9)
 """Of nine parts of the training, after how many a method is evaluated."""
 PARTS = 9
 IN_CONTEXT = ("rl2", "mann", "snail")
+COMMITTED = Path(__file__).parent / "results" / "scoreboard"
 BESIDE_BASELINES = "maml"
 """The method whose lifetimes and agent the baselines have."""
 EVALUATION_SEED = 0
@@ -133,6 +137,14 @@ class Board(NamedTuple):
         """Where its results go."""
         return self.out / f"{self.name(family, recipe)}.cell.json"
 
+    def reason(self, family: str, recipe: str) -> Path:
+        """Where it says why there are none, where a recipe cannot do a family."""
+        return self.out / f"{self.name(family, recipe)}.reason.json"
+
+    def ended(self, family: str, recipe: str) -> bool:
+        """Whether there is nothing left to do."""
+        return self.path(family, recipe).is_file() or self.reason(family, recipe).is_file()
+
 
 def wanted(form: Form, only: list[str]) -> list[tuple[str, str]]:
     """The cells of a form, or those of them that were picked."""
@@ -227,7 +239,8 @@ def make(board: Board, family: str, recipe: str) -> None:
     try:
         job, run = trained(board, family, recipe)
     except UsageError as error:  # it does not apply, and the cell says why
-        write_json(board.out / f"{board.name(family, recipe)}.reason.json", {"reason": str(error)})
+        board.out.mkdir(parents=True, exist_ok=True)
+        write_json(board.reason(family, recipe), {"reason": str(error)})
         return
     start = time.perf_counter()
     told = list(evaluations(board, family, job, run))
@@ -242,6 +255,21 @@ def make(board: Board, family: str, recipe: str) -> None:
         cells.write(board.path(family, cell["method"]), cell)
 
 
+def estimate(missing: list[tuple[str, str]], form: Form) -> str:
+    """How long cells will take, by what those of the committed scoreboard took."""
+    known = {}
+    for path in COMMITTED.glob("*.cell.json"):
+        cell = cells.read(path)
+        if cell["kind"] == "method":
+            share = form.share * FAMILIES[path.name.partition("-")[0]].training / cell["training"]["env_steps"]
+            known[path.name] = share * cell["training"]["seconds"] + cell["training"]["evaluation_seconds"]
+    if not known:
+        return "nobody knows how long: there is no committed scoreboard to tell by"
+    usual = statistics.median(known.values())
+    seconds = sum(known.get(f"{family}-{recipe}.cell.json", usual) for family, recipe in missing)
+    return f"about {duration(seconds)} on the machine of the committed scoreboard, which may be busier or slower"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--form", choices=list(FORMS), default="small")
@@ -251,12 +279,21 @@ def main() -> None:
     board = Board(options.form, FORMS[options.form], options.out)
     compilation_cache.enable()
     chosen = wanted(board.size, options.only)
-    missing = [cell for cell in chosen if not board.path(*cell).is_file()]
+    missing = [cell for cell in chosen if not board.ended(*cell)]
     print(f"{len(chosen)} cells, {len(chosen) - len(missing)} of them there already", flush=True)
+    print(f"To make the others takes {estimate(missing, board.size)}", flush=True)
+    failed = []
     for index, (family, recipe) in enumerate(missing):
-        start = time.perf_counter()
-        make(board, family, recipe)
-        print(f"{index + 1}/{len(missing)} {family}/{recipe}: {time.perf_counter() - start:.0f} s", flush=True)
+        start, ended = time.perf_counter(), "done"
+        try:
+            make(board, family, recipe)
+        except Exception:
+            traceback.print_exc()
+            failed.append(f"{family}/{recipe}")
+            ended = "failed"
+        print(f"{index + 1}/{len(missing)} {family}/{recipe}: {ended}, {time.perf_counter() - start:.0f} s", flush=True)
+    if failed:
+        raise SystemExit(f"{', '.join(failed)} failed; the other cells are there.")
 
 
 if __name__ == "__main__":

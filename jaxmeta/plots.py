@@ -144,7 +144,7 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any
       path: where to, or an open file.
       **options: of matplotlib's `savefig`.
     """
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     learners = [row for row in rows if row["kind"] != "reference"]
     looks = {row["method"]: _look(index) for index, row in enumerate(learners)}
@@ -179,17 +179,22 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any
         budgets.set_title("Sample efficiency")
         budgets.set_xlabel("Environment steps of meta-training, of each seed")
         budgets.set_ylabel("Score (95 % interval)")
-        budgets.set_xscale("log")
-        budgets.xaxis.set_major_formatter(EngFormatter(sep=""))
         splits.set_title("Generalisation")
         splits.set_yticks(range(len(learners)), [row["method"] for row in learners])
         splits.invert_yaxis()
         splits.set_xlabel("Score in training tasks (open), test tasks (filled), shifted ones (diamonds)")
         cost.set_title("Cost")
-        cost.set_xscale("log")
         cost.set_xlabel("Seconds of meta-training, all seeds")
         cost.set_ylabel("Score")
-        learning.figure.legend(*learning.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        for axes in (budgets, cost):
+            axes.set_xscale("log")
+            low, high = axes.get_xlim()
+            axes.set_xlim(low / 1.2, high * 1.2)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        handles = dict(zip(*reversed(learning.get_legend_handles_labels()), strict=True))
+        learning.figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
 
 
 def _look(index: int) -> dict[str, Any]:

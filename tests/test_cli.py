@@ -24,7 +24,7 @@ SCRATCH = ["--recipe", "scratch", *TINY]
 """A run whose meta-steps do nothing, which compiles at once."""
 
 
-def canned_evaluation(learner, state, tasks, config, *, split="test", num_tasks=128, seed=0, on_stage):
+def canned_evaluation(learner, state, tasks, config, *, split="test", num_tasks=128, seed=0, on_stage, **_):
     """What `evaluate` returns, at once."""
     about = {"recipe": config["recipe"], "tasks": tasks.name, "agent": "dqn", "split": split, "num_tasks": num_tasks}
     about |= {"settings": config["settings"], "train_seed": config["seed"]}
@@ -100,7 +100,7 @@ def subprocess_environment(folder):
         ("train --resume", "run_dir must be the folder of a run, with a config.json, got 'runs"),
         ("train --run-dir used", "run_dir must be a new or empty folder, or be resumed, got 'used'."),
         ("train --run-dir used/file/run", "run_dir must be a folder that can be written, got 'used/file/run'."),
-        ("evaluate", "jaxmeta evaluate must be given RUN_DIR, got none."),
+        ("evaluate", "jaxmeta evaluate must be given either RUN_DIR or --pretrained, got none."),
         ("evaluate used", "run_dir must be the folder of a run, with a config.json, got 'used'."),
         ("evaluate used --run-dir other", "An option of jaxmeta evaluate must be one of "),
         ("evaluate used --num-tasks 0", "--num-tasks must be an integer of at least 2, got '0'."),

@@ -38,6 +38,7 @@ OPENING = (
     ["evaluate", "run"],
     ["train", "--resume", "--run-dir", "run"],
     ["compare", "run", "sound"],
+    ["report", "run", "sound", "--out", "page.html"],
 )
 
 
@@ -123,6 +124,7 @@ def around(tmp_path, monkeypatch, sound):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     work = ((training, "run_job"), (evaluation, "evaluate"), (inspection, "_compile"), (commands, "write_json"))
+    work += ((commands.report, "write_html"),)
     for module, name in work:
         monkeypatch.setattr(module, name, begin)
     monkeypatch.setattr(
@@ -166,7 +168,7 @@ FITTING = {
     **dict.fromkeys(("--seed", "--meta-steps", "--log-every", "--checkpoint-every", "--num-tasks"), NUMBERS),
     **dict.fromkeys(("--devices", "--num-processes", "--process-id"), NUMBERS),
     **dict.fromkeys(("--seeds", "--sweep"), SEVERAL),
-    **dict.fromkeys(("--run-dir", "--json", "evaluate", "inspect", "compare"), PATHS),
+    **dict.fromkeys(("--run-dir", "--json", "--out", "--markdown", "evaluate", "inspect", "compare", "report"), PATHS),
     **dict.fromkeys(("--recipe", "--tasks", "--agent", "--split", "--on-nonfinite", "--coordinator"), NAMES),
     **dict.fromkeys(("--set", "train", "list"), OPTIONS),
 }
@@ -193,6 +195,8 @@ LINES = (
     ["train", "--tasks", "probe", "--on-nonfinite", "skip", "--on-write-error", "stop"],
     ["evaluate", "run", "--split", "test", "--num-tasks", "2", "--seed", "0", "--json", "file"],
     ["compare", "run", "sound", "--json", "file"],
+    ["report", "run", "sound", "--out", "file", "--markdown", "other"],
+    ["evaluate", "--pretrained", "maml", "--num-tasks", "2"],
     ["inspect", "run", "--json", "file"],
 )
 
