@@ -46,6 +46,10 @@ def _plain(name: str, *path: str, unit: str | None = None) -> Column:
     return Column(name, value, shown)
 
 
+def _agent(row: Mapping[str, Any]) -> str:
+    return "" if row["kind"] == "reference" else row["agent"]
+
+
 def _bounds(name: str, field: str) -> Column:
     """A column that shows an interval, and is sorted by its lower end."""
     return Column(name, lambda row: row[field] and row[field][0], lambda row: _interval(row[field]))
@@ -57,7 +61,7 @@ def _name(row: Mapping[str, Any]) -> str:
 
 COLUMNS = (
     Column("method", _name, _name, "text"),
-    Column("agent", lambda row: row["agent"], lambda row: row["agent"], "text"),
+    Column("agent", _agent, _agent, "text"),
     _plain("seeds", "seeds", unit=""),
     _plain("training steps", "training", "env_steps", unit=""),
     _plain("score", "score"),

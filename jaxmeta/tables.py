@@ -41,7 +41,7 @@ def show_comparison(console: Console, rows: list[dict[str, Any]], missing: list[
             returns = (number(row["returns"][0]), number(row["returns"][-1]))
             facts = (str(row["seeds"]), ABSENT if steps is None else f"{steps:,}", *_score(row))
             beside = (row["verdict"] or "", "" if row["probability"] is None else number(row["probability"]))
-            table.add_row(label(row), row["agent"], *facts, *beside, *returns)
+            table.add_row(label(row), "" if row["kind"] == "reference" else row["agent"], *facts, *beside, *returns)
         _print(console, f"{group[0]['split']} tasks of {group[0]['tasks']}", "bold")
         console.print(table)
     _print(console, "Verdict: beside the best baseline of the family, by the 95 % interval of the difference.", "dim")
