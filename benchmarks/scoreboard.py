@@ -112,6 +112,7 @@ class Form(NamedTuple):
     """Of each family's training."""
     seeds: int
     num_tasks: int
+    first_seed: int = 0
 
 
 METHODS = tuple(name for name in RECIPES if name not in ("scratch", "finetune"))
@@ -185,7 +186,7 @@ def trained(board: Board, family: str, recipe: str) -> tuple[jobs.Job, RunDirect
     job = jobs.prepare(
         recipe,
         tasks_of(family),
-        seeds=range(board.size.seeds),
+        seeds=range(board.size.first_seed, board.size.first_seed + board.size.seeds),
         settings=settings,
         log_every=part // 3,
         checkpoint_every=part,

@@ -1,7 +1,7 @@
 """Comparisons as a page that needs nothing but itself, and as the table of a README."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,41 +18,45 @@ class Column(NamedTuple):
     """A column of a family's table."""
 
     name: str
-    value: Any
+    value: Callable[[Mapping[str, Any]], Any]
     """`value(row)`: what it is sorted by, a number, a text or None."""
-    shown: Any
+    shown: Callable[[Mapping[str, Any]], str]
     """`shown(row)`: what is written."""
     kind: str = "number"
+
+
+def _text(name: str, shown: Callable[[Mapping[str, Any]], str]) -> Column:
+    return Column(name, shown, shown, "text")
+
+
+def _fact(name: str, field: str, part: str | None = None, show: Callable[[float], str] = number) -> Column:
+    """A column of one fact of a row, or of a part of it."""
+
+    def value(row: Mapping[str, Any]) -> float | None:
+        return row[field] if part is None else row[field].get(part)
+
+    def shown(row: Mapping[str, Any]) -> str:
+        fact = value(row)
+        return ABSENT if fact is None else show(fact)
+
+    return Column(name, value, shown)
+
+
+def _bounds(name: str, field: str) -> Column:
+    """A column of an interval, sorted by its lower end."""
+    return Column(name, lambda row: row[field] and row[field][0], lambda row: _interval(row[field]))
 
 
 def _interval(bounds: Sequence[float] | None) -> str:
     return ABSENT if bounds is None else " to ".join(map(number, bounds))
 
 
-def _plain(name: str, *path: str, unit: str | None = None) -> Column:
-    """A column that shows one fact of a row."""
-
-    def value(row: Mapping[str, Any]) -> Any:
-        for step in path:
-            row = row.get(step) if isinstance(row, Mapping) else None  # pyright: ignore
-        return row
-
-    def shown(row: Mapping[str, Any]) -> str:
-        fact = value(row)
-        if fact is None:
-            return ABSENT
-        return number(fact) if unit is None else f"{fact:,.0f}" if unit == "" else scaled(fact, unit)
-
-    return Column(name, value, shown)
+def _whole(value: float) -> str:
+    return f"{value:,.0f}"
 
 
-def _agent(row: Mapping[str, Any]) -> str:
-    return "" if row["kind"] == "reference" else row["agent"]
-
-
-def _bounds(name: str, field: str) -> Column:
-    """A column that shows an interval, and is sorted by its lower end."""
-    return Column(name, lambda row: row[field] and row[field][0], lambda row: _interval(row[field]))
+def _in(unit: str) -> Callable[[float], str]:
+    return lambda value: scaled(value, unit)
 
 
 def _name(row: Mapping[str, Any]) -> str:
@@ -60,27 +64,27 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 COLUMNS = (
-    Column("method", _name, _name, "text"),
-    Column("agent", _agent, _agent, "text"),
-    _plain("seeds", "seeds", unit=""),
-    _plain("training steps", "training", "env_steps", unit=""),
-    _plain("score", "score"),
+    _text("method", _name),
+    _text("agent", lambda row: "" if row["kind"] == "reference" else row["agent"]),
+    _fact("seeds", "seeds", show=_whole),
+    _fact("training steps", "training", "env_steps", _whole),
+    _fact("score", "score"),
     _bounds("95 %", "ci95"),
-    Column("verdict", lambda row: row["verdict"] or "", lambda row: row["verdict"] or "", "text"),
+    _text("verdict", lambda row: row["verdict"] or ""),
     _bounds("minus the baseline", "difference"),
-    _plain("P(beats it)", "probability"),
-    _plain("area", "area"),
-    _plain("steps to threshold", "steps_to_threshold", unit=""),
-    _plain("train", "train"),
-    _plain("shifted", "shifted"),
-    _plain("gap", "gap"),
-    _plain("adapting steps", "adaptation", "env_steps", unit=""),
-    _plain("adapting", "adaptation", "seconds", unit="s"),
-    _plain("operations", "adaptation", "flops", unit="FLOP"),
-    _plain("memory", "adaptation", "memory", unit="B"),
-    _plain("training", "training", "seconds", unit="s"),
-    _plain("training memory", "training", "memory", unit="B"),
-    _plain("env steps/s", "training", "env_steps_per_second", unit="/s"),
+    _fact("P(beats it)", "probability"),
+    _fact("area", "area"),
+    _fact("steps to threshold", "steps_to_threshold", show=_whole),
+    _fact("train", "train"),
+    _fact("shifted", "shifted"),
+    _fact("gap", "gap"),
+    _fact("adapting steps", "adaptation", "env_steps", _whole),
+    _fact("adapting", "adaptation", "seconds", _in("s")),
+    _fact("operations", "adaptation", "flops", _in("FLOP")),
+    _fact("memory", "adaptation", "memory", _in("B")),
+    _fact("training", "training", "seconds", _in("s")),
+    _fact("training memory", "training", "memory", _in("B")),
+    _fact("env steps/s", "training", "env_steps_per_second", _in("/s")),
 )
 
 
