@@ -24,8 +24,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 import jaxmeta
-from jaxmeta import cells, checkpoints, compilation_cache, evaluation, jobs, training
+from jaxmeta import cells, checkpoints, compilation_cache, evaluation, jobs, populations, training
 from jaxmeta.base import TaskDistribution
 from jaxmeta.baselines import Choice
 from jaxmeta.errors import UsageError
@@ -205,7 +207,7 @@ def trained(board: Board, family: str, recipe: str) -> tuple[jobs.Job, RunDirect
 
 def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> Iterator[dict[str, Any]]:
     """At the end of training, for which baselines are tuned, on test tasks and on others; then after earlier shares."""
-    like = training.starting_state(job._replace(resume=False))
+    like = jax.eval_shape(populations.beginning(job.learner, job.config), populations.seeds_of(job.config))
     measurement = evaluation.make_measurement(job.learner, job.tasks, policies_of(family))
     recipe, choices = job.config["recipe"], {}
     part = job.config["meta_steps"] // PARTS

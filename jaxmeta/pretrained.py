@@ -6,6 +6,8 @@ on with.
 """
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,9 +89,9 @@ def save(folder: Path, learner: MetaLearner, state: MetaState, config: Mapping[s
 
 def _read(path: Path, like: PyTree) -> PyTree:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             leaves = [jnp.asarray(stored[name]) for name in _leaves(like)]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise checkpoints.CheckpointError(f"{str(path)!r} could not be read: {error}.") from error
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
