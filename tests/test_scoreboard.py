@@ -1,4 +1,4 @@
-"""The scoreboard's protocol on small cells: the same for everybody, one program for a traced value, what is missing told."""
+"""The scoreboard's protocol on small cells: the same for everybody, one program for a traced value, gaps told."""
 
 import importlib.util
 import json
