@@ -27,6 +27,7 @@ from jaxmeta import hosts
 from jaxmeta.base import MetaState
 from jaxmeta.errors import StorageError
 from jaxmeta.runs import write_json
+from jaxmeta.trees import by_path
 
 KEPT = 3
 """Newest checkpoints that stay if nobody says; of the older ones only the best does."""
@@ -47,7 +48,7 @@ def state_digest(state: Any) -> str:
     '8ac3d1bc'
     """
     digest = hashlib.sha256()
-    for path, leaf in _leaves(state).items():
+    for path, leaf in by_path(state).items():
         raw = hosts.to_host(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
         digest.update(f"{path} {leaf.shape} {leaf.dtype}\n".encode())
         digest.update(np.ascontiguousarray(raw).tobytes())
@@ -83,7 +84,7 @@ class Keeper:
 
         assert self._writing is None, "settled before"
         step = state.steps_taken
-        stored = {path: leaf for path, leaf in _leaves(state).items() if leaf.size}  # Orbax refuses empty arrays
+        stored = {path: leaf for path, leaf in by_path(state).items() if leaf.size}  # Orbax refuses empty arrays
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(stored),
             meta=ocp.args.JsonSave({"step": step, "digest": state_digest(state), "score": score}),
@@ -230,14 +231,14 @@ def _restore_step(folder: Path, step: int, like: MetaState) -> MetaState:
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = {
         path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
-        for path, leaf in _leaves(like).items()
+        for path, leaf in by_path(like).items()
         if leaf.size
     }
     items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), meta=ocp.args.JsonRestore())
     with _open(folder) as manager:
         restored = manager.restore(step, args=items)
     leaves = [
-        restored.state[path] if leaf.size else jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in _leaves(like).items()
+        restored.state[path] if leaf.size else jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in by_path(like).items()
     ]
     state = jax.tree.unflatten(jax.tree.structure(like), leaves)
     if state_digest(state) != restored.meta["digest"]:
@@ -258,10 +259,6 @@ def _require_intact(checkpoint: Path) -> None:
 def _file_digests(checkpoint: Path) -> dict[str, str]:
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != FILES)
     return {path.relative_to(checkpoint).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def _leaves(state: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def _scores(manager: Any) -> dict[int, float]:

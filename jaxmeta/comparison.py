@@ -77,9 +77,9 @@ def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[st
     returns = np.mean(last["returns"], axis=0)
     reached = [np.inf if steps is None else steps for steps in last["steps_to_threshold"]]
     median = float(np.median(reached))
-    others = {split: _score(_point(cell, split)) for split in ("train", "shifted")}
-    score, low, high = _score(last)
-    tested = [point for point in cell["points"] if point["split"] == last["split"]]
+    others = {split: _middle(_point(cell, split)) for split in ("train", "shifted")}
+    budgets = [[point["env_steps"], *_score(point)] for point in cell["points"] if point["split"] == last["split"]]
+    _, score, low, high = max(budgets, key=lambda budget: budget[0])
     return {
         **{name: cell[name] for name in COPIED},
         "split": last["split"],
@@ -88,12 +88,12 @@ def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[st
         "seeds": len(last["returns"]),
         "score": score,
         "ci95": None if low is None else [low, high],
-        "budgets": [[point["env_steps"], *_score(point)] for point in tested],
+        "budgets": budgets,
         "returns": returns.tolist(),
         "area": _area(returns, ends),
         "steps_to_threshold": median if np.isfinite(median) else None,
-        **{split: found[0] for split, found in others.items()},
-        "gap": None if others["train"][0] is None or score is None else others["train"][0] - score,
+        **others,
+        "gap": None if others["train"] is None or score is None else others["train"] - score,
     }
 
 
@@ -159,13 +159,19 @@ def _point(cell: Mapping[str, Any], split: str) -> Mapping[str, Any] | None:
     return max(points, key=lambda point: point["env_steps"], default=None)
 
 
-def _score(point: Mapping[str, Any] | None) -> tuple[float | None, float | None, float | None]:
+def _middle(point: Mapping[str, Any] | None) -> float | None:
+    """Interquartile mean."""
+    return (
+        None if point is None or point["scores"] is None else statistics.interquartile_mean(np.array(point["scores"]))
+    )
+
+
+def _score(point: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
     """Interquartile mean and its interval."""
-    if point is None or point["scores"] is None:
+    if point["scores"] is None:
         return None, None, None
-    scores = np.array(point["scores"])
-    low, high = statistics.bootstrap_interval(scores)
-    return statistics.interquartile_mean(scores), low, high
+    low, high = statistics.bootstrap_interval(np.array(point["scores"]))
+    return _middle(point), low, high
 
 
 def _ends(family: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:

@@ -21,6 +21,7 @@ from jaxmeta import tasks as task_specs
 from jaxmeta.base import MetaLearner, MetaState, PyTree, TaskDistribution
 from jaxmeta.errors import UsageError, require_known
 from jaxmeta.runs import write_json
+from jaxmeta.trees import by_path
 
 HOME = Path(__file__).parent / "artefacts"
 CARD, ARRAYS = "card.json", "meta.npz"
@@ -82,7 +83,7 @@ def save(folder: Path, learner: MetaLearner, state: MetaState, config: Mapping[s
         raise UsageError(f"The folder of an artefact must be new, got {str(folder)!r}.")
     meta = jax.device_get(learner.meta(state))
     folder.mkdir(parents=True)
-    np.savez_compressed(folder / ARRAYS, allow_pickle=False, **_leaves(meta))
+    np.savez_compressed(folder / ARRAYS, allow_pickle=False, **by_path(meta))
     digest = checkpoints.state_digest(jax.tree.map(jnp.asarray, meta))
     write_json(folder / CARD, {**about, "config": dict(config), "digest": digest})
 
@@ -90,11 +91,7 @@ def save(folder: Path, learner: MetaLearner, state: MetaState, config: Mapping[s
 def _read(path: Path, like: PyTree) -> PyTree:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            leaves = [jnp.asarray(stored[name]) for name in _leaves(like)]
+            leaves = [jnp.asarray(stored[name]) for name in by_path(like)]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise checkpoints.CheckpointError(f"{str(path)!r} could not be read: {error}.") from error
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def _leaves(tree: PyTree) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -102,7 +102,6 @@ def write_html(path: Path, found: Sequence[Mapping[str, Any]], missing: Iterable
         loader=jinja2.PackageLoader("jaxmeta"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     rows = comparison.rows(found)
-    families = comparison.families(found)
     versions = sorted({_versions(cell) for cell in found})
     content = environment.get_template("report.html.j2").render(
         title=TITLE,
@@ -110,7 +109,7 @@ def write_html(path: Path, found: Sequence[Mapping[str, Any]], missing: Iterable
         devices=", ".join(sorted({cell["device"] for cell in found})),
         missing=list(missing),
         overview=_overview(rows, comparison.overall(found)),
-        families=[_family(name, [row for row in rows if row["family"] == name]) for name in families],
+        families=[_family(name, [row for row in rows if row["family"] == name]) for name in _families(rows)],
         columns=COLUMNS,
     )
     write_text(path, content)
@@ -119,7 +118,7 @@ def write_html(path: Path, found: Sequence[Mapping[str, Any]], missing: Iterable
 def markdown(found: Sequence[Mapping[str, Any]], missing: Iterable[str] = ()) -> str:
     """The overview as a table: a row for each method and baseline, a column for each family."""
     rows = comparison.rows(found)
-    names = list(comparison.families(found))
+    names = _families(rows)
     overview = _overview(rows, comparison.overall(found))
     lines = [f"| | {' | '.join(f'`{name}`' for name in names)} | all |", "|---|" + "---|" * (len(names) + 1)]
     for row in overview:
@@ -161,7 +160,7 @@ def _style(column: Column, row: Mapping[str, Any]) -> str:
 
 def _overview(rows: Sequence[Mapping[str, Any]], overall: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each method, with what it scores in each family and over all of them."""
-    names = list(dict.fromkeys(row["family"] for row in rows))
+    names = _families(rows)
     over_all = {row["method"]: row for row in overall}
     by_method: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
@@ -192,6 +191,11 @@ def _overview(rows: Sequence[Mapping[str, Any]], overall: Sequence[Mapping[str, 
             }
         )
     return sorted(made, key=lambda row: (cells.KINDS.index(row["kind"]), -row["number"], -(row["score"] or 0.0)))
+
+
+def _families(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """In the order of the rows."""
+    return list(dict.fromkeys(row["family"] for row in rows))
 
 
 def _versions(cell: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """Parameter trees: arithmetic that stays differentiable where optax's does not, and names."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -38,6 +40,11 @@ def is_finite(tree: PyTree) -> jax.Array:
     """
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def by_path(tree: PyTree) -> dict[str, Any]:
+    """Its leaves by their path, written as text."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def strongly_typed(tree: PyTree) -> PyTree:
