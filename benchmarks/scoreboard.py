@@ -38,6 +38,8 @@ from jaxmeta.runs import RunDirectory, write_json
 SHARES = (1, 3, 9)
 """Of nine parts of the training, after how many a method is evaluated."""
 PARTS = 9
+LOG_POINTS = 3
+"""In each part. An interrupted training saves at one of them."""
 IN_CONTEXT = ("rl2", "mann", "snail")
 COMMITTED = Path(__file__).parent / "results" / "scoreboard"
 BESIDE_BASELINES = "maml"
@@ -176,8 +178,9 @@ def settings_of(family: str, recipe: str, form: Form) -> dict[str, Any]:
     lifetime = learner.lifetime
     steps = lifetime.envs * lifetime.steps * lifetime.rounds
     assert steps <= protocol.adaptation, f"{recipe} on {family} adapts with {steps} steps"
-    parts = form.share * protocol.training / (learner.tasks_per_batch * learner.env_steps_per_task) / (3 * PARTS)
-    return given | {"meta_steps": 3 * PARTS * max(1, round(parts))}
+    meta_steps = form.share * protocol.training / (learner.tasks_per_batch * learner.env_steps_per_task)
+    log_points = LOG_POINTS * PARTS
+    return given | {"meta_steps": log_points * max(1, round(meta_steps / log_points))}
 
 
 def trained(board: Board, family: str, recipe: str) -> tuple[jobs.Job, RunDirectory]:
@@ -190,9 +193,9 @@ def trained(board: Board, family: str, recipe: str) -> tuple[jobs.Job, RunDirect
         tasks_of(family),
         seeds=range(board.size.first_seed, board.size.first_seed + board.size.seeds),
         settings=settings,
-        log_every=part // 3,
+        log_every=part // LOG_POINTS,
         checkpoint_every=part,
-        keep=PARTS,
+        keep=LOG_POINTS * PARTS,
         run_dir=run.path,
         resume=run.config.is_file(),
     )

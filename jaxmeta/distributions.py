@@ -9,6 +9,10 @@ import numpy as np
 
 from jaxmeta.base import Key, Spec
 
+LOG_SCALES = -5.0, 2.0
+"""Within which the logarithm of a Gaussian's standard deviation is kept, in units of half the range of actions: nothing
+else keeps a network from putting out deviations whose densities overflow, in states that it seldom comes to."""
+
 
 class ActionDistribution(NamedTuple):
     """How a policy's numbers become actions."""
@@ -60,17 +64,21 @@ def _diagonal_gaussian(action: jax.ShapeDtypeStruct, middle: np.ndarray, unit: n
     size = middle.size
     log_of_unit = np.log(unit) + 0.5 * np.log(2 * np.pi)
 
-    def draw(noise: jax.Array, numbers: jax.Array) -> jax.Array:
+    def parts(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean, log_scale = jnp.split(numbers, 2)
+        return mean, jnp.clip(log_scale, *LOG_SCALES)
+
+    def draw(noise: jax.Array, numbers: jax.Array) -> jax.Array:
+        mean, log_scale = parts(numbers)
         drawn = (mean + jnp.exp(log_scale) * noise) * unit + middle
         return drawn.reshape(action.shape).astype(action.dtype)
 
     def log_prob(numbers: jax.Array, action: jax.Array) -> jax.Array:
-        mean, log_scale = jnp.split(numbers, 2)
+        mean, log_scale = parts(numbers)
         distance = ((jnp.ravel(action) - middle) / unit - mean) * jnp.exp(-log_scale)
         return -jnp.sum(0.5 * distance**2 + log_scale + log_of_unit)
 
     def entropy(numbers: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.split(numbers, 2)[1] + log_of_unit + 0.5)
+        return jnp.sum(parts(numbers)[1] + log_of_unit + 0.5)
 
     return ActionDistribution(2 * size, lambda key: jax.random.normal(key, (size,)), draw, log_prob, entropy)

@@ -15,6 +15,7 @@ from jaxmeta.base import Spec, Task, sample_tasks
 from jaxmeta.config import LifetimeConfig, PolicyConfig, ProximalConfig
 from jaxmeta.memories import Recurrent
 from jaxmeta.outer import policy_optimisation
+from jaxmeta.outer.epochs import clipped_gain
 from jaxmeta_envs.bandit import bandit
 
 MEANS = np.array([0.2, 0.7])
@@ -153,6 +154,28 @@ def test_a_gaussian_is_scored_as_it_is_drawn(action_range):
     np.testing.assert_allclose(drawn.std(axis=0), deviation, rtol=0.02)
     surprise = -jax.vmap(gaussian.log_prob, (None, 0))(numbers, drawn)
     np.testing.assert_allclose(surprise.mean(), gaussian.entropy(numbers), atol=0.03)
+
+
+@pytest.mark.parametrize("log_scale", [-100.0, 100.0])
+def test_a_gaussian_without_measure_stays_finite(log_scale):
+    """RL^2 on point navigation put out a deviation of e^-8 in a rare state; the next gradient was not finite."""
+    gaussian = distributions.of_actions(Spec(None, jax.ShapeDtypeStruct((1,), jnp.float32), None, None, None))
+    numbers = jnp.array([0.5, log_scale])
+    deviation = np.exp(np.clip(log_scale, *distributions.LOG_SCALES))
+    np.testing.assert_allclose(gaussian.draw(jnp.array([2.0]), numbers), [0.5 + 2 * deviation], rtol=1e-6)
+    density = jax.scipy.stats.norm.logpdf(0.7, 0.5, deviation)
+    np.testing.assert_allclose(gaussian.log_prob(numbers, jnp.array([0.7])), density, rtol=1e-5)
+    gradient = jax.grad(gaussian.log_prob)(numbers, jnp.array([0.7]))
+    np.testing.assert_allclose(gradient, [0.2 / deviation**2, 0.0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("advantage", [-1.0, 1.0])
+def test_an_action_that_became_far_more_probable_leaves_the_gain_finite(advantage):
+    value, gradient = jax.value_and_grad(
+        lambda far: clipped_gain(jnp.array([far, 0.1]), jnp.array([advantage, 1.0]), 0.2)[0]
+    )(1e3)
+    assert np.isfinite(value)
+    assert gradient == 0.0
 
 
 def test_the_range_of_actions_is_read_off_where_tasks_share_it():

@@ -48,7 +48,7 @@ def test_every_method_is_given_the_same(tmp_path):
         for recipe in scoreboard.METHODS:
             settings = scoreboard.settings_of(family, recipe, board(tmp_path).size)
             assert settings["envs"] * settings["rounds"] * scoreboard.tasks_of(family).horizon <= protocol.adaptation
-            assert settings["meta_steps"] % (3 * scoreboard.PARTS) == 0
+            assert settings["meta_steps"] % (scoreboard.LOG_POINTS * scoreboard.PARTS) == 0
 
 
 def test_cells_are_picked_by_name():

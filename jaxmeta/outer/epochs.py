@@ -14,6 +14,9 @@ from jaxmeta.errors import require
 Gradient = Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]
 """`gradient(meta, minibatch)`: a tree like `meta`, and metrics."""
 
+LARGEST_LOG_RATIO = 20.0
+"""Beyond which an action counts as no more probable: its exponential would overflow, and one action be all there is."""
+
 
 def clipped_gain(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> tuple[jax.Array, jax.Array]:
     """Mean of min(ratio * advantage, clip(ratio, 1 - clip, 1 + clip) * advantage).
@@ -31,7 +34,7 @@ def clipped_gain(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> tup
 
     Reference: Schulman et al. (2017), equation 7.
     """
-    ratio = jnp.exp(log_ratio)
+    ratio = jnp.exp(jnp.minimum(log_ratio, LARGEST_LOG_RATIO))
     gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
     return jnp.mean(gain), jnp.mean(jnp.abs(jnp.expm1(log_ratio)) > clip)
 
