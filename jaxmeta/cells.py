@@ -57,6 +57,15 @@ CELL = fields.record(
 """What a file holds."""
 
 
+def label(cell: Mapping[str, Any]) -> str:
+    """The method, and what was swept.
+
+    >>> label({"method": "maml", "hypers": {"learning_rate": 0.1}})
+    'maml learning_rate=0.1'
+    """
+    return " ".join([cell["method"], *(f"{name}={value:g}" for name, value in cell["hypers"].items())])
+
+
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """A cell with numbers of `DIGITS` digits, its format and its digest."""
     rounded = _rounded({"format": FORMAT, **content})

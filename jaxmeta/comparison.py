@@ -56,7 +56,8 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         _, best = max(baselines, key=lambda pair: _by_score(pair[0]), default=(None, None))
         beats = improvements(family)
         complete = [
-            {"family": name, **row, **_beside(cell, best), "beats": beats.get(label(cell), {})} for row, cell in own
+            {"family": name, **row, **_beside(cell, best), "beats": beats.get(cells.label(cell), {})}
+            for row, cell in own
         ]
         made += sorted(complete, key=lambda row: (cells.KINDS.index(row["kind"]), -_by_score(row), row["method"]))
     return made
@@ -104,7 +105,7 @@ COPIED += ("commands", "versions", "device")
 
 def improvements(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Of one family: for each method the probability that one training of it beats one of each other, in a task."""
-    scored = {label(cell): cell for cell in found if cell["kind"] != "reference" and last_point(cell)["scores"]}
+    scored = {cells.label(cell): cell for cell in found if cell["kind"] != "reference" and last_point(cell)["scores"]}
     return {
         name: {
             other: statistics.probability_of_improvement(*_scores_of(cell, its))
@@ -113,15 +114,6 @@ def improvements(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, floa
         }
         for name, cell in scored.items()
     }
-
-
-def label(cell: Mapping[str, Any]) -> str:
-    """The method, and what was swept.
-
-    >>> label({"method": "maml", "hypers": {"learning_rate": 0.1}})
-    'maml learning_rate=0.1'
-    """
-    return " ".join([cell["method"], *(f"{name}={value:g}" for name, value in cell["hypers"].items())])
 
 
 def overall(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -210,7 +202,7 @@ def _beside(cell: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict
     ours, others = _scores_of(cell, baseline)
     low, high = statistics.difference_interval(ours, others)
     return {
-        "baseline": label(baseline),
+        "baseline": cells.label(baseline),
         "difference": [low, high],
         "probability": statistics.probability_of_improvement(ours, others),
         "verdict": VERDICTS[0] if low > 0 else VERDICTS[2] if high < 0 else VERDICTS[1],

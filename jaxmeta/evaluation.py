@@ -120,7 +120,7 @@ def evaluate(
         reports[f"{config['recipe']} (tuned)"] = reports.pop(config["recipe"])
     report = {
         "recipe": config["recipe"],
-        "agent": config["settings"]["agent"],
+        "agent": _agent(learner, config),
         "tasks": tasks.name,
         "settings": config["settings"],
         "train_seed": config["seed"],
@@ -152,7 +152,15 @@ def evaluate(
 
 
 Measurement = Callable[[Key, Sequence[PyTree], PyTree], tuple[Scale, dict[str, Measured]]]
-Policies = Callable[[Lifetime], Mapping[str, Callable[..., Measured]]]
+
+
+class Policies(NamedTuple):
+    """What a family is measured by, compiled, whichever learner is."""
+
+    measurers: Callable[[Lifetime], Mapping[str, Callable[..., Measured]]]
+    """Of `random` and of the family's own policies, over lifetimes of a kind."""
+    oracle: Callable[[PyTree], jax.Array] | None
+    """`oracle(env_params)`, leaves [tasks, ...], the best return of an episode in each, [tasks] float32."""
 
 
 def make_measurement(learner: MetaLearner, tasks: TaskDistribution, policies: Policies | None = None) -> Measurement:
@@ -169,8 +177,8 @@ def make_measurement(learner: MetaLearner, tasks: TaskDistribution, policies: Po
       `tasks.policies` and, where it is known, `oracle`, whose trial is taken to consist of episodes as long as the
       horizon.
     """
-    measure_learner, measure_policy = _measurer(learner, tasks), (policies or make_policies(tasks))(learner.lifetime)
-    oracle = None if tasks.oracle is None else jax.jit(jax.vmap(tasks.oracle))
+    measurers, oracle = policies or make_policies(tasks)
+    measure_learner, measure_policy = _measurer(learner, tasks), measurers(learner.lifetime)
 
     def measure_with_ends(key: Key, metas: Sequence[PyTree], env_params: PyTree):
         learner_key, random_key = jax.random.split(key)
@@ -189,7 +197,7 @@ def make_measurement(learner: MetaLearner, tasks: TaskDistribution, policies: Po
 
 
 def make_policies(tasks: TaskDistribution) -> Policies:
-    """What measures uniformly random actions and the policies of a family, compiled once for lifetimes of each kind."""
+    """Compiles what a family is measured by: its oracle once, policies once for lifetimes of each kind."""
 
     @functools.cache
     def measurers(lifetime: Lifetime) -> Mapping[str, Callable[..., Measured]]:
@@ -198,7 +206,7 @@ def make_policies(tasks: TaskDistribution) -> Policies:
         policies |= {name: learner._replace(adapter=policy) for name, policy in tasks.policies(lifetime).items()}
         return {name: _measurer(policy, tasks) for name, policy in policies.items()}
 
-    return measurers
+    return Policies(measurers, None if tasks.oracle is None else jax.jit(jax.vmap(tasks.oracle)))
 
 
 def _measurer(learner: MetaLearner, tasks: TaskDistribution) -> Callable[..., Measured]:
@@ -206,6 +214,11 @@ def _measurer(learner: MetaLearner, tasks: TaskDistribution) -> Callable[..., Me
         lambda key, meta, env_params: measure(key, learner, meta, tasks, env_params),
         compiler_options=COMPILER_OPTIONS,
     )
+
+
+def _agent(learner: MetaLearner, config: Mapping[str, Any]) -> str:
+    """What acts: a memory that learns has a network of its own, whichever agent the settings name for others."""
+    return config["settings"]["agent"] if learner.adapter.along is None else "memory"
 
 
 def _sees_context(learner: MetaLearner, tasks: TaskDistribution) -> bool:

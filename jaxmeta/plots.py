@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxmeta import cells
 from jaxmeta.errors import require
 
 if TYPE_CHECKING:
@@ -144,57 +145,83 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any
       path: where to, or an open file.
       **options: of matplotlib's `savefig`.
     """
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-
     learners = [row for row in rows if row["kind"] != "reference"]
-    looks = {row["method"]: _look(index) for index, row in enumerate(learners)}
-    with _figure(path, (11.6, 6.6), columns=2, lines=2, **options) as all_axes:
-        learning, budgets, splits, cost = all_axes
-        for row in rows:
-            steps = np.linspace(0, row["adaptation"]["env_steps"], len(row["returns"]))
-            look = looks.get(row["method"]) or LOOKS.get(row["method"])
-            if look is not None:
-                learning.plot(steps, row["returns"], label=row["method"], **look)
-        learning.set_title("Learning speed")
-        learning.set_ylabel("Return of an episode")
-        learning.set_xlabel("Environment steps of adaptation")
-
-        for index, row in enumerate(learners):
-            look = looks[row["method"]]
-            known = [point for point in row["budgets"] if point[1] is not None]
-            if known and row["score"] is not None:
-                env_steps, scores, low, high = np.transpose(known)
-                budgets.plot(env_steps, scores, **look)
-                budgets.fill_between(env_steps, low, high, color=look["color"], alpha=0.1, linewidth=0)
-            reached = {split: row[split] for split in ("train", "score", "shifted") if row.get(split) is not None}
-            filled = {"train": "none", "score": look["color"], "shifted": "white"}
-            for split, score in reached.items():
-                shape = {"train": "o", "score": "o", "shifted": "D"}[split]
-                splits.plot(score, index, shape, color=look["color"], markerfacecolor=filled[split], markersize=6)
-            seconds = row["training"].get("seconds")
-            if seconds and row["score"] is not None:
-                cost.errorbar(
-                    seconds, row["score"], [[row["score"] - row["ci95"][0]], [row["ci95"][1] - row["score"]]], **look
-                )
-        budgets.set_title("Sample efficiency")
-        budgets.set_xlabel("Environment steps of meta-training, of each seed")
-        budgets.set_ylabel("Score (95 % interval)")
-        splits.set_title("Generalisation")
-        splits.set_yticks(range(len(learners)), [row["method"] for row in learners])
-        splits.invert_yaxis()
-        splits.set_xlabel("Score in training tasks (open), test tasks (filled), shifted ones (diamonds)")
-        cost.set_title("Cost")
-        cost.set_xlabel("Seconds of meta-training, all seeds")
-        cost.set_ylabel("Score")
-        for axes in (budgets, cost):
-            axes.set_xscale("log")
-            low, high = axes.get_xlim()
-            axes.set_xlim(low / 1.2, high * 1.2)
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-            axes.xaxis.set_minor_formatter(NullFormatter())
+    looks = {cells.label(row): _look(index) for index, row in enumerate(learners)}
+    with _figure(path, (11.6, 6.6), columns=2, lines=2, **options) as (learning, budgets, splits, cost):
+        _learning_speed(learning, rows, looks)
+        _sample_efficiency(budgets, learners, looks)
+        _generalisation(splits, learners, looks)
+        _cost(cost, learners, looks)
         handles = dict(zip(*reversed(learning.get_legend_handles_labels()), strict=True))
         learning.figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+
+
+Rows = Sequence[Mapping[str, Any]]
+Looks = Mapping[str, dict[str, Any]]
+"""By a row's label, what its lines look like."""
+
+
+def _learning_speed(axes: "Axes", rows: Rows, looks: Looks) -> None:
+    axes.set_title("Learning speed")
+    axes.set_ylabel("Return of an episode")
+    axes.set_xlabel("Environment steps of adaptation")
+    for row in rows:
+        label = cells.label(row)
+        look = looks.get(label) or LOOKS.get(label)
+        if look is not None:
+            steps = np.linspace(0, row["adaptation"]["env_steps"], len(row["returns"]))
+            axes.plot(steps, row["returns"], label=label, **look)
+
+
+def _sample_efficiency(axes: "Axes", rows: Rows, looks: Looks) -> None:
+    axes.set_title("Sample efficiency")
+    axes.set_xlabel("Environment steps of meta-training, of each seed")
+    axes.set_ylabel("Score (95 % interval)")
+    for row in rows:
+        look = looks[cells.label(row)]
+        known = [point for point in row["budgets"] if point[1] is not None]
+        if known and row["score"] is not None:
+            env_steps, scores, low, high = np.transpose(known)
+            axes.plot(env_steps, scores, **look)
+            axes.fill_between(env_steps, low, high, color=look["color"], alpha=0.1, linewidth=0)
+    _magnitudes(axes)
+
+
+def _generalisation(axes: "Axes", rows: Rows, looks: Looks) -> None:
+    axes.set_title("Generalisation")
+    axes.set_xlabel("Score in training tasks (open), test tasks (filled), shifted ones (diamonds)")
+    labels = [cells.label(row) for row in rows]
+    for index, (label, row) in enumerate(zip(labels, rows, strict=True)):
+        color = looks[label]["color"]
+        for split, shape, filling in (("train", "o", "none"), ("score", "o", color), ("shifted", "D", "white")):
+            if row.get(split) is not None:
+                axes.plot(row[split], index, shape, color=color, markerfacecolor=filling, markersize=6)
+    axes.set_yticks(range(len(rows)), labels)
+    axes.invert_yaxis()
+
+
+def _cost(axes: "Axes", rows: Rows, looks: Looks) -> None:
+    axes.set_title("Cost")
+    axes.set_xlabel("Seconds of meta-training, all seeds")
+    axes.set_ylabel("Score")
+    for row in rows:
+        seconds, score = row["training"].get("seconds"), row["score"]
+        if seconds and score is not None:
+            low, high = row["ci95"]
+            axes.errorbar(seconds, score, [[score - low], [high - score]], **looks[cells.label(row)])
+    _magnitudes(axes)
+
+
+def _magnitudes(axes: "Axes") -> None:
+    """An axis of orders of magnitude, with a few numbers that can be read."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low / 1.2, high * 1.2)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _look(index: int) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def _in(unit: str) -> Callable[[float], str]:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return comparison.label(row) + (" *" if row["sees_context"] and row["kind"] == "method" else "")
+    return cells.label(row) + (" *" if row["sees_context"] and row["kind"] == "method" else "")
 
 
 COLUMNS = (
@@ -148,8 +148,8 @@ def _family(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             }
             for row in rows
         ],
-        "improvements": {comparison.label(row): row["beats"] for row in rows if row["beats"]},
-        "made": [{**row, "label": comparison.label(row), "versions": _versions(row)} for row in rows],
+        "improvements": {cells.label(row): row["beats"] for row in rows if row["beats"]},
+        "made": [{**row, "label": cells.label(row), "versions": _versions(row)} for row in rows],
     }
 
 
@@ -164,7 +164,7 @@ def _overview(rows: Sequence[Mapping[str, Any]], overall: Sequence[Mapping[str, 
     over_all = {row["method"]: row for row in overall}
     by_method: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
-        by_method.setdefault((row["kind"], comparison.label(row)), {})[row["family"]] = row
+        by_method.setdefault((row["kind"], cells.label(row)), {})[row["family"]] = row
     made = []
     for (kind, method), by_family in by_method.items():
         total = over_all.get(method, {"score": None, "ci95": None})

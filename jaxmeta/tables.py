@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxmeta.comparison import label
+from jaxmeta.cells import label
 from jaxmeta.populations import Member, described, members_of
 from jaxmeta.progress import duration
 

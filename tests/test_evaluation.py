@@ -113,6 +113,7 @@ def test_what_acts_well_in_a_family_is_measured_beside_the_learner(grid):
     config = {"recipe": "rl2", "seed": 0, "settings": settings}
     state = learner.init(jax.random.key(0))
     report = evaluation.evaluate(learner, state, grid, config, num_tasks=64, with_baselines=False)
+    assert report["agent"] == "memory", "not the agent of the settings, which it has no use for"
     best = report["baselines"]["bayes_oracle"]
     assert abs(best["trial_return"] - bayes_optimal_return(3, 4, 2)) < 4 * best["trial_return_se"]
     assert best["trial_return"] > report["trial_return"]
