@@ -3,11 +3,12 @@
     python benchmarks/scoreboard.py --form small --out runs/scoreboard
     jaxmeta report runs/scoreboard --out scoreboard.html
 
-The protocol. In a family every method gets the same number of environment steps to meta-train with, and at most the
-same number to adapt to a task with. Seeds are members of one population. It is evaluated after a ninth, a third and all
-of its training, on the same test tasks as all others, and at the end on training tasks and, where the family has them,
-shifted ones. `scratch` and `finetune` are tuned on validation tasks, each with as many seeds. Settings are those that a
-user gets by naming the recipe and the family, but for what `FAMILIES` lists.
+The protocol. In a family every method gets the same number of environment steps to meta-train with, unless it comes to
+the end of its meta-steps before, and at most the same number to adapt to a task with. Seeds are members of one
+population. It is evaluated after a ninth, a third and all of its training, on the same test tasks as all others, and at
+the end on training tasks and, where the family has them, shifted ones. `scratch` and `finetune` are tuned on validation
+tasks, each with as many seeds. Settings are those that a user gets by naming the recipe and the family, but for what
+`FAMILIES` lists.
 
 A cell that is there already is kept, and a training that was interrupted is gone on with. `--only` picks cells, as
 FAMILY, RECIPE or FAMILY/RECIPE.
@@ -40,6 +41,8 @@ SHARES = (1, 3, 9)
 PARTS = 9
 LOG_POINTS = 3
 """In each part. An interrupted training saves at one of them."""
+MOST_META_STEPS = 2_000
+"""What ends the training of a method whose meta-steps take few environment steps."""
 IN_CONTEXT = ("rl2", "mann", "snail")
 COMMITTED = Path(__file__).parent / "results" / "scoreboard"
 BESIDE_BASELINES = "maml"
@@ -87,14 +90,14 @@ FAMILIES = {
         "tabular_mdp",
         100,
         6_000_000,
-        {"envs": 1, "rounds": 10, "replay_rounds": 10, "inner_steps": 3, "learning_rate": 0.3, "max_inner_norm": 1.0},
+        {"envs": 1, "rounds": 10},
         {"envs": 1, "rounds": 10, "tasks_per_batch": 256, "memory_width": 64},
     ),
     "bandit": Family(
         "bandit",
         10,
         2_000_000,
-        {"envs": 1, "rounds": 10, "replay_rounds": 10, "inner_steps": 3, "learning_rate": 0.3, "max_inner_norm": 1.0},
+        {"envs": 1, "rounds": 10},
         {"envs": 1, "rounds": 10, "tasks_per_batch": 256},
     ),
     "recommender": Family(
@@ -171,16 +174,16 @@ def policies_of(family: str) -> evaluation.Policies:
 
 
 def settings_of(family: str, recipe: str, form: Form) -> dict[str, Any]:
-    """What the protocol sets, `meta_steps` among it: as many as spend the family's environment steps."""
+    """What the protocol sets, `meta_steps` among it: what spends the family's environment steps, if not too many."""
     protocol, tasks = FAMILIES[family], tasks_of(family)
-    given = dict(protocol.in_context if recipe in IN_CONTEXT else protocol.by_gradient)
+    given = {"steps": tasks.horizon, **(protocol.in_context if recipe in IN_CONTEXT else protocol.by_gradient)}
     learner = make_recipe(recipe, tasks, **given)
     lifetime = learner.lifetime
     steps = lifetime.envs * lifetime.steps * lifetime.rounds
     assert steps <= protocol.adaptation, f"{recipe} on {family} adapts with {steps} steps"
-    meta_steps = form.share * protocol.training / (learner.tasks_per_batch * learner.env_steps_per_task)
+    afforded = form.share * protocol.training / (learner.tasks_per_batch * learner.env_steps_per_task)
     log_points = LOG_POINTS * PARTS
-    return given | {"meta_steps": log_points * max(1, round(meta_steps / log_points))}
+    return given | {"meta_steps": log_points * max(1, round(min(afforded, MOST_META_STEPS) / log_points))}
 
 
 def trained(board: Board, family: str, recipe: str) -> tuple[jobs.Job, RunDirectory]:

@@ -20,6 +20,16 @@ _ON_A_GRID: dict[str, Any] = {
     "meta_steps": 1000,
 }
 
+_ONE_EPISODE_A_ROUND: dict[str, Any] = {
+    "envs": 1,
+    "replay_rounds": 10,
+    "learning_rate": 0.3,
+    "max_inner_norm": 1.0,
+    "epsilon": 1.0,
+    "query_envs": 4,
+    "outer_learning_rate": 3e-3,
+}
+
 FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     "grid_navi": _ON_A_GRID,
     "maze": _ON_A_GRID
@@ -66,6 +76,8 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "outer_learning_rate": 3e-3,
         "meta_steps": 1000,
     },
+    "bandit": _ONE_EPISODE_A_ROUND | {"discount": 1.0, "temperature": 0.05, "epsilon_decay": 0.9, "inner_steps": 2},
+    "tabular_mdp": _ONE_EPISODE_A_ROUND | {"discount": 0.3, "temperature": 0.1, "epsilon_decay": 0.8, "inner_steps": 3},
 }
 """By task family, what suits gradient steps on action values."""
 
@@ -188,8 +200,10 @@ GOVERNORS: dict[str, dict[str, Any]] = {
         "n_step": 5,
         "mixed_targets": True,
         "learning_rate": 0.3,
+        "max_inner_norm": 0.0,
         "discount": 0.3,
         "epsilon": 0.6,
+        "epsilon_decay": 1.0,
         "mixing": 0.1,
         "target_step_size": 0.5,
         "temperature": 0.0,
@@ -221,6 +235,7 @@ CARRIED: dict[str, Any] = {
 """What suits a map between Q-networks."""
 
 MAPS: dict[str, dict[str, Any]] = {
+    "tabular_mdp": {"envs": 16, "query_envs": 16, "discount": 0.95, "outer_learning_rate": 1e-3},
     "grid_navi": {
         "envs": 8,
         "learning_rate": 3e-3,

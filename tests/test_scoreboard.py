@@ -4,9 +4,12 @@ import importlib.util
 import json
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-from jaxmeta import cells, jobs, training
+from jaxmeta import cells, jobs, statistics, training
 from tests.conftest import TINY
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "scoreboard.py"
@@ -21,6 +24,7 @@ FAMILIES = {
     "small_bandit": scoreboard.Family("bandit:arms=2,pulls=3", 3, 20_000, GRADIENT | {"envs": 1}, CONTEXT),
 }
 CELLS = [("small_grid", "reptile"), ("small_grid", "fomaml"), ("small_bandit", "rl2")]
+SEEDS = 5
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +32,60 @@ def _small(monkeypatch):
     monkeypatch.setattr(scoreboard, "FAMILIES", FAMILIES)
 
 
-def board(out, first_seed=0, seeds=5):
-    form = scoreboard.Form(tuple(FAMILIES), ("reptile", "fomaml", "rl2"), 1.0, seeds, 16, first_seed)
+def board(out, first_seed=0):
+    form = scoreboard.Form(tuple(FAMILIES), ("reptile", "fomaml", "rl2"), 1.0, SEEDS, 16, first_seed)
     return scoreboard.Board("small", form, out)
+
+
+@pytest.fixture
+def cache_hits(tmp_path):
+    """A fresh cache of compiled programs, and a list with an entry for each that was found there: compiled before."""
+    hits = []
+
+    def note(event, **_):
+        if event == "/jax/compilation_cache/cache_hits":
+            hits.append(event)
+
+    changed = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(tmp_path / "cache"),
+        "jax_persistent_cache_min_compile_time_secs": 0.3,
+    }
+    before = {name: getattr(jax.config, name) for name in changed}
+    for name, value in changed.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    jax.monitoring.register_event_listener(note)
+    yield hits
+    jax.monitoring.unregister_event_listener(note)
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def made(out, cell, first_seed=0):
+    one = board(out, first_seed)
+    scoreboard.make(one, *cell)
+    return cells.read(one.path(*cell))
+
+
+def figures(cell):
+    """Of each seed, the figure of its row."""
+    scores = max((point for point in cell["points"] if point["split"] == "test"), key=lambda point: point["env_steps"])
+    return [statistics.interquartile_mean(np.array([own])) for own in scores["scores"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS, ids="/".join)
+def test_a_cell_comes_again(cell, tmp_path, cache_hits):
+    first = made(tmp_path / "first", cell)
+    assert not cache_hits, "no program is compiled twice"
+    again = made(tmp_path / "again", cell)
+    assert again["points"] == first["points"]
+    other = made(tmp_path / "other", cell, first_seed=SEEDS)
+    assert other["points"] != first["points"]
+    low, high = statistics.prediction_interval(figures(first))
+    assert low <= figures(other)[0] <= high
 
 
 @pytest.mark.parametrize(("family", "recipe"), CELLS[:2])
