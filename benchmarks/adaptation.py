@@ -71,10 +71,10 @@ def pooled(name: str, reports: list[dict[str, Any]]) -> dict[str, Any]:
         "score": statistics.interquartile_mean(scores),
         "score_ci95": statistics.bootstrap_interval(scores),
         "score_mean": statistics.mean(scores),
-        "score_mean_ci95": statistics.bootstrap_interval(scores, statistics.mean),
+        "score_mean_ci95": statistics.bootstrap_interval(scores, trim=0),
         "score_mean_by_seed": last[:, 0].tolist(),
         "returns": returns.mean(axis=0).tolist(),
-        "returns_ci95": [statistics.bootstrap_interval(column[:, None], statistics.mean) for column in returns.T],
+        "returns_ci95": [statistics.bootstrap_interval(column[:, None], trim=0) for column in returns.T],
         "tuned": [report["tuned"] for report in reports if "tuned" in report],
     }
 

@@ -79,7 +79,7 @@ def saving(folder: Path) -> dict[str, Any]:
         costs.append((saved - unsaved) / (points - 1))
         print(f"pair {pair}: {saved:.2f} s and {unsaved:.2f} s", flush=True)
     costs = np.array(costs[1:])  # the first pair compiles
-    low, high = statistics.bootstrap_interval(costs[:, None], statistics.mean)
+    low, high = statistics.bootstrap_interval(costs[:, None], trim=0)
     share = statistics.mean(costs[:, None]) / 60
     return {
         "pairs": PAIRS,

@@ -69,7 +69,7 @@ def pooled(variant: str, returns: np.ndarray) -> dict[str, Any]:
         "seeds": len(returns),
         "returns": returns.mean(axis=(0, 1)).tolist(),
         "last": float(last.mean()),
-        "last_ci95": statistics.bootstrap_interval(last, statistics.mean),
+        "last_ci95": statistics.bootstrap_interval(last, trim=0),
         "last_by_seed": last.mean(axis=1).tolist(),
     }
 

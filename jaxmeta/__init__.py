@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaxmeta.evaluation import evaluate
     from jaxmeta.exports import export_rule
     from jaxmeta.jobs import restore
-    from jaxmeta.plots import plot_adaptation, plot_comparison, plot_training
+    from jaxmeta.plots import plot_adaptation, plot_comparison, plot_scores, plot_training
     from jaxmeta.populations import members
     from jaxmeta.recipes import make_recipe
     from jaxmeta.tasks import make as make_tasks
@@ -37,6 +37,7 @@ __all__ = [
     "members",
     "plot_adaptation",
     "plot_comparison",
+    "plot_scores",
     "plot_training",
     "restore",
     "state_digest",
@@ -56,6 +57,7 @@ _HOMES = {
     "members": ("jaxmeta.populations", "members"),
     "plot_adaptation": ("jaxmeta.plots", "plot_adaptation"),
     "plot_comparison": ("jaxmeta.plots", "plot_comparison"),
+    "plot_scores": ("jaxmeta.plots", "plot_scores"),
     "plot_training": ("jaxmeta.plots", "plot_training"),
     "restore": ("jaxmeta.jobs", "restore"),
     "state_digest": ("jaxmeta.checkpoints", "state_digest"),

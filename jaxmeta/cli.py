@@ -151,6 +151,7 @@ class Report:
     folders: Folders = _option("Folders of runs that were evaluated, or of scoreboards.")
     out: Annotated[str, arg(metavar="FILE.html")] = _option("Where to write the page.")
     markdown: Annotated[str | None, arg(metavar="FILE.md")] = _option("Also write the overview as a table here.", None)
+    picture: Annotated[str | None, arg(metavar="FILE.png")] = _option("Also draw the overview here.", None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,11 +122,15 @@ def compare(options: cli.Compare) -> None:
 def write_report(options: cli.Report) -> None:
     """Writes evaluated runs and scoreboards as a page."""
     page, table = _file("--out", options.out), _file("--markdown", options.markdown)
+    picture = _file("--picture", options.picture)
     found, missing = _cells("report", options.folders)
     assert page is not None
-    report.write_html(page, found, missing)
+    rows, overall = comparison.rows(found), comparison.overall(found)
+    report.write_html(page, rows, overall, missing)
     if table:
-        write_text(table, report.markdown(found, missing))
+        write_text(table, report.markdown(rows, overall, missing))
+    if picture:
+        plots.plot_scores(rows, picture)
     for sentence in missing:
         _tell(_console(stderr=True), sentence.rstrip("."))
     print(page)

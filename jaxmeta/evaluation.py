@@ -246,7 +246,7 @@ def _summarise(measured: Measured, scale: Scale, learner: MetaLearner, threshold
     scores = scale.scores(measured)
     return {
         "returns": returns.tolist(),
-        "returns_ci95": [statistics.bootstrap_interval(column, statistics.mean) for column in by_round],
+        "returns_ci95": [statistics.bootstrap_interval(column, trim=0) for column in by_round],
         "trial_return": float(trials.mean()),
         "trial_return_se": statistics.standard_error(trials),
         **_score_fields(None if scores is None else scores.tolist()),

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,10 @@ LOOKS = {
     "scratch": {"color": ORANGE, "marker": "s"},
     "finetune": {"color": GREEN, "marker": "^"},
 }
+VERDICTS: dict[str, dict[str, Any]] = {"better": {"color": BLUE}, "worse": {"color": ORANGE}}
+UNDECIDED: dict[str, Any] = {"color": GREY, "markerfacecolor": "white"}
+BASELINE: dict[str, Any] = {"color": INK}
+"""Of a score, by what it is beside the best baseline."""
 LEARNER = {"color": BLUE, "marker": "o", "linewidth": 2.6}
 STYLE: Any = {
     "savefig.dpi": 160,
@@ -121,20 +125,57 @@ def plot_adaptation(evaluation: Mapping[str, Any], path: str | Path) -> None:
             )
 
 
-def comparison_svg(rows: Sequence[Mapping[str, Any]], prefix: str) -> str:
-    """Draws how the methods of one family learn, what training they need, how they generalise and what they cost.
+def as_svg(plot: Callable[..., None], rows: Sequence[Mapping[str, Any]], prefix: str) -> str:
+    """What `plot_scores` or `plot_comparison` draws as an `<svg>` element.
 
     Args:
-      rows: of one family, as `jaxmeta.compare` returns them.
+      plot: one of the two.
+      rows: what it is given.
       prefix: of every identifier, so that a page may hold several figures.
-
-    Returns:
-      An `<svg>` element.
     """
     buffer = io.StringIO()
-    plot_comparison(rows, buffer, format="svg", metadata={"Date": None})
+    plot(rows, buffer, format="svg", metadata={"Date": None})
     drawing = buffer.getvalue()
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing[drawing.index("<svg") :])
+
+
+def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) -> None:
+    """Draws what methods and baselines score in every family, with intervals, beside the family's best baseline.
+
+    Args:
+      rows: as `jaxmeta.compare` returns them.
+      path: where to, or an open file.
+      **options: of matplotlib's `savefig`.
+    """
+    scored = [row for row in rows if row["kind"] != "reference" and row["score"] is not None]
+    by_method: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in scored:
+        by_method.setdefault((row["kind"], cells.label(row)), []).append(row)
+
+    def place(method: tuple[str, str]) -> tuple[bool, float]:
+        return method[0] == "baseline", -float(np.mean([row["score"] for row in by_method[method]]))
+
+    heights = {label: -index for index, (_, label) in enumerate(sorted(by_method, key=place))}
+    families = list(dict.fromkeys(row["family"] for row in scored))
+    size = 1.9 + 1.45 * len(families), 1.1 + 0.25 * len(heights)
+    with _figure(path, size, columns=max(1, len(families)), **options) as all_axes:
+        for axes, family in zip(all_axes, families, strict=False):
+            own = [row for row in scored if row["family"] == family]
+            baselines = [row["score"] for row in own if row["kind"] == "baseline"]
+            if baselines:
+                axes.axvline(max(baselines), color=INK, linestyle=(0, (2, 2)), linewidth=1)
+            for row in own:
+                look = VERDICTS.get(row["verdict"], UNDECIDED) if row["kind"] == "method" else BASELINE
+                low, high = row["ci95"]
+                height = heights[cells.label(row)]
+                axes.plot([low, high], [height, height], color=look["color"], linewidth=1.6)
+                axes.plot(row["score"], height, "o", markersize=6, **look)
+            axes.set_title(family, fontsize=10)
+            axes.set_xlim(-0.08, 1.08)
+            axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+            axes.set_ylim(min(heights.values()) - 0.6, 0.6)
+            axes.set_yticks(list(heights.values()), list(heights) if axes is all_axes[0] else [""] * len(heights))
+            axes.tick_params(axis="y", length=0)
 
 
 def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) -> None:

@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmeta import cells, comparison, plots
+from jaxmeta import cells, plots
 from jaxmeta.runs import write_text
 from jaxmeta.tables import ABSENT, number, scaled
 
 TITLE = "Meta-reinforcement learning, side by side"
 MARKS = {"better": "▲", "worse": "▼", "no difference shown": "", "not compared": "?"}
 """Beside a score in Markdown, by the verdict."""
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 class Column(NamedTuple):
@@ -88,12 +90,13 @@ COLUMNS = (
 )
 
 
-def write_html(path: Path, found: Sequence[Mapping[str, Any]], missing: Iterable[str]) -> None:
+def write_html(path: Path, rows: Rows, overall: Rows, missing: Iterable[str]) -> None:
     """Writes the page.
 
     Args:
       path: of the file.
-      found: cells, pooled.
+      rows: of `comparison.rows`.
+      overall: of `comparison.overall`.
       missing: a sentence for all that is not there.
     """
     import jinja2
@@ -101,25 +104,24 @@ def write_html(path: Path, found: Sequence[Mapping[str, Any]], missing: Iterable
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxmeta"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    rows = comparison.rows(found)
-    versions = sorted({_versions(cell) for cell in found})
+    versions = sorted({_versions(row) for row in rows})
     content = environment.get_template("report.html.j2").render(
         title=TITLE,
         versions="; ".join(versions),
-        devices=", ".join(sorted({cell["device"] for cell in found})),
+        devices=", ".join(sorted({row["device"] for row in rows})),
         missing=list(missing),
-        overview=_overview(rows, comparison.overall(found)),
+        overview=_overview(rows, overall),
+        figure=plots.as_svg(plots.plot_scores, rows, "overview"),
         families=[_family(name, [row for row in rows if row["family"] == name]) for name in _families(rows)],
         columns=COLUMNS,
     )
     write_text(path, content)
 
 
-def markdown(found: Sequence[Mapping[str, Any]], missing: Iterable[str] = ()) -> str:
+def markdown(rows: Rows, overall: Rows, missing: Iterable[str] = ()) -> str:
     """The overview as a table: a row for each method and baseline, a column for each family."""
-    rows = comparison.rows(found)
     names = _families(rows)
-    overview = _overview(rows, comparison.overall(found))
+    overview = _overview(rows, overall)
     lines = [f"| | {' | '.join(f'`{name}`' for name in names)} | all |", "|---|" + "---|" * (len(names) + 1)]
     for row in overview:
         if row["kind"] != "reference":
@@ -129,7 +131,7 @@ def markdown(found: Sequence[Mapping[str, Any]], missing: Iterable[str] = ()) ->
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in missing)]).rstrip() + "\n"
 
 
-def _family(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _family(name: str, rows: Rows) -> dict[str, Any]:
     """What the page shows of a family."""
     anchor = re.sub(r"\W+", "-", name)
     seen = ", which training has seen" if any(row["tasks_seen"] for row in rows) else ""
@@ -137,7 +139,7 @@ def _family(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "name": name,
         "anchor": anchor,
         "sentence": f"{rows[0]['num_tasks']} {rows[0]['split']} tasks{seen}.",
-        "figure": plots.comparison_svg(rows, anchor),
+        "figure": plots.as_svg(plots.plot_comparison, rows, anchor),
         "rows": [
             {
                 "kind": row["kind"],
@@ -158,7 +160,7 @@ def _style(column: Column, row: Mapping[str, Any]) -> str:
     return " ".join(filter(None, ["text" if column.kind == "text" else "", marked]))
 
 
-def _overview(rows: Sequence[Mapping[str, Any]], overall: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _overview(rows: Rows, overall: Rows) -> list[dict[str, Any]]:
     """A row for each method, with what it scores in each family and over all of them."""
     names = _families(rows)
     over_all = {row["method"]: row for row in overall}
@@ -193,7 +195,7 @@ def _overview(rows: Sequence[Mapping[str, Any]], overall: Sequence[Mapping[str, 
     return sorted(made, key=lambda row: (cells.KINDS.index(row["kind"]), -row["number"], -(row["score"] or 0.0)))
 
 
-def _families(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _families(rows: Rows) -> list[str]:
     """In the order of the rows."""
     return list(dict.fromkeys(row["family"] for row in rows))
 

@@ -1,12 +1,13 @@
 """Point estimates and intervals for scores over seeds and tasks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000
-Statistic = Callable[[np.ndarray], float]
+QUARTER = 0.25
+"""Of all values, what an interquartile mean leaves out at each end."""
 
 
 def interquartile_mean(scores: np.ndarray) -> float:
@@ -15,7 +16,7 @@ def interquartile_mean(scores: np.ndarray) -> float:
     >>> interquartile_mean(np.array([0.0, 1.0, 2.0, 99.0]))
     1.5
     """
-    return float(stats.trim_mean(np.ravel(scores), 0.25))
+    return float(stats.trim_mean(np.ravel(scores), QUARTER))
 
 
 def mean(scores: np.ndarray) -> float:
@@ -33,12 +34,12 @@ def standard_error(values: np.ndarray) -> float:
     return float(np.sqrt(sum(mean.var(ddof=1) / len(mean) for mean in means if len(mean) > 1)))
 
 
-def bootstrap_interval(scores: np.ndarray, statistic: Statistic = interquartile_mean, seed: int = 0) -> list[float]:
-    """95 % percentile interval of a statistic, resampling seeds and then tasks within each.
+def bootstrap_interval(scores: np.ndarray, trim: float = QUARTER, seed: int = 0) -> list[float]:
+    """95 % percentile interval of the interquartile mean or another trimmed one, resampling seeds, then tasks in each.
 
     Args:
       scores: [seeds, tasks] float.
-      statistic: of an array of that shape.
+      trim: share of the values that is left out at each end; 0 for the plain mean.
       seed: of the resampling.
 
     Returns:
@@ -47,12 +48,11 @@ def bootstrap_interval(scores: np.ndarray, statistic: Statistic = interquartile_
     scores = np.atleast_2d(scores)
     seeds, tasks = scores.shape
     generator = np.random.default_rng(seed)
-    values = []
-    for _ in range(RESAMPLES):
+    samples = np.empty((RESAMPLES, scores.size))
+    for sample in samples:
         chosen = generator.integers(seeds, size=(seeds, 1))
-        values.append(statistic(scores[chosen, generator.integers(tasks, size=(seeds, tasks))]))
-    low, high = np.quantile(values, [0.025, 0.975])
-    return [float(low), float(high)]
+        sample[:] = scores[chosen, generator.integers(tasks, size=(seeds, tasks))].ravel()
+    return _percentiles(stats.trim_mean(samples, trim, axis=1))
 
 
 def stratified_interval(strata: Sequence[np.ndarray]) -> list[float]:
@@ -66,7 +66,7 @@ def stratified_interval(strata: Sequence[np.ndarray]) -> list[float]:
     """
 
     def pooled(*samples: np.ndarray, axis: int) -> np.ndarray:
-        return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+        return stats.trim_mean(np.concatenate(samples, axis=axis), QUARTER, axis=axis)
 
     found = stats.bootstrap(
         tuple(strata), pooled, n_resamples=RESAMPLES, vectorized=True, method="percentile", rng=np.random.default_rng(0)
@@ -88,30 +88,28 @@ def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> float:
     return float(np.mean(stats.mannwhitneyu(scores, others, axis=0, method="asymptotic").statistic) / pairs)
 
 
-def difference_interval(
-    scores: np.ndarray, others: np.ndarray, statistic: Statistic = interquartile_mean, seed: int = 0
-) -> list[float]:
-    """95 % percentile interval of how far a statistic of one method lies above that of another, in the same tasks.
+def difference_interval(scores: np.ndarray, others: np.ndarray, trim: float = QUARTER, seed: int = 0) -> list[float]:
+    """95 % percentile interval of how far one method's trimmed mean lies above another's, in the same tasks.
 
     Seeds are resampled on both sides, tasks together.
 
     Args:
       scores: [seeds, tasks] float.
       others: of the other method in the same tasks, [its seeds, tasks] float.
-      statistic: of such an array.
+      trim: as in `bootstrap_interval`.
       seed: of the resampling.
 
     Returns:
       [low, high].
     """
     generator, tasks = np.random.default_rng(seed), scores.shape[1]
-    values = []
-    for _ in range(RESAMPLES):
+    samples = [np.empty((RESAMPLES, array.size)) for array in (scores, others)]
+    for both in zip(*samples, strict=True):
         chosen = generator.integers(tasks, size=tasks)
-        ones, twos = (array[generator.integers(len(array), size=(len(array), 1)), chosen] for array in (scores, others))
-        values.append(statistic(ones) - statistic(twos))
-    low, high = np.quantile(values, [0.025, 0.975])
-    return [float(low), float(high)]
+        for sample, array in zip(both, (scores, others), strict=True):
+            sample[:] = array[generator.integers(len(array), size=(len(array), 1)), chosen].ravel()
+    ours, theirs = (stats.trim_mean(sample, trim, axis=1) for sample in samples)
+    return _percentiles(ours - theirs)
 
 
 def prediction_interval(values: Sequence[float], level: float = 0.99) -> list[float]:
@@ -130,3 +128,8 @@ def prediction_interval(values: Sequence[float], level: float = 0.99) -> list[fl
     array = np.asarray(values, float)
     half = stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) * np.sqrt(1 + 1 / len(array))
     return [float(array.mean() - half), float(array.mean() + half)]
+
+
+def _percentiles(values: np.ndarray) -> list[float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return [float(low), float(high)]

@@ -1,5 +1,6 @@
 """The pictures: that they are drawn, from what runs and evaluations hold, and say what they show."""
 
+import re
 import sys
 
 import matplotlib.figure
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from jaxmeta import plots
+from jaxmeta import comparison, plots
 from jaxmeta.errors import UsageError
+from tests import boards
 
 
 def report(returns):
@@ -91,3 +93,29 @@ def test_labels_do_not_cover_each_other():
 def test_pyplot_stays_untouched(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it now would fail
     plots.plot_training(METRICS, tmp_path / "training.png")
+
+
+def texts_of(plot, rows):
+    """All that is written in a figure."""
+    return re.findall(r"<text[^>]*>([^<]*)</text>", plots.as_svg(plot, rows, "figure"))
+
+
+def test_methods_are_shown_in_all_families_beside_each_other():
+    rows = comparison.rows(boards.board())
+    texts = texts_of(plots.plot_scores, rows)
+    for name in {row["family"] for row in rows} | {row["method"] for row in rows if row["kind"] != "reference"}:
+        assert texts.count(name) == 1
+
+
+def test_a_family_without_a_scale_leaves_the_figure_empty():
+    rows = [{**row, "score": None, "ci95": None} for row in comparison.rows(boards.board())]
+    assert "maml" not in texts_of(plots.plot_scores, rows)
+
+
+def test_what_was_swept_has_lines_of_its_own():
+    cells = [boards.cell("maml", mean, hypers={"learning_rate": mean}) for mean in (0.2, 0.7)]
+    drawing = plots.as_svg(plots.plot_comparison, comparison.rows([*cells, *boards.references()]), "figure")
+    for name in ("maml learning_rate=0.2", "maml learning_rate=0.7"):
+        assert name in drawing
+    assert plots.BLUE.lower() in drawing
+    assert plots.ORANGE.lower() in drawing

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from jaxmeta import report
+from jaxmeta import comparison, report
 from jaxmeta.cli import USAGE_STATUS, main
 from tests import boards
 
@@ -20,7 +20,8 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("board")
     boards.write(folder, boards.board())
     (folder / "grid_navi-anil.cell.json").write_text("{<")
-    assert main(["report", str(folder), "--out", str(folder / "page.html"), "--markdown", str(folder / "t.md")]) == 0
+    beside = ["--markdown", str(folder / "t.md"), "--picture", str(folder / "scores.png")]
+    assert main(["report", str(folder), "--out", str(folder / "page.html"), *beside]) == 0
     return folder / "page.html"
 
 
@@ -28,7 +29,7 @@ def test_a_page_holds_all_it_needs(page):
     text = page.read_text()
     assert not re.search(r'(src|href)="(?!#)', text.replace('xlink:href="#', "")), "nothing is fetched"
     assert "@import" not in text
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 3, "all families, and each of two"
 
     opened = []
 
@@ -71,7 +72,9 @@ def test_the_table_marks_wins_and_losses(page):
     assert "▲" not in lines["`rl2`"]
     assert "`oracle`" not in lines
     assert "grid_navi-anil.cell.json" in table
-    assert table.startswith(report.markdown(boards.board()).rstrip())
+    found = boards.board()
+    assert table.startswith(report.markdown(comparison.rows(found), comparison.overall(found)).rstrip())
+    assert page.with_name("scores.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_compare_prints_rows_and_what_is_missing(page, capsys, tmp_path):
@@ -114,8 +117,8 @@ def test_a_browser_shows_the_page_sorts_it_and_has_nothing_to_complain_of(page):
         shown.goto(page.as_uri())
 
         figures = shown.locator("figure svg")
-        assert figures.count() == 2
-        assert all(figures.nth(index).bounding_box()["height"] > 300 for index in range(2))
+        assert figures.count() == 3
+        assert all(figures.nth(index).bounding_box()["height"] > 300 for index in range(3))
         assert shown.locator("h2").first.is_visible()
 
         table = shown.locator("#scores")
