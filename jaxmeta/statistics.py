@@ -6,6 +6,8 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000
+AT_ONCE = 100
+"""Of them, held in memory together."""
 QUARTER = 0.25
 """Of all values, what an interquartile mean leaves out at each end."""
 
@@ -48,11 +50,12 @@ def bootstrap_interval(scores: np.ndarray, trim: float = QUARTER, seed: int = 0)
     scores = np.atleast_2d(scores)
     seeds, tasks = scores.shape
     generator = np.random.default_rng(seed)
-    samples = np.empty((RESAMPLES, scores.size))
-    for sample in samples:
-        chosen = generator.integers(seeds, size=(seeds, 1))
-        sample[:] = scores[chosen, generator.integers(tasks, size=(seeds, tasks))].ravel()
-    return _percentiles(stats.trim_mean(samples, trim, axis=1))
+    means = []
+    for _ in range(RESAMPLES // AT_ONCE):
+        chosen = generator.integers(seeds, size=(AT_ONCE, seeds, 1))
+        samples = scores[chosen, generator.integers(tasks, size=(AT_ONCE, seeds, tasks))]
+        means.append(_trimmed_means(samples, trim))
+    return _percentiles(means)
 
 
 def stratified_interval(strata: Sequence[np.ndarray]) -> list[float]:
@@ -103,13 +106,15 @@ def difference_interval(scores: np.ndarray, others: np.ndarray, trim: float = QU
       [low, high].
     """
     generator, tasks = np.random.default_rng(seed), scores.shape[1]
-    samples = [np.empty((RESAMPLES, array.size)) for array in (scores, others)]
-    for both in zip(*samples, strict=True):
-        chosen = generator.integers(tasks, size=tasks)
-        for sample, array in zip(both, (scores, others), strict=True):
-            sample[:] = array[generator.integers(len(array), size=(len(array), 1)), chosen].ravel()
-    ours, theirs = (stats.trim_mean(sample, trim, axis=1) for sample in samples)
-    return _percentiles(ours - theirs)
+    differences = []
+    for _ in range(RESAMPLES // AT_ONCE):
+        chosen = generator.integers(tasks, size=(AT_ONCE, 1, tasks))
+        ours, theirs = (
+            _trimmed_means(array[generator.integers(len(array), size=(AT_ONCE, len(array), 1)), chosen], trim)
+            for array in (scores, others)
+        )
+        differences.append(ours - theirs)
+    return _percentiles(differences)
 
 
 def prediction_interval(values: Sequence[float], level: float = 0.99) -> list[float]:
@@ -130,6 +135,11 @@ def prediction_interval(values: Sequence[float], level: float = 0.99) -> list[fl
     return [float(array.mean() - half), float(array.mean() + half)]
 
 
-def _percentiles(values: np.ndarray) -> list[float]:
+def _trimmed_means(samples: np.ndarray, trim: float) -> np.ndarray:
+    """Of each of several [seeds, tasks]."""
+    return stats.trim_mean(samples.reshape(len(samples), -1), trim, axis=1)
+
+
+def _percentiles(values: Sequence[np.ndarray]) -> list[float]:
     low, high = np.quantile(values, [0.025, 0.975])
     return [float(low), float(high)]
