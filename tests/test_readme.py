@@ -3,7 +3,12 @@
 import re
 from pathlib import Path
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+import pytest
+
+from jaxmeta import cells, comparison, report
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_example_in_python_runs():
@@ -23,4 +28,11 @@ def test_every_recipe_and_family_is_listed():
 
 def test_linked_files_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (Path(__file__).parent.parent / target).exists(), target
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+@pytest.mark.slow
+def test_the_table_is_that_of_the_committed_cells():
+    found, missing = cells.load_all([ROOT / "benchmarks" / "results" / "scoreboard"])
+    (table,) = re.findall(r"<!-- scoreboard: begin -->\n(.*?)<!-- scoreboard: end -->", README, re.DOTALL)
+    assert table == report.markdown(comparison.rows(found), comparison.overall(found), missing)
