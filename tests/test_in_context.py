@@ -11,11 +11,12 @@ import pytest
 from jaxmeta import composition, distributions, recipes, tasks
 from jaxmeta import lifetime as living
 from jaxmeta.adapters import in_context
-from jaxmeta.base import Spec, Task, sample_tasks
+from jaxmeta.base import Rollout, Spec, Task, sample_tasks
 from jaxmeta.config import LifetimeConfig, PolicyConfig, ProximalConfig
 from jaxmeta.memories import Recurrent
 from jaxmeta.outer import policy_optimisation
 from jaxmeta.outer.epochs import clipped_gain
+from jaxmeta.outer.policy_optimisation import counted
 from jaxmeta_envs.bandit import bandit
 
 MEANS = np.array([0.2, 0.7])
@@ -113,6 +114,7 @@ def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms)
         pose,
         optax.sgd(1.0),
         lifetime,
+        PULLS,
         config,
         policy,
         discount=1.0,
@@ -133,6 +135,30 @@ def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms)
     assert scale > 0
     assert mean @ exact / np.linalg.norm(mean) / np.linalg.norm(exact) > 0.999
     assert np.linalg.norm(mean - scale * exact) < 4 * np.linalg.norm(error)
+
+
+def test_rewards_after_the_last_episode_that_counts_are_practice():
+    ended = np.array([0, 1, 0, 0, 1, 0, 1, 0], bool)[:, None]
+    nothing = np.zeros_like(ended)
+    rollout = Rollout(*[None] * len(Rollout._fields))._replace(
+        reward=jnp.arange(1.0, 9.0)[:, None], terminated=ended, truncated=nothing
+    )
+    for episodes, last in ((1, 2), (2, 5), (3, 7), (4, 8)):
+        rewards = counted(rollout, episodes)[:, 0]
+        np.testing.assert_array_equal(rewards, np.where(np.arange(1, 9) <= last, np.arange(1.0, 9.0), 0.0))
+        np.testing.assert_array_equal(
+            counted(rollout._replace(terminated=nothing, truncated=ended), episodes)[:, 0], rewards
+        )
+
+
+def test_a_pole_that_falls_costs_the_rest_of_its_episode():
+    """An environment that begins anew by itself pays as much whether poles fall or not."""
+    family = tasks.make("cartpole:horizon=100")
+    learner = recipes.make_recipe("rl2", family, rounds=2, memory_width=4, tasks_per_batch=8, epochs=1, minibatches=1)
+    params = sample_tasks(jax.random.key(0), family, "train", 8)
+    metrics = jax.jit(learner.update)(jax.random.key(1), learner.init(jax.random.key(2)), params)[1]
+    assert 5 < metrics["return"] < 60
+    assert metrics["trial_return"] == pytest.approx(2 * metrics["return"])
 
 
 @pytest.mark.parametrize("action_range", [None, (np.array([-2.0, 0.0, -1.0]), np.array([2.0, 1.0, 3.0]))])

@@ -1,5 +1,6 @@
 """Policies whose memory does the learning."""
 
+import math
 from collections.abc import Callable
 
 import optax
@@ -33,6 +34,7 @@ def trained_in_context(network_of: Callable[[Settings, int], Memory]) -> Callabl
             no_context,
             optimizer,
             lifetime,
+            lifetime.rounds * math.ceil(lifetime.steps / tasks.horizon),
             config,
             settings.policy,
             discount,

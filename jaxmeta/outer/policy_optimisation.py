@@ -1,8 +1,9 @@
 """Proximal policy optimisation over whole lifetimes: the outer rule of learners whose memory does the learning.
 
 A lifetime is one long episode, in which nothing is discounted away where an episode of the task ends: what is found out
-in one episode pays in the next. Memories are run anew along what was perceived, so that gradients flow through all of a
-lifetime.
+in one episode pays in the next. As many of the task's episodes count as a lifetime has time for: whoever lets a pole
+fall early has used one up, and what is earned after the last of them is practice. Memories are run anew along what was
+perceived, so that gradients flow through all of a lifetime.
 
 References: Schulman et al. (2017), PPO; Duan et al. (2016) for lifetimes as episodes.
 """
@@ -47,6 +48,7 @@ def policy_optimisation(
     pose: Pose,
     optimizer: optax.GradientTransformation,
     lifetime: Lifetime,
+    episodes: int,
     config: ProximalConfig,
     policy: PolicyConfig,
     discount: float,
@@ -61,6 +63,7 @@ def policy_optimisation(
       pose: what of a task the learner may see.
       optimizer: of every minibatch.
       lifetime: how long a lifetime is; its rounds are run as one.
+      episodes: of the task in each environment of a lifetime, whose rewards count.
       config: epochs, minibatches and how far a step may go.
       policy: what actions are judged by.
       discount: of a lifetime's rewards.
@@ -76,6 +79,7 @@ def policy_optimisation(
         pose_key, begin_key, rollout_key = jax.random.split(key, 3)
         task = pose(pose_key, env_params)
         _, rollout = living.rollout(rollout_key, env, task, adapter, meta, begin(begin_key, meta, task), steps)
+        rollout = rollout._replace(reward=counted(rollout, episodes))
         value = rollout.extras["value"]
         next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
         never = jnp.zeros_like(rollout.terminated)
@@ -134,6 +138,12 @@ def policy_optimisation(
         state, metrics = descend(epoch_key, state, batch)
         trial = jnp.mean(jnp.sum(lives.rollout.reward, axis=1))
         finite = each_is_finite(lives.rollout)
-        return state, {**metrics, "return": trial / lifetime.rounds, "trial_return": trial, TASK_IS_FINITE: finite}
+        return state, {**metrics, "return": trial / episodes, "trial_return": trial, TASK_IS_FINITE: finite}
 
     return starting(adapter, optimizer), update
+
+
+def counted(rollout: Rollout, episodes: int) -> jax.Array:
+    """The rewards of a rollout's first episodes, and 0 after them, [T, E] float32."""
+    ended = jnp.asarray(rollout.terminated | rollout.truncated, jnp.int32)
+    return jnp.where(jnp.cumsum(ended, axis=0) - ended < episodes, rollout.reward, 0.0)
