@@ -51,9 +51,9 @@ def bootstrap_interval(scores: np.ndarray, trim: float = QUARTER, seed: int = 0)
     seeds, tasks = scores.shape
     generator = np.random.default_rng(seed)
     means = []
-    for _ in range(RESAMPLES // AT_ONCE):
-        chosen = generator.integers(seeds, size=(AT_ONCE, seeds, 1))
-        samples = scores[chosen, generator.integers(tasks, size=(AT_ONCE, seeds, tasks))]
+    for count in _batches():
+        chosen = generator.integers(seeds, size=(count, seeds, 1))
+        samples = scores[chosen, generator.integers(tasks, size=(count, seeds, tasks))]
         means.append(_trimmed_means(samples, trim))
     return _percentiles(means)
 
@@ -107,10 +107,10 @@ def difference_interval(scores: np.ndarray, others: np.ndarray, trim: float = QU
     """
     generator, tasks = np.random.default_rng(seed), scores.shape[1]
     differences = []
-    for _ in range(RESAMPLES // AT_ONCE):
-        chosen = generator.integers(tasks, size=(AT_ONCE, 1, tasks))
+    for count in _batches():
+        chosen = generator.integers(tasks, size=(count, 1, tasks))
         ours, theirs = (
-            _trimmed_means(array[generator.integers(len(array), size=(AT_ONCE, len(array), 1)), chosen], trim)
+            _trimmed_means(array[generator.integers(len(array), size=(count, len(array), 1)), chosen], trim)
             for array in (scores, others)
         )
         differences.append(ours - theirs)
@@ -133,6 +133,11 @@ def prediction_interval(values: Sequence[float], level: float = 0.99) -> list[fl
     array = np.asarray(values, float)
     half = stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) * np.sqrt(1 + 1 / len(array))
     return [float(array.mean() - half), float(array.mean() + half)]
+
+
+def _batches() -> list[int]:
+    """How many resamples are drawn at a time."""
+    return [min(AT_ONCE, RESAMPLES - begun) for begun in range(0, RESAMPLES, AT_ONCE)]
 
 
 def _trimmed_means(samples: np.ndarray, trim: float) -> np.ndarray:
