@@ -276,10 +276,10 @@ def rows_of(cells: dict[str, dict[str, Any]], baseline: str, random: float) -> l
                 "method": method,
                 "seeds": len(seeds),
                 "area": statistics.mean(area),
-                "area_ci95": statistics.bootstrap_interval(area, trim=0),
+                "area_ci95": statistics.bootstrap_interval(area, trim=0, same_tasks=False),
                 "area_by_seed": area.mean(axis=1).tolist(),
                 "difference": statistics.mean(difference),
-                "difference_ci95": statistics.bootstrap_interval(difference, trim=0),
+                "difference_ci95": statistics.bootstrap_interval(difference, trim=0, same_tasks=False),
                 "gain": statistics.mean(difference) / statistics.mean(reference),
             }
         )

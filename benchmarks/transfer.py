@@ -199,7 +199,7 @@ def rows_of(cells: dict[str, Any], methods: dict[str, Method]) -> list[dict[str,
                 "method": name,
                 "seeds": len(seeds),
                 "scores": [statistics.mean(scores) for scores in by_round],
-                "ci95": [statistics.bootstrap_interval(scores, trim=0) for scores in by_round],
+                "ci95": [statistics.bootstrap_interval(scores, trim=0, same_tasks=False) for scores in by_round],
             }
         )
     return rows

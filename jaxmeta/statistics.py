@@ -36,13 +36,17 @@ def standard_error(values: np.ndarray) -> float:
     return float(np.sqrt(sum(mean.var(ddof=1) / len(mean) for mean in means if len(mean) > 1)))
 
 
-def bootstrap_interval(scores: np.ndarray, trim: float = QUARTER, seed: int = 0) -> list[float]:
-    """95 % percentile interval of the interquartile mean or another trimmed one, resampling seeds, then tasks in each.
+def bootstrap_interval(
+    scores: np.ndarray, trim: float = QUARTER, seed: int = 0, same_tasks: bool = True
+) -> list[float]:
+    """95 % percentile interval of the interquartile mean or another trimmed one, resampling seeds and tasks.
 
     Args:
       scores: [seeds, tasks] float.
       trim: share of the values that is left out at each end; 0 for the plain mean.
       seed: of the resampling.
+      same_tasks: whether a column is one task, in which all seeds were evaluated. Then tasks are resampled together:
+        five seeds in the same tasks know no more of other tasks than one. Else each seed has tasks of its own.
 
     Returns:
       [low, high]. With a single seed the interval speaks of tasks alone.
@@ -53,8 +57,8 @@ def bootstrap_interval(scores: np.ndarray, trim: float = QUARTER, seed: int = 0)
     means = []
     for count in _batches():
         chosen = generator.integers(seeds, size=(count, seeds, 1))
-        samples = scores[chosen, generator.integers(tasks, size=(count, seeds, tasks))]
-        means.append(_trimmed_means(samples, trim))
+        drawn = generator.integers(tasks, size=(count, 1 if same_tasks else seeds, tasks))
+        means.append(_trimmed_means(scores[chosen, drawn], trim))
     return _percentiles(means)
 
 
@@ -62,7 +66,7 @@ def stratified_interval(strata: Sequence[np.ndarray]) -> list[float]:
     """95 % percentile interval of the interquartile mean over several families, resampling seeds within each.
 
     Args:
-      strata: for each family, what each seed scored, [seeds] float; at least two seeds in one of them.
+      strata: for each family, what each seed scored, [seeds] float; at least two seeds.
 
     Returns:
       [low, high], after Agarwal et al. (2021).

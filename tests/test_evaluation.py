@@ -143,6 +143,17 @@ def test_bootstrap_interval_agrees_with_scipy_and_covers_seeds():
     assert high > 1.6
 
 
+def test_tasks_that_all_seeds_share_are_resampled_together(monkeypatch):
+    """Else five seeds in the same tasks would count as five times as many tasks, and two in three intervals hold."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 400)
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(400, 1, 24)) + 0.1 * rng.normal(size=(400, 5, 24))
+    intervals = np.array([statistics.bootstrap_interval(scores, trim=0) for scores in drawn])
+    assert np.mean((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0)) > 0.9
+    own = np.array([statistics.bootstrap_interval(scores, trim=0, same_tasks=False) for scores in drawn])
+    assert np.mean((own[:, 0] <= 0) & (own[:, 1] >= 0)) < 0.8
+
+
 def test_flops_count_loops_and_gradients():
     matrix = jnp.ones((8, 8))
 
