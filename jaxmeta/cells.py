@@ -6,6 +6,7 @@ computed from several is in `comparison`.
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -87,7 +88,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         cell = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         raise UsageError(f"{str(path)!r} must be a cell of a scoreboard, got what cannot be read as one.") from None
     CELL(repr(str(path)), cell)
     content = {name: value for name, value in cell.items() if name != "digest"}
@@ -108,7 +109,8 @@ def load(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """
     run = RunDirectory(folder)
     if run.config.is_file():
-        return of_run(run), []
+        found = of_run(run)
+        return found, _of_other_versions(found)
     found, missing = [], []
     for path in sorted(folder.glob("*.cell.json")):
         try:
@@ -122,30 +124,45 @@ def load(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     missing += [f"{name} was begun and is not finished." for name in begun if name not in ended]
     rule = "hold an evaluated run, or cells of a scoreboard"
     require(bool(found or missing), "A folder to compare", rule, str(folder))
+    return found, missing + _of_other_versions(found)
+
+
+def _of_other_versions(found: Iterable[Mapping[str, Any]]) -> list[str]:
     current = metadata.version("jaxmeta")
-    missing += [
+    return [
         f"{cell['method']} on {cell['tasks']} was made by jaxmeta {made}, and this is {current}."
         for cell in found
         if (made := cell["versions"]["jaxmeta"]) != current
     ]
-    return found, missing
 
 
 def load_all(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The cells of several folders, pooled, and all that is missing; see `load`."""
-    found, missing = [], []
+    """The cells of several folders, pooled, and all that is missing; see `load`.
+
+    Raises:
+      UsageError: none of them holds cells or an evaluated run; of several, the others are missing.
+    """
+    found, missing, refused = [], [], []
     for folder in folders:
-        more, told = load(Path(folder))
+        try:
+            more, told = load(Path(folder))
+        except UsageError as error:
+            refused.append(error)
+            continue
         found += more
         missing += told
-    return pooled(found), missing
+    if refused and not found:
+        raise refused[0]
+    pool, doubtful = pooled(found)
+    return pool, [*missing, *map(str, refused), *doubtful]
 
 
 def of_run(run: RunDirectory) -> list[dict[str, Any]]:
     """The cells of a run that was evaluated: its own, one for each value that was swept, and what it stood beside."""
     config, told = run.load_config(), run.load_evaluation()
-    how = f"--split {told['split']} --num-tasks {told['num_tasks']} --seed {told['seed']}"
-    return of_evaluations([told], origin(config, [f"jaxmeta evaluate {run.path} {how}"]), run.read_metrics())
+    how = {"--split": told["split"], "--num-tasks": told["num_tasks"], "--seed": told["seed"]}
+    command = shlex.join(["jaxmeta", "evaluate", str(run.path), *(str(word) for pair in how.items() for word in pair)])
+    return of_evaluations([told], origin(config, [command]), run.read_metrics())
 
 
 def origin(config: Mapping[str, Any], commands: Iterable[str]) -> dict[str, Any]:
@@ -182,7 +199,7 @@ def of_evaluations(
         "adaptation": adaptation | {name: last.get(name) for name in ("seconds", "flops", "memory")},
         "training": {
             "env_steps": last["meta_env_steps"],
-            **{name: logged.get(name) for name in ("meta_step", "seconds", "env_steps_per_second")},
+            "meta_step": logged.get("meta_step"),
             **training,
         },
     }
@@ -192,7 +209,9 @@ def of_evaluations(
         chosen = [index for index, member in enumerate(members) if member["hypers"] == hypers]
         seeds = [members[index]["seed"] for index in chosen]
         points = [_point(told, told, chosen) for told in ordered]
-        cells.append(sealed({**own, "hypers": hypers, "seeds": seeds, "points": points}))
+        seconds = {"seconds": logged["seconds"] * len(chosen) / len(members) if "seconds" in logged else None}
+        more = {"hypers": hypers, "seeds": seeds, "points": points, "training": own["training"] | seconds}
+        cells.append(sealed({**own, **more}))
     for name in last["baselines"]:
         reports = [(told, told["baselines"][name]) for told in ordered if name in told["baselines"]]
         number = len(reports[0][1].get("members", [None]))
@@ -209,46 +228,75 @@ def of_evaluations(
     return cells
 
 
-def pooled(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same cells, of which those that differ by their seeds alone are one; what comes twice counts once.
+def pooled(cells: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The same cells, of which those that differ by their seeds alone are one.
 
-    Raises:
-      UsageError: cells that are to be pooled have scores of other numbers of tasks.
+    Returns:
+      Cells, and a sentence for each that was left out because its seeds are there already with other results. What
+      comes twice and alike counts once.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for cell in cells:
         same = [cell[name] for name in ("tasks", "method", "kind", "agent")]
         settings = {**cell["settings"], **cell["hypers"]} if cell["kind"] == "method" else None
-        points = [[point["split"], point["env_steps"]] for point in cell["points"]]
+        points = [
+            [point["split"], point["env_steps"], point["seed"], sorted({len(row) for row in point["scores"] or ()})]
+            for point in cell["points"]
+        ]
         own = {name: cell["adaptation"][name] for name in ("env_steps", "rounds")}
         groups.setdefault(json.dumps([same, settings, points, own], sort_keys=True), []).append(cell)
-    return [_joined(group) for group in groups.values()]
+    joined = [_joined(group) for group in groups.values()]
+    return [cell for cell, _ in joined], [sentence for _, told in joined for sentence in told]
 
 
-def _joined(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Cells that differ by their seeds, as one."""
-    first = dict(max(group, key=lambda cell: len(cell["hypers"])))
+MEASURED = ("returns", "scores", "steps_to_threshold")
+"""What a point lists for each seed."""
+
+
+def _joined(group: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """Cells that differ by their seeds, as one, and what was left out of it."""
+    whole = dict(max(group, key=lambda cell: len(cell["hypers"])))
+    told, training = [], [whole["training"]]
     for cell in group:
-        fresh = [index for index, seed in enumerate(cell["seeds"]) if seed not in first["seeds"]]
-        first["seeds"] = first["seeds"] + [cell["seeds"][index] for index in fresh]
-        first["commands"] = list(dict.fromkeys(first["commands"] + cell["commands"]))
-        first["points"] = [
-            one | {name: _extended(first, name, one[name], other[name], fresh) for name in POOLED}
-            for one, other in zip(first["points"], cell["points"], strict=True)
+        fresh = [index for index, seed in enumerate(cell["seeds"]) if seed not in whole["seeds"]]
+        known = [seed for seed in cell["seeds"] if seed in whole["seeds"]]
+        if any(_of_seed(cell, seed) != _of_seed(whole, seed) for seed in known):
+            seeds = ", ".join(map(str, known))
+            told.append(
+                f"{label(cell)} on {cell['tasks']} is there with seed {seeds} more than once, and not alike: the first "
+                f"counts, not that of {'; '.join(cell['commands'])}."
+            )
+        if not fresh:
+            continue
+        whole["seeds"] = whole["seeds"] + [cell["seeds"][index] for index in fresh]
+        whole["commands"] = list(dict.fromkeys(whole["commands"] + cell["commands"]))
+        whole["points"] = [
+            one | {name: _extended(one[name], other[name], fresh) for name in MEASURED}
+            for one, other in zip(whole["points"], cell["points"], strict=True)
         ]
-    return first
+        whole["device"] = _listed(whole["device"], cell["device"])
+        whole["versions"] = {
+            name: _listed(whole["versions"].get(name, "unknown"), cell["versions"].get(name, "unknown"))
+            for name in {**whole["versions"], **cell["versions"]}
+        }
+        training.append(cell["training"])
+    if all(part.get("seconds") is not None for part in training):
+        whole["training"] = whole["training"] | {"seconds": sum(part["seconds"] for part in training)}
+    return whole, told
 
 
-POOLED = ("returns", "scores", "steps_to_threshold")
+def _of_seed(cell: Mapping[str, Any], seed: int) -> list[Any]:
+    """All that was measured with it."""
+    index = cell["seeds"].index(seed)
+    return [point[name] and point[name][index] for point in cell["points"] for name in MEASURED]
 
 
-def _extended(cell: Mapping[str, Any], name: str, own: Any, others: Any, fresh: Sequence[int]) -> Any:
-    if own is None or others is None:
-        return None
-    if name == "scores":
-        sizes = sorted({len(row) for row in own + others})
-        require(len(sizes) == 1, f"scores of {cell['method']!r}", "be as many in each run that is pooled", sizes)
-    return own + [others[index] for index in fresh]
+def _listed(known: str, other: str) -> str:
+    return known if other in known.split(" and ") else f"{known} and {other}"
+
+
+def _extended(own: Any, others: Any, fresh: Sequence[int]) -> Any:
+    return None if own is None or others is None else own + [others[index] for index in fresh]
 
 
 def _point(told: Mapping[str, Any], report: Mapping[str, Any], chosen: Iterable[int]) -> dict[str, Any]:

@@ -231,9 +231,8 @@ def parse(argv: Sequence[str]) -> Any:
     if unknown:
         require_known(f"An option of {program}", unknown[0].partition("=")[0], _flags(VERBS[verb]))
         raise UsageError(f"{program} must be given options as its help shows them, got {unknown[0]!r}.")
-    if isinstance(options, Evaluate) and (options.run_dir is None) == (options.pretrained is None):
-        got = "none" if options.run_dir is None else "both"
-        raise UsageError(f"jaxmeta evaluate must be given either RUN_DIR or --pretrained, got {got}.")
+    if isinstance(options, Evaluate):
+        _require_run_or_pretrained(options)
     if isinstance(options, Inspect):
         _require_run_or_plan(options)
     return options
@@ -264,6 +263,18 @@ def _by_name(flag: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"{flag} must name a setting once, got {name!r} twice.")
         texts[name] = text
     return texts
+
+
+def _require_run_or_pretrained(options: Evaluate) -> None:
+    """Refuses neither and both, and options that the one that was given has no use for."""
+    if (options.run_dir is None) == (options.pretrained is None):
+        got = "none" if options.run_dir is None else "both"
+        raise UsageError(f"jaxmeta evaluate must be given either RUN_DIR or --pretrained, got {got}.")
+    ways = ("RUN_DIR", "--pretrained")
+    has, lacks = ways if options.run_dir is not None else reversed(ways)
+    for name in {"RUN_DIR": ("best", "allow_import"), "--pretrained": ("baselines",)}[lacks]:
+        if getattr(options, name):
+            raise UsageError(f"--{name.replace('_', '-')} must be given with {lacks}, got {has}.")
 
 
 def _require_run_or_plan(options: Inspect) -> None:

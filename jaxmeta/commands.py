@@ -30,7 +30,7 @@ from jaxmeta import (
     training,
 )
 from jaxmeta import tasks as task_specs
-from jaxmeta.errors import require
+from jaxmeta.errors import UsageError, require
 from jaxmeta.runs import RunDirectory, default_run_dir, require_possible, write_json, write_text
 from jaxmeta.settings import parse_settings
 
@@ -123,8 +123,13 @@ def write_report(options: cli.Report) -> None:
     """Writes evaluated runs and scoreboards as a page."""
     page, table = _file("--out", options.out), _file("--markdown", options.markdown)
     picture = _file("--picture", options.picture)
-    found, missing = _cells("report", options.folders)
     assert page is not None
+    files = [str(path) for path in (page, table, picture) if path]
+    require(len(set(map(os.path.realpath, files))) == len(files), "--out, --markdown and --picture", "differ", files)
+    if picture:
+        kinds = sorted(plots.file_kinds())
+        require(picture.suffix[1:] in kinds, "--picture", f"end in one of {', '.join(kinds)}", options.picture)
+    found, missing = _cells("report", options.folders)
     rows, overall = comparison.rows(found), comparison.overall(found)
     report.write_html(page, rows, overall, missing)
     if table:
@@ -139,7 +144,9 @@ def write_report(options: cli.Report) -> None:
 def _cells(verb: str, folders: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     require(len(folders) > 0, f"jaxmeta {verb}", "be given at least one folder", "none")
     found, missing = cells.load_all(folders)
-    require(bool(found), f"jaxmeta {verb}", "be given at least one cell that can be trusted", "; ".join(missing))
+    if not found:
+        rule = "must be given at least one cell that can be trusted, got none"
+        raise UsageError(f"jaxmeta {verb} {rule}. {' '.join(missing)}")
     return found, missing
 
 
@@ -224,6 +231,7 @@ def _file(option: str, name: str | None) -> Path | None:
     require_possible(option, path)
     replaceable = path.parent.is_dir() and (path.is_file() or not path.exists())  # no folder, and no device
     require(replaceable, option, "be a file in a folder that exists", name)
+    require(os.access(path.parent, os.W_OK), option, "be a file in a folder that can be written to", name)
     return path
 
 

@@ -1,5 +1,6 @@
 """What cells say together: how methods stand beside each other and their baselines, on one scale where random is 0."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Returns:
       Rows with the cell's own facts, and
 
+      - `name`: see `named`; no other row of the family has it;
       - `family`: the tasks, and the split where it is not the test tasks;
       - `num_tasks`: how many it was evaluated in;
       - `score`, `ci95`: interquartile mean over seeds and test tasks at the end of training, and its interval;
@@ -43,24 +45,69 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         they are, on average over the adaptation, by the trapezoidal rule;
       - `steps_to_threshold`: median over seeds, None where half of them do not get there;
       - `train`, `shifted`: scores on other splits; `gap`: that on training tasks minus `score`;
-      - `baseline`, `difference`, `probability`, `verdict`: the best baseline, the interval of the difference to it, how
-        likely one training beats it, and one of `VERDICTS`;
+      - `env_steps_per_second`: of meta-training, all seeds together;
+      - `baseline`, `difference`, `probability`, `verdict`: the best baseline in the same tasks, the interval of the
+        difference to it, how likely one training beats it, and one of `VERDICTS`;
       - `beats`: by the other methods and baselines, the probability that one training of this one does better than one
         of theirs, in a task drawn at random.
     """
     made = []
-    for name, family in families(found).items():
-        ends = _ends(family)
-        own = [(row_of(cell, ends), cell) for cell in family]
-        baselines = [(row, cell) for row, cell in own if row["kind"] == "baseline"]
-        _, best = max(baselines, key=lambda pair: _by_score(pair[0]), default=(None, None))
-        beats = improvements(family)
+    for family, members in families(found).items():
+        cell_of = named(members)
+        ends, beats = _ends(members), improvements(cell_of)
         complete = [
-            {"family": name, **row, **_beside(cell, best), "beats": beats.get(cells.label(cell), {})}
-            for row, cell in own
+            {
+                "name": name,
+                "family": family,
+                **row_of(cell, ends),
+                **_beside(cell, cell_of),
+                "beats": beats.get(name, {}),
+            }
+            for name, cell in cell_of.items()
         ]
-        made += sorted(complete, key=lambda row: (cells.KINDS.index(row["kind"]), -_by_score(row), row["method"]))
+        made += sorted(complete, key=lambda row: (cells.KINDS.index(row["kind"]), -_by_score(row), row["name"]))
     return made
+
+
+def named(family: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Cells of one family by names that no two of them share: the label, and what tells those apart that share it."""
+    labelled: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in family:
+        labelled.setdefault(cells.label(cell), []).append(cell)
+    return {
+        name: cell
+        for label, alike in labelled.items()
+        for name, cell in zip(_told_apart(label, alike), alike, strict=True)
+    }
+
+
+def _told_apart(label: str, alike: Sequence[Mapping[str, Any]]) -> list[str]:
+    facts = [_facts(cell) for cell in alike]
+    every = dict.fromkeys(itertools.chain(*facts))
+    differing = [name for name in every if len({str(own.get(name)) for own in facts}) > 1][:MOST_TOLD]
+    names = [" ".join([label, *(f"{name}={own.get(name)}" for name in differing)]) for own in facts]
+    return [
+        f"{name} ({names[: index + 1].count(name)})" if names.count(name) > 1 else name
+        for index, name in enumerate(names)
+    ]
+
+
+MOST_TOLD = 3
+"""Of the facts that tell cells of one label apart."""
+
+
+def _facts(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """What two cells of one label may differ by."""
+    last = last_point(cell)
+    return {
+        "kind": cell["kind"],
+        "agent": cell["agent"],
+        "env_steps": last["env_steps"],
+        "adapting_steps": cell["adaptation"]["env_steps"],
+        "tasks": len(last["scores"][0]) if last["scores"] else None,
+        "tasks_seed": last["seed"],
+        **(cell["settings"] if cell["kind"] == "method" else {}),
+    }
 
 
 def families(found: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -75,10 +122,11 @@ def families(found: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[str, Any]:
     """What a cell says by itself, but for the area, which needs mean returns of chance and of the oracle."""
     last = last_point(cell)
-    returns = np.mean(last["returns"], axis=0)
+    returns, training = np.mean(last["returns"], axis=0), cell["training"]
     reached = [np.inf if steps is None else steps for steps in last["steps_to_threshold"]]
     median = float(np.median(reached))
     others = {split: _middle(_point(cell, split)) for split in ("train", "shifted")}
+    ours, seconds = training.get("env_steps"), training.get("seconds")
     budgets = [[point["env_steps"], *_score(point)] for point in cell["points"] if point["split"] == last["split"]]
     _, score, low, high = max(budgets, key=lambda budget: budget[0])
     return {
@@ -94,7 +142,8 @@ def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[st
         "area": _area(returns, ends),
         "steps_to_threshold": median if np.isfinite(median) else None,
         **others,
-        "gap": None if others["train"] is None or score is None else others["train"] - score,
+        "gap": others["train"] - score if last["split"] == "test" and None not in (others["train"], score) else None,
+        "env_steps_per_second": len(last["returns"]) * ours / seconds if ours and seconds else None,
     }
 
 
@@ -103,9 +152,11 @@ COPIED += ("commands", "versions", "device")
 """Facts of a cell that its row repeats."""
 
 
-def improvements(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of one family: for each method the probability that one training of it beats one of each other, in a task."""
-    scored = {cells.label(cell): cell for cell in found if cell["kind"] != "reference" and last_point(cell)["scores"]}
+def improvements(cell_of: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of the named cells of a family: the probability that one training of one beats one of each other, in a task."""
+    scored = {
+        name: cell for name, cell in cell_of.items() if cell["kind"] != "reference" and last_point(cell)["scores"]
+    }
     return {
         name: {
             other: statistics.probability_of_improvement(*_scores_of(cell, its))
@@ -120,23 +171,26 @@ def overall(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each method over all families that it has a cell of, best first.
 
     Returns:
-      Rows with the interquartile mean over families and seeds of what each seed scores on average, its stratified
-      interval, and the `families`, for methods with different ones are not comparable.
+      Rows with the `name`, the `families`, for methods with different ones are not comparable, the interquartile mean
+      over families and seeds of what each seed scores, and its stratified interval `ci95`, which resamples seeds and
+      holds tasks fixed; None with a single seed in a family.
     """
-    by_method: dict[str, dict[str, np.ndarray]] = {}
-    for cell in found:
-        if (scores := last_point(cell)["scores"]) and cell["kind"] != "reference":
-            means = [statistics.interquartile_mean(np.array(row)) for row in scores]
-            by_method.setdefault(cell["method"], {})[cell["tasks"]] = np.array(means)
+    by_name: dict[str, dict[str, np.ndarray]] = {}
+    for family, members in families(found).items():
+        for name, cell in named(members).items():
+            if (scores := last_point(cell)["scores"]) and cell["kind"] != "reference":
+                means = [statistics.interquartile_mean(np.array(row)) for row in scores]
+                by_name.setdefault(name, {})[family] = np.array(means)
     made = [
         {
-            "method": method,
+            "name": name,
             "families": sorted(by_family),
             "score": statistics.interquartile_mean(np.concatenate(list(by_family.values()))),
-            "ci95": statistics.stratified_interval(list(by_family.values())),
+            "ci95": statistics.stratified_interval(list(by_family.values()))
+            if all(len(means) > 1 for means in by_family.values())
+            else None,
         }
-        for method, by_family in by_method.items()
-        if all(len(means) > 1 for means in by_family.values())
+        for name, by_family in by_name.items()
     ]
     return sorted(made, key=lambda row: (-len(row["families"]), -row["score"]))
 
@@ -177,7 +231,7 @@ def _ends(family: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
 
 
 def _area(returns: np.ndarray, ends: tuple[float, float] | None) -> float | None:
-    if ends is None or len(returns) < 2:
+    if ends is None or ends[0] == ends[1] or len(returns) < 2:
         return None
     return float(trapezoid((returns - ends[0]) / (ends[1] - ends[0]), dx=1 / (len(returns) - 1)))
 
@@ -194,17 +248,23 @@ def _scores_of(*some: Mapping[str, Any]) -> list[np.ndarray]:
     return [np.array(last_point(cell)["scores"]) for cell in some]
 
 
-def _beside(cell: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, Any]:
-    """How a method stands beside the best baseline; nothing of whatever is no method."""
-    if cell["kind"] != "method" or baseline is None or not _same_tasks(cell, baseline):
+def _beside(cell: Mapping[str, Any], cell_of: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """How a method stands beside the best baseline in the same tasks; nothing of whatever is no method."""
+    others = {
+        name: statistics.interquartile_mean(*_scores_of(its))
+        for name, its in cell_of.items()
+        if cell["kind"] == "method" and its["kind"] == "baseline" and _same_tasks(cell, its)
+    }
+    if not others:
         verdict = VERDICTS[3] if cell["kind"] == "method" else None
         return {"baseline": None, "difference": None, "probability": None, "verdict": verdict}
-    ours, others = _scores_of(cell, baseline)
-    low, high = statistics.difference_interval(ours, others)
+    best = max(others, key=lambda name: others[name])
+    ours, theirs = _scores_of(cell, cell_of[best])
+    low, high = statistics.difference_interval(ours, theirs)
     return {
-        "baseline": cells.label(baseline),
+        "baseline": best,
         "difference": [low, high],
-        "probability": statistics.probability_of_improvement(ours, others),
+        "probability": statistics.probability_of_improvement(ours, theirs),
         "verdict": VERDICTS[0] if low > 0 else VERDICTS[2] if high < 0 else VERDICTS[1],
     }
 

@@ -1,15 +1,15 @@
 """The pictures of a run, and of several side by side."""
 
+import html
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxmeta import cells
 from jaxmeta.errors import require
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ STYLE: Any = {
     "savefig.dpi": 160,
     "svg.fonttype": "none",
     "svg.hashsalt": "jaxmeta",
+    "text.parse_math": False,
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -125,18 +126,27 @@ def plot_adaptation(evaluation: Mapping[str, Any], path: str | Path) -> None:
             )
 
 
-def as_svg(plot: Callable[..., None], rows: Sequence[Mapping[str, Any]], prefix: str) -> str:
+def file_kinds() -> frozenset[str]:
+    """What the name of a picture may end in."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    return frozenset(FigureCanvasAgg.get_supported_filetypes())
+
+
+def as_svg(plot: Callable[..., None], rows: Sequence[Mapping[str, Any]], prefix: str, shows: str) -> str:
     """What `plot_scores` or `plot_comparison` draws as an `<svg>` element.
 
     Args:
       plot: one of the two.
       rows: what it is given.
       prefix: of every identifier, so that a page may hold several figures.
+      shows: what the figure shows, for who cannot see it.
     """
     buffer = io.StringIO()
     plot(rows, buffer, format="svg", metadata={"Date": None})
     drawing = buffer.getvalue()
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing[drawing.index("<svg") :])
+    drawing = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing[drawing.index("<svg") :])
+    return drawing.replace("<svg", f'<svg role="img" aria-label="{html.escape(shows)}"', 1)
 
 
 def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) -> None:
@@ -150,13 +160,14 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
     scored = [row for row in rows if row["kind"] != "reference" and row["score"] is not None]
     by_method: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in scored:
-        by_method.setdefault((row["kind"], cells.label(row)), []).append(row)
+        by_method.setdefault((row["kind"], row["name"]), []).append(row)
 
     def place(method: tuple[str, str]) -> tuple[bool, float]:
         return method[0] == "baseline", -float(np.mean([row["score"] for row in by_method[method]]))
 
     heights = {label: -index for index, (_, label) in enumerate(sorted(by_method, key=place))}
     families = list(dict.fromkeys(row["family"] for row in scored))
+    ends = _including(bound for row in scored for bound in row["ci95"])
     size = 1.9 + 1.45 * len(families), 1.1 + 0.25 * len(heights)
     with _figure(path, size, columns=max(1, len(families)), **options) as all_axes:
         for axes, family in zip(all_axes, families, strict=False):
@@ -167,19 +178,29 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
             for row in own:
                 look = VERDICTS.get(row["verdict"], UNDECIDED) if row["kind"] == "method" else BASELINE
                 low, high = row["ci95"]
-                height = heights[cells.label(row)]
+                height = heights[row["name"]]
                 axes.plot([low, high], [height, height], color=look["color"], linewidth=1.6)
                 axes.plot(row["score"], height, "o", markersize=6, **look)
             axes.set_title(family, fontsize=10)
-            axes.set_xlim(-0.08, 1.08)
+            axes.set_xlim(*ends)
             axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
             axes.set_ylim(min(heights.values()) - 0.6, 0.6)
             axes.set_yticks(list(heights.values()), list(heights) if axes is all_axes[0] else [""] * len(heights))
             axes.tick_params(axis="y", length=0)
 
 
+def _including(values: Iterable[float], margin: float = 0.08) -> tuple[float, float]:
+    """From chance to the oracle, and as far beyond as values lie.
+
+    >>> _including([0.5, -1.0])
+    (-1.08, 1.08)
+    """
+    every = [0.0, 1.0, *values]
+    return min(every) - margin, max(every) + margin
+
+
 def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) -> None:
-    """The same picture as a file.
+    """Draws how fast methods of a family learn, how much training that took, how they generalise, and what they cost.
 
     Args:
       rows: of one family, as `jaxmeta.compare` returns them.
@@ -187,7 +208,7 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any
       **options: of matplotlib's `savefig`.
     """
     learners = [row for row in rows if row["kind"] != "reference"]
-    looks = {cells.label(row): _look(index) for index, row in enumerate(learners)}
+    looks = {row["name"]: _look(index) for index, row in enumerate(learners)}
     with _figure(path, (11.6, 6.6), columns=2, lines=2, **options) as (learning, budgets, splits, cost):
         _learning_speed(learning, rows, looks)
         _sample_efficiency(budgets, learners, looks)
@@ -207,7 +228,7 @@ def _learning_speed(axes: "Axes", rows: Rows, looks: Looks) -> None:
     axes.set_ylabel("Return of an episode")
     axes.set_xlabel("Environment steps of adaptation")
     for row in rows:
-        label = cells.label(row)
+        label = row["name"]
         look = looks.get(label) or LOOKS.get(label)
         if look is not None:
             steps = np.linspace(0, row["adaptation"]["env_steps"], len(row["returns"]))
@@ -219,7 +240,7 @@ def _sample_efficiency(axes: "Axes", rows: Rows, looks: Looks) -> None:
     axes.set_xlabel("Environment steps of meta-training, of each seed")
     axes.set_ylabel("Score (95 % interval)")
     for row in rows:
-        look = looks[cells.label(row)]
+        look = looks[row["name"]]
         known = [point for point in row["budgets"] if point[1] is not None]
         if known and row["score"] is not None:
             env_steps, scores, low, high = np.transpose(known)
@@ -231,7 +252,7 @@ def _sample_efficiency(axes: "Axes", rows: Rows, looks: Looks) -> None:
 def _generalisation(axes: "Axes", rows: Rows, looks: Looks) -> None:
     axes.set_title("Generalisation")
     axes.set_xlabel("Score in training tasks (open), test tasks (filled), shifted ones (diamonds)")
-    labels = [cells.label(row) for row in rows]
+    labels = [row["name"] for row in rows]
     for index, (label, row) in enumerate(zip(labels, rows, strict=True)):
         color = looks[label]["color"]
         for split, shape, filling in (("train", "o", "none"), ("score", "o", color), ("shifted", "D", "white")):
@@ -249,7 +270,7 @@ def _cost(axes: "Axes", rows: Rows, looks: Looks) -> None:
         seconds, score = row["training"].get("seconds"), row["score"]
         if seconds and score is not None:
             low, high = row["ci95"]
-            axes.errorbar(seconds, score, [[score - low], [high - score]], **looks[cells.label(row)])
+            axes.errorbar(seconds, score, [[score - low], [high - score]], **looks[row["name"]])
     _magnitudes(axes)
 
 

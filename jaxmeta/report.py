@@ -1,6 +1,6 @@
 """Comparisons as a page that needs nothing but itself, and as the table of a README."""
 
-import re
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,14 +62,14 @@ def _in(unit: str) -> Callable[[float], str]:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return cells.label(row) + (" *" if row["sees_context"] and row["kind"] == "method" else "")
+    return row["name"] + (" *" if row["sees_context"] and row["kind"] == "method" else "")
 
 
 COLUMNS = (
     _text("method", _name),
     _text("agent", lambda row: "" if row["kind"] == "reference" else row["agent"]),
     _fact("seeds", "seeds", show=_whole),
-    _fact("training steps", "training", "env_steps", _whole),
+    _fact("training steps of a seed", "training", "env_steps", _whole),
     _fact("score", "score"),
     _bounds("95 %", "ci95"),
     _text("verdict", lambda row: row["verdict"] or ""),
@@ -84,9 +84,9 @@ COLUMNS = (
     _fact("adapting", "adaptation", "seconds", _in("s")),
     _fact("operations", "adaptation", "flops", _in("FLOP")),
     _fact("memory", "adaptation", "memory", _in("B")),
-    _fact("training", "training", "seconds", _in("s")),
+    _fact("training all seeds", "training", "seconds", _in("s")),
     _fact("training memory", "training", "memory", _in("B")),
-    _fact("env steps/s", "training", "env_steps_per_second", _in("/s")),
+    _fact("env steps/s", "env_steps_per_second", show=_in("/s")),
 )
 
 
@@ -111,8 +111,13 @@ def write_html(path: Path, rows: Rows, overall: Rows, missing: Iterable[str]) ->
         devices=", ".join(sorted({row["device"] for row in rows})),
         missing=list(missing),
         overview=_overview(rows, overall),
-        figure=plots.as_svg(plots.plot_scores, rows, "overview"),
-        families=[_family(name, [row for row in rows if row["family"] == name]) for name in _families(rows)],
+        figure=plots.as_svg(
+            plots.plot_scores, rows, "overview", "Scores of all methods in all families, as in the table"
+        ),
+        families=[
+            _family(f"family-{index}", name, [row for row in rows if row["family"] == name])
+            for index, name in enumerate(_families(rows))
+        ],
         columns=COLUMNS,
     )
     write_text(path, content)
@@ -125,21 +130,26 @@ def markdown(rows: Rows, overall: Rows, missing: Iterable[str] = ()) -> str:
     lines = [f"| | {' | '.join(f'`{name}`' for name in names)} | all |", "|---|" + "---|" * (len(names) + 1)]
     for row in overview:
         if row["kind"] != "reference":
-            marked = [f"{entry['shown']} {MARKS.get(entry['verdict'], '')}".strip() for entry in row["entries"]]
+            shown = [entry["shown"] for entry in row["entries"]]
             every = row["shown"] if row["number"] == len(names) else ""
-            lines.append(f"| `{row['method']}` | {' | '.join(marked)} | {every} |")
+            lines.append(f"| `{row['name']}` | {' | '.join(shown)} | {every} |")
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in missing)]).rstrip() + "\n"
 
 
-def _family(name: str, rows: Rows) -> dict[str, Any]:
+def _family(anchor: str, name: str, rows: Rows) -> dict[str, Any]:
     """What the page shows of a family."""
-    anchor = re.sub(r"\W+", "-", name)
     seen = ", which training has seen" if any(row["tasks_seen"] for row in rows) else ""
+    numbers = " or ".join(map(str, sorted({row["num_tasks"] for row in rows if row["num_tasks"]})))
     return {
         "name": name,
         "anchor": anchor,
-        "sentence": f"{rows[0]['num_tasks']} {rows[0]['split']} tasks{seen}.",
-        "figure": plots.as_svg(plots.plot_comparison, rows, anchor),
+        "sentence": f"{numbers} {rows[0]['split']} tasks{seen}.".lstrip().capitalize(),
+        "figure": plots.as_svg(
+            plots.plot_comparison,
+            rows,
+            anchor,
+            f"{name}: learning speed, sample efficiency, generalisation and cost, as in the table",
+        ),
         "rows": [
             {
                 "kind": row["kind"],
@@ -150,8 +160,8 @@ def _family(name: str, rows: Rows) -> dict[str, Any]:
             }
             for row in rows
         ],
-        "improvements": {cells.label(row): row["beats"] for row in rows if row["beats"]},
-        "made": [{**row, "label": cells.label(row), "versions": _versions(row)} for row in rows],
+        "improvements": {row["name"]: row["beats"] for row in rows if row["beats"]},
+        "made": [{**row, "versions": _versions(row)} for row in rows],
     }
 
 
@@ -163,19 +173,18 @@ def _style(column: Column, row: Mapping[str, Any]) -> str:
 def _overview(rows: Rows, overall: Rows) -> list[dict[str, Any]]:
     """A row for each method, with what it scores in each family and over all of them."""
     names = _families(rows)
-    over_all = {row["method"]: row for row in overall}
-    by_method: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    over_all = {row["name"]: row for row in overall}
+    by_name: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
-        by_method.setdefault((row["kind"], cells.label(row)), {})[row["family"]] = row
+        by_name.setdefault((row["kind"], row["name"]), {})[row["family"]] = row
     made = []
-    for (kind, method), by_family in by_method.items():
-        total = over_all.get(method, {"score": None, "ci95": None})
-        own = [by_family.get(name, {"score": None, "verdict": None}) for name in names]
+    for (kind, name), by_family in by_name.items():
+        total = over_all.get(name, {"score": None, "ci95": None})
+        own = [by_family.get(family, {"score": None, "verdict": None}) for family in names]
         entries = [
             {
                 "score": row["score"],
-                "shown": number(row["score"]),
-                "verdict": row["verdict"],
+                "shown": f"{number(row['score'])} {MARKS.get(row['verdict'], '')}".strip(),
                 "style": row["verdict"] if row["verdict"] in ("better", "worse") else "",
             }
             for row in own
@@ -183,7 +192,7 @@ def _overview(rows: Rows, overall: Rows) -> list[dict[str, Any]]:
         made.append(
             {
                 "kind": kind,
-                "method": method,
+                "name": name,
                 "entries": entries,
                 "score": total["score"],
                 "shown": number(total["score"]),
@@ -192,7 +201,12 @@ def _overview(rows: Rows, overall: Rows) -> list[dict[str, Any]]:
                 "number": len(by_family),
             }
         )
-    return sorted(made, key=lambda row: (cells.KINDS.index(row["kind"]), -row["number"], -(row["score"] or 0.0)))
+    return sorted(made, key=lambda row: (cells.KINDS.index(row["kind"]), -row["number"], -_or_least(row["score"])))
+
+
+def _or_least(score: float | None) -> float:
+    """What it is sorted by, where a missing one comes last."""
+    return -math.inf if score is None else score
 
 
 def _families(rows: Rows) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxmeta.cells import label
 from jaxmeta.populations import Member, described, members_of
 from jaxmeta.progress import duration
 
@@ -41,7 +40,7 @@ def show_comparison(console: Console, rows: list[dict[str, Any]], missing: list[
             returns = (number(row["returns"][0]), number(row["returns"][-1]))
             facts = (str(row["seeds"]), ABSENT if steps is None else f"{steps:,}", *_score(row))
             beside = (row["verdict"] or "", "" if row["probability"] is None else number(row["probability"]))
-            table.add_row(label(row), "" if row["kind"] == "reference" else row["agent"], *facts, *beside, *returns)
+            table.add_row(row["name"], "" if row["kind"] == "reference" else row["agent"], *facts, *beside, *returns)
         _print(console, f"{group[0]['split']} tasks of {group[0]['tasks']}", "bold")
         console.print(table)
     _print(console, "Verdict: beside the best baseline of the family, by the 95 % interval of the difference.", "dim")

@@ -21,6 +21,7 @@ def test_what_is_written_is_read(tmp_path):
         (lambda text: text[: len(text) // 2], "must be a cell of a scoreboard, got what cannot be read as one."),
         (lambda text: "", "must be a cell of a scoreboard, got what cannot be read as one."),
         (lambda text: "[]", "must hold an object, got []."),
+        (lambda text: "[" * 100_000, "must be a cell of a scoreboard, got what cannot be read as one."),
         (lambda text: "{}", "must hold format, "),
         (lambda text: text.replace("0.01", "0.02"), "must be as it was written, got one that was changed since."),
         (lambda text: text.replace('"format": 1', '"format": 2'), "format must be an integer from 1 to 1, got 2."),
@@ -71,23 +72,52 @@ def test_a_folder_without_results_is_refused(tmp_path):
 
 
 def test_cells_of_other_seeds_are_pooled_and_the_same_ones_count_once():
-    first, second = boards.cell("maml", seeds=(0, 1)), boards.cell("maml", seeds=(1, 2))
-    (pooled,) = cells.pooled([first, second, first])
-    assert pooled["seeds"] == [0, 1, 2]
+    made = {"device": "1 x gpu", "versions": {"jaxmeta": "0.0.1"}}
+    first, second = boards.cell("maml", seeds=(0, 1)), boards.cell("maml", seeds=(2, 3), **made)
+    (pooled,), told = cells.pooled([first, second, first])
+    assert told == []
+    assert pooled["seeds"] == [0, 1, 2, 3]
     for point, one, other in zip(pooled["points"], first["points"], second["points"], strict=True):
-        assert point["scores"] == [*one["scores"], other["scores"][1]]
-    assert len(cells.pooled([first, boards.cell("maml", settings={"rounds": 3})])) == 2
-    assert len(cells.pooled([first, boards.cell("maml", tasks="maze")])) == 2
+        assert point["scores"] == one["scores"] + other["scores"]
+    assert pooled["training"]["seconds"] == first["training"]["seconds"] + second["training"]["seconds"]
+    assert pooled["device"] == "1 x cpu and 1 x gpu"
+    assert pooled["versions"] == {"jaxmeta": f"{jaxmeta.__version__} and 0.0.1"}
 
 
-def test_scores_of_other_numbers_of_tasks_are_not_pooled():
-    with pytest.raises(jaxmeta.UsageError, match=r"^scores of 'maml' must be as many in each run .* got \[8, 16\]\.$"):
-        cells.pooled([boards.cell("maml", seeds=(0,)), boards.cell("maml", seeds=(1,), num_tasks=8)])
+@pytest.mark.parametrize(
+    "changed", [{"settings": {"rounds": 3}}, {"tasks": "maze"}, {"num_tasks": 8}, {"tasks_seed": 7}], ids=str
+)
+def test_what_differs_by_more_than_its_seeds_is_not_pooled(changed):
+    cell = boards.cell("maml", seeds=(3, 4), **{name: value for name, value in changed.items() if name != "tasks_seed"})
+    if "tasks_seed" in changed:
+        cell["points"] = [point | {"seed": changed["tasks_seed"]} for point in cell["points"]]
+    assert len(cells.pooled([boards.cell("maml"), cell])[0]) == 2
+
+
+def test_the_same_seed_with_other_results_is_told():
+    (pooled,), (sentence,) = cells.pooled([boards.cell("maml"), boards.cell("maml", 0.6, commands=["jaxmeta again"])])
+    assert pooled == boards.cell("maml")
+    assert sentence == (
+        "maml on grid_navi is there with seed 0, 1, 2 more than once, and not alike: the first counts, not that of "
+        "jaxmeta again."
+    )
+
+
+def test_a_folder_without_results_is_told_beside_others(tmp_path):
+    boards.write(tmp_path / "board", [boards.cell("maml")])
+    (tmp_path / "empty").mkdir()
+    found, missing = cells.load_all([tmp_path / "empty", tmp_path / "board"])
+    assert [cell["method"] for cell in found] == ["maml"]
+    assert missing == [
+        f"A folder to compare must hold an evaluated run, or cells of a scoreboard, got {str(tmp_path / 'empty')!r}."
+    ]
 
 
 def test_a_run_makes_a_cell_for_what_it_swept_and_what_it_stood_beside(tmp_path):
     run = RunDirectory(tmp_path)
     run.write_config(jobs.prepare("maml", "probe", settings={"meta_steps": 2}).config)
+    log_point = {"meta_step": 2, "env_steps": 50, "seconds": 8.0, "loss": 1.0, "return": 0.5}
+    run.metrics.write_text(json.dumps(log_point) + "\n")
 
     def report(**more):
         return {"returns": [0.0, 1.0], "task_scores": [0.5, 0.25], "steps_to_threshold": None} | more
@@ -110,3 +140,4 @@ def test_a_run_makes_a_cell_for_what_it_swept_and_what_it_stood_beside(tmp_path)
     ]
     assert found[0]["commands"] == [f"jaxmeta evaluate {tmp_path} --split test --num-tasks 2 --seed 9"]
     assert found[0]["points"][0]["scores"] == [[0.5, 0.25]] * 2
+    assert found[0]["training"]["seconds"] == 4.0, "its half of the members' time"

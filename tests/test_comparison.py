@@ -40,6 +40,53 @@ def test_what_was_measured_in_other_tasks_is_not_compared():
     assert rows["maml"]["probability"] is None
 
 
+def test_a_better_baseline_in_other_tasks_does_not_keep_from_a_comparison():
+    few = boards.cell("finetune", 0.9, kind="baseline", num_tasks=8)
+    rows = by_method(comparison.rows([boards.cell("maml", 0.7), boards.cell("scratch", 0.5, kind="baseline"), few]))
+    assert rows["maml"]["baseline"] == "scratch"
+    assert rows["maml"]["verdict"] == "better"
+
+
+def test_cells_of_one_label_are_told_apart_and_all_of_them_are_shown():
+    settings = {"rounds": 3, "hidden": [8]}
+    found = [
+        boards.cell("maml", 0.9),
+        boards.cell("maml", 0.2, settings=settings),
+        boards.cell("scratch", 0.5, kind="baseline"),
+        boards.cell("scratch", 0.5, kind="baseline", num_tasks=8),
+    ]
+    rows = {row["name"]: row for row in comparison.rows(found)}
+    assert list(rows) == [
+        "maml rounds=2 hidden=None",
+        "maml rounds=3 hidden=[8]",
+        "scratch tasks=8",
+        "scratch tasks=16",
+    ]
+    assert rows["maml rounds=2 hidden=None"]["beats"]["scratch tasks=16"] > 0.9
+    assert {row["name"] for row in comparison.overall(found)} == set(rows)
+    assert [row["name"] for row in comparison.rows([found[0], found[0]])] == ["maml (1)", "maml (2)"]
+
+
+def test_a_single_seed_has_a_score_over_all_families_and_no_interval():
+    (row,) = comparison.overall([boards.cell("maml", seeds=(0,)), boards.cell("maml", tasks="maze")])
+    assert row["score"] == pytest.approx(0.5, abs=0.1)
+    assert row["ci95"] is None
+
+
+def test_what_was_evaluated_in_training_tasks_alone_has_no_gap():
+    cell = boards.cell("maml")
+    (row,) = comparison.rows([{**cell, "points": cell["points"][2:]}])
+    assert row["family"] == "grid_navi, train"
+    assert row["train"] == row["score"]
+    assert row["gap"] is None
+
+
+def test_an_area_needs_an_oracle_that_is_better_than_chance():
+    chance, oracle = boards.references()
+    level = {**oracle, "points": chance["points"]}
+    assert by_method(comparison.rows([boards.cell("maml"), chance, level]))["maml"]["area"] is None
+
+
 def test_a_row_says_what_its_cell_measured():
     cell = boards.cell("maml", 0.9)
     row = by_method(comparison.rows([cell, *boards.references()]))["maml"]
@@ -50,6 +97,7 @@ def test_a_row_says_what_its_cell_measured():
     assert row["train"] == pytest.approx(statistics.interquartile_mean(np.array(cell["points"][2]["scores"])))
     assert row["gap"] == pytest.approx(row["train"] - row["score"])
     assert row["shifted"] is None
+    assert row["env_steps_per_second"] == 3 * 3000 / 12
     assert row["steps_to_threshold"] == 40
     assert row["area"] == pytest.approx(scores.mean() / 2, rel=1e-3), "a straight line from chance upwards"
 
@@ -70,13 +118,13 @@ def test_the_probability_of_improvement_counts_pairs_of_trainings():
         for one, other in itertools.product(scores[:, task], others[:, task])
     ]
     assert statistics.probability_of_improvement(scores, others) == pytest.approx(np.mean(wins))
-    made = comparison.improvements(boards.board(["grid_navi"]))
+    made = comparison.improvements(comparison.named(boards.board(["grid_navi"])))
     assert made["maml"]["reptile"] == 1 - made["reptile"]["maml"] > 0.9
     assert "oracle" not in made
 
 
 def test_over_all_families_seeds_are_resampled_within_each():
-    rows = {row["method"]: row for row in comparison.overall(boards.board())}
+    rows = {row["name"]: row for row in comparison.overall(boards.board())}
     assert set(rows) == {"maml", "reptile", "rl2", "scratch"}
     assert rows["maml"]["families"] == ["bandit", "grid_navi"]
     assert rows["maml"]["ci95"][0] < rows["maml"]["score"] < rows["maml"]["ci95"][1]

@@ -97,7 +97,7 @@ def test_pyplot_stays_untouched(tmp_path, monkeypatch):
 
 def texts_of(plot, rows):
     """All that is written in a figure."""
-    return re.findall(r"<text[^>]*>([^<]*)</text>", plots.as_svg(plot, rows, "figure"))
+    return re.findall(r"<text[^>]*>([^<]*)</text>", plots.as_svg(plot, rows, "figure", "A figure."))
 
 
 def test_methods_are_shown_in_all_families_beside_each_other():
@@ -107,6 +107,16 @@ def test_methods_are_shown_in_all_families_beside_each_other():
         assert texts.count(name) == 1
 
 
+def test_scores_off_the_scale_and_names_with_dollars_are_shown(tmp_path, figures):
+    found = [boards.cell("a_$lot$", -0.9), boards.cell("scratch", 1.4, kind="baseline")]
+    plots.plot_scores(comparison.rows(found), tmp_path / "scores.png")
+    (axes,) = figures[0].axes
+    low, high = axes.get_xlim()
+    shown = [value for line in axes.lines for value in line.get_xdata()]
+    assert low < min(shown) < -0.8
+    assert 1.3 < max(shown) < high
+
+
 def test_a_family_without_a_scale_leaves_the_figure_empty():
     rows = [{**row, "score": None, "ci95": None} for row in comparison.rows(boards.board())]
     assert "maml" not in texts_of(plots.plot_scores, rows)
@@ -114,7 +124,9 @@ def test_a_family_without_a_scale_leaves_the_figure_empty():
 
 def test_what_was_swept_has_lines_of_its_own():
     cells = [boards.cell("maml", mean, hypers={"learning_rate": mean}) for mean in (0.2, 0.7)]
-    drawing = plots.as_svg(plots.plot_comparison, comparison.rows([*cells, *boards.references()]), "figure")
+    drawing = plots.as_svg(
+        plots.plot_comparison, comparison.rows([*cells, *boards.references()]), "figure", "A figure."
+    )
     for name in ("maml learning_rate=0.2", "maml learning_rate=0.7"):
         assert name in drawing
     assert plots.BLUE.lower() in drawing

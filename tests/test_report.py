@@ -20,6 +20,7 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("board")
     boards.write(folder, boards.board())
     (folder / "grid_navi-anil.cell.json").write_text("{<")
+    boards.write(folder, [boards.cell("mann", 0.7, tasks="maze")])
     beside = ["--markdown", str(folder / "t.md"), "--picture", str(folder / "scores.png")]
     assert main(["report", str(folder), "--out", str(folder / "page.html"), *beside]) == 0
     return folder / "page.html"
@@ -29,7 +30,7 @@ def test_a_page_holds_all_it_needs(page):
     text = page.read_text()
     assert not re.search(r'(src|href)="(?!#)', text.replace('xlink:href="#', "")), "nothing is fetched"
     assert "@import" not in text
-    assert text.count("<svg") == 3, "all families, and each of two"
+    assert text.count("<svg") == text.count('<svg role="img" aria-label="') == 4, "all families, and each of three"
 
     opened = []
 
@@ -72,7 +73,7 @@ def test_the_table_marks_wins_and_losses(page):
     assert "▲" not in lines["`rl2`"]
     assert "`oracle`" not in lines
     assert "grid_navi-anil.cell.json" in table
-    found = boards.board()
+    found = [*boards.board(), boards.cell("mann", 0.7, tasks="maze")]
     assert table.startswith(report.markdown(comparison.rows(found), comparison.overall(found)).rstrip())
     assert page.with_name("scores.png").read_bytes().startswith(b"\x89PNG")
 
@@ -83,7 +84,7 @@ def test_compare_prints_rows_and_what_is_missing(page, capsys, tmp_path):
     assert "no difference shown" in out
     assert "grid_navi-anil.cell.json" in out
     told = json.loads((tmp_path / "rows.json").read_text())
-    assert len(told["rows"]) == len(boards.board())
+    assert len(told["rows"]) == len(boards.board()) + 1
     assert len(told["missing"]) == 1
 
 
@@ -95,12 +96,30 @@ def test_where_there_is_nothing_it_is_told(tmp_path, capsys, monkeypatch, verb):
     (tmp_path / "broken" / "grid_navi-maml.cell.json").write_text("{")
     for folder, sentence in (
         ("empty", "A folder to compare must hold an evaluated run, or cells of a scoreboard, got 'empty'."),
-        ("broken", f"jaxmeta {verb[0]} must be given at least one cell that can be trusted, got "),
+        ("broken", f"jaxmeta {verb[0]} must be given at least one cell that can be trusted, got none. 'broken"),
     ):
         assert main([*verb, folder]) == USAGE_STATUS
         assert capsys.readouterr().err.startswith(sentence)
     assert main(verb) == USAGE_STATUS
     assert not list(tmp_path.glob("*.html"))
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--out", "p.html", "--markdown", "./p.html"], "--out, --markdown and --picture must differ, got ['p.html', "),
+        (["--out", "p.html", "--picture", "p.foo"], "--picture must end in one of "),
+        (["--out", "folder"], "--out must be a file in a folder that exists, got 'folder'."),
+        (["--out", "none/p.html"], "--out must be a file in a folder that exists, got 'none/p.html'."),
+    ],
+)
+def test_files_that_could_not_be_written_are_refused_before_any_is(tmp_path, capsys, monkeypatch, given, sentence):
+    monkeypatch.chdir(tmp_path)
+    boards.write(tmp_path / "folder", boards.board())
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["report", "folder", *given]) == USAGE_STATUS
+    assert capsys.readouterr().err.startswith(sentence)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.browser
@@ -117,20 +136,19 @@ def test_a_browser_shows_the_page_sorts_it_and_has_nothing_to_complain_of(page):
         shown.goto(page.as_uri())
 
         figures = shown.locator("figure svg")
-        assert figures.count() == 3
-        assert all(figures.nth(index).bounding_box()["height"] > 300 for index in range(3))
+        assert figures.count() == 4
+        assert all(figures.nth(index).bounding_box()["height"] > 300 for index in range(4))
         assert shown.locator("h2").first.is_visible()
 
         table = shown.locator("#scores")
         column = table.locator("thead th").nth(1)
 
         def values():
-            return [
-                float(row)
-                for row in table.locator("tbody td:nth-child(2)").evaluate_all(
-                    "cells => cells.map(cell => cell.dataset.value)"
-                )
-            ]
+            """Of the second column; what is missing comes last, in either direction."""
+            read = "cells => cells.map(cell => cell.dataset.value)"
+            *known, missing = table.locator("tbody td:nth-child(2)").evaluate_all(read)
+            assert missing == "", "the method that was measured elsewhere"
+            return [float(value) for value in known]
 
         column.locator("button").click()
         assert column.get_attribute("aria-sort") == "descending"
