@@ -311,7 +311,10 @@ def learned_rule(network: Callable[[int], Network], base: str) -> UpdateRule:
         for index, direction in enumerate(leaves):
             setting = numbers.get(index, jnp.zeros(OUTPUTS))
             factor = LARGEST_FACTOR * jnp.tanh(setting[..., 0] / LARGEST_FACTOR)
-            mixed = jnp.sum((plain + setting[..., 1:]) * direction, axis=-1)
+            shares = plain + setting[..., 1:]
+            # One by one: jnp.sum of a product of seven axes, such as a population's, crashes XLA on a CPU in jaxlib
+            # 0.10.2 to 0.11.0 (jax-ml/jax#39257).
+            mixed = sum(shares[..., k] * direction[..., k] for k in range(direction.shape[-1]))
             steps.append(-seen.learning_rate * jnp.exp(factor) * mixed)
         return jax.tree.unflatten(structure, steps), state.replace(carry=carry)
 

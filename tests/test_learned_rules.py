@@ -263,3 +263,22 @@ def test_only_rules_are_exported(tmp_path):
 def test_mistakes_are_told_before_anything_compiles(grid, settings, sentence):
     with pytest.raises(UsageError, match=sentence):
         recipes.make_recipe("learned_rule", grid, **RULE | settings)
+
+
+@pytest.mark.parametrize("network", ["structured", "gru"])
+def test_a_step_within_many_batches_does_not_crash_the_compiler(network):
+    """Seeds, tasks, perturbed copies and axes of one: XLA had a fault that ended the process."""
+    params, rule = {"w": jnp.ones((64, 64))}, learned_rule(NETWORKS[network], "adam")
+    batched = jax.tree.map(lambda leaf: jnp.ones((2, 2, 1, 2, 1, *leaf.shape)), params)
+
+    def step(params):
+        weights = moved(rule.init(jax.random.key(0), params))
+        seen = Seen(learning_rate=0.1, progress=0.5, value=1.0)
+        return rule.update(weights, params, rule.begin(params), params, seen)[0]
+
+    every = step
+    for _ in range(5):
+        every = jax.vmap(every)
+    (steps,) = jax.tree.leaves(jax.jit(every)(batched))
+    (alone,) = jax.tree.leaves(step(params))
+    np.testing.assert_allclose(steps[1, 0, 0, 1, 0], alone, rtol=1e-4, atol=1e-6)
