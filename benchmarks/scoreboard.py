@@ -40,7 +40,7 @@ SHARES = (1, 3, 9)
 """Of nine parts of the training, after how many a method is evaluated."""
 PARTS = 9
 LOG_POINTS = 3
-"""In each part. An interrupted training saves at one of them."""
+"""In each part, if it has as many meta-steps. An interrupted training saves at one of them."""
 MOST_META_STEPS = 2_000
 """What ends the training of a method whose meta-steps take few environment steps."""
 IN_CONTEXT = ("rl2", "mann", "snail")
@@ -150,8 +150,22 @@ class Board(NamedTuple):
         return self.out / f"{self.name(family, recipe)}.reason.json"
 
     def ended(self, family: str, recipe: str) -> bool:
-        """Whether there is nothing left to do."""
-        return self.path(family, recipe).is_file() or self.reason(family, recipe).is_file()
+        """Whether there is nothing left to do. A cell that is damaged is made again.
+
+        Raises:
+          SystemExit: the cell is there, and of another form.
+        """
+        path = self.path(family, recipe)
+        if not path.is_file():
+            return self.reason(family, recipe).is_file()
+        try:
+            cell = cells.read(path)
+        except UsageError as error:
+            print(error, flush=True)
+            return False
+        if not any(f" --form {self.form} " in command for command in cell["commands"]):
+            raise SystemExit(f"--out must be a folder of cells of form {self.form!r}, got {str(path)!r} of another.")
+        return True
 
 
 def wanted(form: Form, only: list[str]) -> list[tuple[str, str]]:
@@ -182,33 +196,49 @@ def settings_of(family: str, recipe: str, form: Form) -> dict[str, Any]:
     steps = lifetime.envs * lifetime.steps * lifetime.rounds
     assert steps <= protocol.adaptation, f"{recipe} on {family} adapts with {steps} steps"
     afforded = form.share * protocol.training / (learner.tasks_per_batch * learner.env_steps_per_task)
-    log_points = LOG_POINTS * PARTS
-    return given | {"meta_steps": log_points * max(1, round(min(afforded, MOST_META_STEPS) / log_points))}
+    return given | {"meta_steps": in_parts(min(afforded, MOST_META_STEPS))}
 
 
-def trained(board: Board, family: str, recipe: str) -> tuple[jobs.Job, RunDirectory]:
-    """A training of the cell, gone on with from where it is."""
-    run = RunDirectory(board.out / "runs" / board.name(family, recipe))
+def in_parts(afforded: float) -> int:
+    """As many meta-steps, up to a tenth more or less if then all parts have the same log points.
+
+    >>> in_parts(321.5), in_parts(22.3)
+    (324, 22)
+    """
+    log_points = PARTS * LOG_POINTS
+    even = log_points * max(1, round(afforded / log_points))
+    return even if abs(even / afforded - 1) < 0.1 else max(1, round(afforded))
+
+
+def after(share: int, meta_steps: int) -> int:
+    """The meta-step at which a share of the training is done."""
+    return max(1, round(share * meta_steps / PARTS))
+
+
+def plan(board: Board, family: str, recipe: str) -> dict[str, Any]:
+    """Of a cell's training, what `jobs.prepare` is given but the folder."""
     settings = settings_of(family, recipe, board.size)
-    part = settings["meta_steps"] // PARTS
-    job = jobs.prepare(
-        recipe,
-        tasks_of(family),
-        seeds=range(board.size.first_seed, board.size.first_seed + board.size.seeds),
-        settings=settings,
-        log_every=part // LOG_POINTS,
-        checkpoint_every=part,
-        keep=LOG_POINTS * PARTS,
-        run_dir=run.path,
-        resume=run.config.is_file(),
-    )
+    log_every, rest = divmod(settings["meta_steps"], PARTS * LOG_POINTS)
+    even = {"log_every": log_every, "checkpoint_every": log_every * LOG_POINTS, "keep": PARTS * LOG_POINTS}
+    return {
+        "recipe": recipe,
+        "tasks": tasks_of(family),
+        "seeds": range(board.size.first_seed, board.size.first_seed + board.size.seeds),
+        "settings": settings,
+        **({"log_every": 1, "checkpoint_every": 1, "keep": settings["meta_steps"]} if rest else even),
+    }
+
+
+def trained(run: RunDirectory, planned: dict[str, Any]) -> jobs.Job:
+    """A training of the cell, gone on with from where it is."""
+    job = jobs.prepare(**planned, run_dir=run.path, resume=run.config.is_file())
 
     def note(program: Any) -> None:
         memory = program.memory_analysis()
         write_json(run.path / "program.json", {"memory": getattr(memory, "temp_size_in_bytes", None)})
 
     training.run_job(job, on_compiled=note)
-    return job, run
+    return job
 
 
 def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> Iterator[dict[str, Any]]:
@@ -216,13 +246,12 @@ def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> 
     like = jax.eval_shape(populations.beginning(job.learner, job.config), populations.seeds_of(job.config))
     measurement = evaluation.make_measurement(job.learner, job.tasks, policies_of(family))
     recipe, choices = job.config["recipe"], {}
-    part = job.config["meta_steps"] // PARTS
     at = [(PARTS, "test"), *((PARTS, split) for split in ("train", "shifted") if split in job.tasks.splits)]
     at += [(share, "test") for share in SHARES if share < PARTS]
     for share, split in at:
         content = evaluation.evaluate(
             job.learner,
-            checkpoints.read(run.checkpoints, share * part, like),
+            checkpoints.read(run.checkpoints, after(share, job.config["meta_steps"]), like),
             job.tasks,
             job.config,
             split=split,
@@ -246,11 +275,14 @@ def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> 
 def make(board: Board, family: str, recipe: str) -> None:
     """Trains and evaluates one cell, and writes it."""
     try:
-        job, run = trained(board, family, recipe)
-    except UsageError as error:  # it does not apply, and the cell says why
+        planned = plan(board, family, recipe)
+        jobs.prepare(**planned)
+    except UsageError as error:  # whatever the folder: it does not apply, and the cell says why
         board.out.mkdir(parents=True, exist_ok=True)
         write_json(board.reason(family, recipe), {"reason": str(error)})
         return
+    run = RunDirectory(board.out / "runs" / board.name(family, recipe))
+    job = trained(run, planned)
     start = time.perf_counter()
     told = list(evaluations(board, family, job, run))
     command = ["python", "benchmarks/scoreboard.py", "--form", board.form, "--only", f"{family}/{recipe}"]
@@ -259,9 +291,9 @@ def make(board: Board, family: str, recipe: str) -> None:
     own, *beside = cells.of_evaluations(
         told, made, run.read_metrics(), memory=memory, evaluation_seconds=time.perf_counter() - start
     )
-    cells.write(board.path(family, recipe), own)
     for cell in beside if recipe == BESIDE_BASELINES else ():
         cells.write(board.path(family, cell["method"]), cell)
+    cells.write(board.path(family, recipe), own)  # the last: where it is, nothing is missing
 
 
 def estimate(missing: list[tuple[str, str]], form: Form) -> str:
