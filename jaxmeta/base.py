@@ -125,10 +125,18 @@ def key_itself(key: Key) -> PyTree:
 
 
 class AgentAct(Protocol):
-    """Chooses an action for one percept, given what its `Agent.noise` has drawn.
+    """Chooses an action for one percept.
 
-    `extras` holds what losses need, under fixed names: `logits`, [A] float32, of the distribution that the action was
-    drawn from, and what else the agent knows, such as action values `q`.
+    Args:
+      noise: what `Agent.noise` has drawn for this action alone.
+      params: the agent's parameters.
+      percept: of one environment.
+      hypers: [] float32 each.
+
+    Returns:
+      The action, shape and dtype of `Spec.action`; and `extras`, what losses need, under fixed names: `logits`, the
+      numbers of the distribution that the action was drawn from, [A] float32, or [N] where actions are continuous (see
+      `distributions`), and what else the agent knows, such as action values `q`, [A] float32.
     """
 
     def __call__(
@@ -185,7 +193,19 @@ class Begin(Protocol):
 
 
 class Act(Protocol):
-    """Chooses an action in one environment, given what its `Adapter.noise` has drawn."""
+    """Chooses an action in one environment.
+
+    Args:
+      noise: what `Adapter.noise` has drawn for this action alone.
+      meta: the meta-parameters.
+      fast: what the lifetime has learned so far.
+      memory: of this environment, without the axis E.
+      percept: of this environment.
+
+    Returns:
+      The action, shape and dtype of `Spec.action`; the memory after it, structure, shapes and dtypes as before; and
+      `extras`, as of `AgentAct`. What is trained by its own value reports that too, as `value`, [] float32.
+    """
 
     def __call__(
         self, noise: PyTree, meta: PyTree, fast: PyTree, memory: PyTree, percept: Percept, /
@@ -193,7 +213,18 @@ class Act(Protocol):
 
 
 class Adapt(Protocol):
-    """Learns from a rollout of all environments of the task."""
+    """Learns from a rollout of all environments of the task.
+
+    Args:
+      key: one key, used here alone.
+      meta: the meta-parameters.
+      fast: what the lifetime had learned when it acted.
+      rollout: one round, leaves [T, E, ...], gradient-stopped.
+
+    Returns:
+      `fast` after the round, structure, shapes and dtypes as before, differentiable in `meta` and in the `fast` that
+      came in where an outer rule descends through it; and metrics, [] float32 each.
+    """
 
     def __call__(self, key: Key, meta: PyTree, fast: PyTree, rollout: Rollout) -> tuple[PyTree, Metrics]: ...
 
@@ -279,8 +310,10 @@ class MetaLearner(NamedTuple):
     """What a user holds: a method, composed, for one task distribution."""
 
     init: Callable[[Key], MetaState]
+    """`init(key)`: the state before the first meta-step, whose `step` is 0. `key` is one key, used here alone."""
     update: Callable[[Key, MetaState, PyTree], tuple[MetaState, Metrics]]
-    """`update(key, state, env_params)` takes one meta-step on a batch of tasks, leaves [tasks, ...]."""
+    """`update(key, state, env_params)` takes one meta-step on a batch of tasks, leaves [tasks, ...]. Its metrics hold
+    `loss` and `return`, what an episode earned; it may add `TASK_IS_FINITE`."""
     task: Callable[[Key, PyTree], Task]
     """`task(key, env_params)` poses one task to this learner: it alone knows what context its method may see."""
     adapter: Adapter
