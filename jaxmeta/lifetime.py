@@ -104,7 +104,19 @@ def rollout(
 
 
 def begin(key: Key, env: Environment, adapter: Adapter, meta: PyTree, task: Task, envs: int) -> Life:
-    """Starts a lifetime in `envs` environments of one task."""
+    """Starts a lifetime in `envs` environments of one task.
+
+    Args:
+      key: one key, used here alone.
+      env: the environment.
+      adapter: how the learner begins.
+      meta: the meta-parameters; gradients with respect to them flow into `fast` and the memory.
+      task: leaves without a batch axis; its context is all that the learner is told.
+      envs: E, static.
+
+    Returns:
+      A `Life` in environments that have just been reset: leaves of memory, environment state and percept are [E, ...].
+    """
     begin_key, reset_key = jax.random.split(key)
     fast, memory = adapter.begin(begin_key, meta, task.context)
     memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (envs, *jnp.shape(leaf))), memory)
@@ -118,6 +130,19 @@ def play(
     """Plays `envs` fresh environments of the same task by what a life has learned so far, and learns nothing from them.
 
     Each starts with the memory of the life's first environment, and knows what that did last and was paid for it.
+
+    Args:
+      key: one key, used here alone.
+      env: the environment.
+      adapter: acts by `exploit`.
+      meta: the meta-parameters.
+      task: leaves without a batch axis.
+      life: what has been learned; it stays as it is.
+      envs: Q, how many fresh environments, static.
+      steps: T, static; they reset themselves, so that further episodes may follow the first.
+
+    Returns:
+      A `Rollout` with leaves [T, Q, ...], which carries no gradient.
     """
     reset_key, rollout_key = jax.random.split(key)
     env_state, percept = reset(reset_key, env, task.env_params, envs)
@@ -131,7 +156,21 @@ def play(
 def first_rollout(
     key: Key, env: Environment, adapter: Adapter, meta: PyTree, task: Task, life: Life, lifetime: Lifetime
 ) -> tuple[Life, Rollout]:
-    """What `live` acts in its first round, given the same arguments: by what the life has not changed yet."""
+    """What `live` acts in its first round, given the same arguments: by what the life has not changed yet.
+
+    Args:
+      key: the one that `live` is given.
+      env: the environment.
+      adapter: acts by `act`.
+      meta: the meta-parameters.
+      task: leaves without a batch axis.
+      life: where the lifetime stands.
+      lifetime: its static shape, E environments and rounds of T steps.
+
+    Returns:
+      The life after the round's last step, with `fast` as it was, and a `Rollout` with leaves [T, E, ...]; neither
+      carries a gradient.
+    """
     rollout_key, _, _ = _keys_of_round(jax.random.split(key, lifetime.rounds)[0])
     return rollout(rollout_key, env, task, adapter, meta, life, lifetime.steps)
 
