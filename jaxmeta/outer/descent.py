@@ -40,6 +40,18 @@ def meta_gradient(
 ) -> tuple[Init, Update]:
     """Descends on the gradient of the mean objective, differentiated through the adaptation.
 
+    Args:
+      adapter: how the learner lives; its `init` draws the first `meta`.
+      objective: scores one lifetime.
+      pose: what of a task the learner may see.
+      optimizer: of `meta`; it is given the meta-gradient, averaged over tasks.
+      tasks_per_group: as in `mean_over_tasks`.
+
+    Returns:
+      `init` and `update` of a `MetaLearner`. The update reports the objective's value as `loss`, and its metrics, means
+      over tasks; the length of what the optimizer is given, as `meta_gradient_norm`, [] float32 each; and
+      `TASK_IS_FINITE`.
+
     Reference: Finn, Abbeel and Levine (2017).
     """
 
@@ -65,6 +77,18 @@ def reptile(
 
     The displacement start - end takes the place of a gradient. The adapter's `meta` and `fast` must have a field
     `params`; no other part of `meta` is learned. The objective's value is reported, not differentiated.
+
+    Args:
+      adapter: how the learner lives; its `init` draws the first `meta`.
+      objective: scores one lifetime.
+      pose: what of a task the learner may see.
+      optimizer: of `meta`; it is given the displacement, averaged over tasks.
+      tasks_per_group: as in `mean_over_tasks`.
+
+    Returns:
+      `init` and `update` of a `MetaLearner`. The update reports the objective's value as `loss`, and its metrics, means
+      over tasks; the length of what the optimizer is given, as `meta_gradient_norm`, [] float32 each; and
+      `TASK_IS_FINITE`.
 
     Reference: Nichol, Achiam and Schulman (2018).
     """

@@ -14,8 +14,19 @@ def pretraining(env: Environment, adapter: Adapter, pose: Pose, lifetime: Lifeti
     """One long lifetime of one learner, whose environments belong to different tasks.
 
     Each update plays one round from a reset in every task of the batch with the same `fast`, lays the tasks'
-    environments side by side, and adapts once. `adapter` must have been built for `tasks * lifetime.envs` environments,
-    and its `meta` and `fast` must have a field `params`.
+    environments side by side, and adapts once.
+
+    Args:
+      env: the environment.
+      adapter: built for `tasks * lifetime.envs` environments; its `meta` and `fast` must have a field `params`, and it
+        must report `inner_loss`.
+      pose: what of a task the learner may see.
+      lifetime: environments of each task, and the steps of an update in each; its rounds play no part.
+
+    Returns:
+      `init` and `update` of a `MetaLearner`. `meta.params` are what the learner has come to, its `fast` is carried in
+      the state. The update reports what the adaptation does, `inner_loss` also as `loss`, and `return`, the mean of
+      the first episodes that it played while learning, [] float32 each.
     """
 
     def init(key: Key) -> MetaState:
