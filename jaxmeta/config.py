@@ -102,7 +102,8 @@ class InnerConfig:
     """Recompute each inner step, and each round of a long lifetime, in the backward pass instead of storing it: less
     memory, more time."""
     nested_remat: bool = False
-    """Recompute at two levels: memory grows with the square root of the number of steps, at one more pass."""
+    """Recompute at two levels: memory grows with the square root of the number of steps, at two more passes through
+    each loop where `remat` takes one."""
 
     def __post_init__(self):
         require(self.inner_steps >= 1, "inner_steps", "be at least 1", self.inner_steps)

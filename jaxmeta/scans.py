@@ -22,7 +22,19 @@ def scan_of(remat: bool, nested: bool) -> Scan:
 
 
 def rematerialised(body: Body, carry: PyTree, xs: PyTree = None, length: int | None = None) -> tuple[PyTree, PyTree]:
-    """Keeps the carry of every step and computes the inside of each anew: memory N * carry + step, one more pass."""
+    """Keeps the carry of every step and computes the inside of each anew: memory N * carry + step, one more pass.
+
+    A pass is the forward computation of all steps; nothing changes where nothing is differentiated.
+
+    Args:
+      body: `body(carry, x)` gives the next carry and what to stack.
+      carry: at first.
+      xs: leaves [N, ...], or None.
+      length: N, static; read off `xs` if not given.
+
+    Returns:
+      The last carry, and what `body` gave, stacked: leaves [N, ...]. The same as of `jax.lax.scan`.
+    """
     return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), carry, xs, length)
 
 
@@ -31,6 +43,15 @@ def nested_scan(body: Body, carry: PyTree, xs: PyTree = None, length: int | None
 
     The steps fall into blocks of floor(sqrt(N)), the last of which may be shorter. Within a block, while its backward
     pass runs, the carry of every step is kept, and nothing of its inside.
+
+    Args:
+      body: `body(carry, x)` gives the next carry and what to stack.
+      carry: at first.
+      xs: leaves [N, ...], or None where `length` is given.
+      length: N, static; read off `xs` if not given.
+
+    Returns:
+      The last carry, and what `body` gave, stacked: leaves [N, ...]. The same as of `jax.lax.scan`.
 
     Reference: Chen et al. (2016), sublinear memory; Griewank and Walther (2000) for the recursion.
     """
