@@ -69,6 +69,26 @@ def prepare(
     Its folder may name a `package.module:function` only where `allow_import` says so, or where the same path is given
     here.
 
+    Args:
+      recipe: a name, or `package.module:function`; `RECIPE` by default.
+      tasks: a specification, or a task distribution; `TASKS` by default.
+      seed: of everything random, 0 to 2^31 - 1.
+      seeds: several in its place.
+      sweep: by name of a traced hyper-parameter, its values.
+      settings: the recipe's own, by name; see `jaxmeta.config`.
+      log_every: meta-steps between log points, at least 1.
+      checkpoint_every: meta-steps between checkpoints, at least 1.
+      keep: how many of the newest checkpoints stay, at least 1.
+      on_nonfinite: one of `ON_NONFINITE`.
+      on_write_error: one of `ON_WRITE_ERROR`.
+      devices: over how many the tasks of a batch are spread; by default all.
+      run_dir: a new or empty folder, or that of the run that is resumed; None: nothing will be written.
+      resume: go on from what `run_dir` holds.
+      allow_import: import what the resumed folder names by path, which runs code of whoever wrote it.
+
+    Returns:
+      The `Job`, with every setting resolved in its `config`; a state is neither drawn nor restored yet.
+
     Raises:
       UsageError: an unknown name, a value out of range, a folder in use, or a resumed run configured otherwise.
     """

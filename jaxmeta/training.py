@@ -100,7 +100,17 @@ def run_job(
     Args:
       job: what to train.
       on_log: called with each log point.
-      on_compiled: called with the compiled program, a `jax.stages.Compiled`, before it runs.
+      on_compiled: called with the compiled program, a `jax.stages.Compiled`, before it runs; not at all where the run
+        has come to its end already.
+
+    Returns:
+      The state after `meta_steps`, of a population with leaves [members, ...].
+
+    Raises:
+      UsageError: another process trains in the folder, or it has been used since `prepare`.
+      NonFiniteError: a metric or the state stopped being finite; nothing that came after it was kept.
+      StorageError: something could not be written, or, of a resumed run, no checkpoint verifies.
+      Interrupted: Ctrl-C or SIGTERM; a checkpoint was written first if the job has a folder.
     """
     with interrupts.deferred() as interrupted, contextlib.ExitStack() as stack:
         stack.enter_context(use(job.mesh))
