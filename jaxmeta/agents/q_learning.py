@@ -13,16 +13,41 @@ from jaxmeta.networks import WHOLE, QNetwork, QTable, features_of, nothing_seen
 
 
 def dqn(spec: Spec, config: AgentConfig) -> Agent:
-    """Deep Q-learning: double, dueling, n-step and Huber as configured (Mnih et al., 2015; Hessel et al., 2018)."""
+    """Deep Q-learning: double, dueling and Huber as configured, on the n-step targets that it is given.
+
+    Args:
+      spec: shapes of observations and actions.
+      config: `hidden` and `dueling` of the network; the rest as in `q_learner`.
+
+    Returns:
+      The `Agent` of `q_learner` over a `QNetwork`.
+
+    Raises:
+      UsageError: actions are continuous.
+
+    Reference: Mnih et al. (2015); Hessel et al. (2018).
+    """
     network = QNetwork(_num_actions(spec, "dqn"), config.hidden, config.dueling)
     return q_learner(spec, network, config)
 
 
 def tabular_q(spec: Spec, config: AgentConfig) -> Agent:
-    """Tabular Q-learning over discrete or one-hot observations (Watkins and Dayan, 1992).
+    """Tabular Q-learning over discrete or one-hot observations.
 
     One inner SGD step of size `rate` on one transition is the rule Q(s, a) += rate * td_error. On observations that are
     not one-hot this is Q-learning with linear features.
+
+    Args:
+      spec: shapes of observations and actions.
+      config: as in `q_learner`, without `structure`; `hidden` and `dueling` play no part.
+
+    Returns:
+      The `Agent` of `q_learner` over a `QTable`, which starts at zero.
+
+    Raises:
+      UsageError: actions are continuous, or `config.structure` asks for hidden layers.
+
+    Reference: Watkins and Dayan (1992).
     """
     if config.structure:
         raise UsageError("structure must be false for agent 'tabular_q', which has no hidden layers, got True.")
@@ -38,10 +63,23 @@ def _num_actions(spec: Spec, agent: str) -> int:
 def q_learner(spec: Spec, network: nn.Module, config: AgentConfig) -> Agent:
     """Q-learning with any network from a flat observation [D], its leaves side by side, to action values [A].
 
-    Its parameters are the network's, and the logits of the distribution that exploring actions are drawn from, [A].
-    They start uniform; no value loss depends on them, so that learning within a task leaves them alone, and
-    meta-learning may shape them. With `config.structure` they hold too how much of each hidden layer takes part,
-    [layers], at first all.
+    The loss is the mean over what a batch holds of half the squared, or the Huber, error of
+
+        r + discount * q_slow(s')[argmax q(s')] - q(s)[a],
+
+    where without `config.double` the argmax is that of q_slow.
+
+    Args:
+      spec: shapes of observations and discrete actions.
+      network: maps features [D] float32 to action values [A] float32; with `config.structure` it takes that too.
+      config: `double`, `huber` and `structure`; with the latter as many layers as `hidden` has.
+
+    Returns:
+      An `Agent` whose parameters are the `network`'s, and as `exploration` the logits, [A] float32, of the distribution
+      that exploring actions are drawn from. These start uniform; no value loss depends on them, so that learning within
+      a task leaves them alone, and meta-learning may shape them. With `config.structure` there is also `structure`, how
+      much of each hidden layer takes part, [layers] float32, at first all. `extras` holds `q` and `logits`, [A] float32
+      each.
     """
     actions = of_actions(spec)
 
