@@ -48,7 +48,19 @@ def measure(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistributio
 
 
 def measure_task(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree) -> Measured:
-    """`measure` of one task: `returns` is [rounds + 1] and `trial` a scalar."""
+    """`measure` of one task.
+
+    Args:
+      key: one key.
+      learner: what is measured.
+      meta: its meta-parameters.
+      tasks: where the environment comes from.
+      env_params: leaves without a batch axis.
+
+    Returns:
+      `Measured` with `returns` [rounds + 1] float32, each a mean over `EPISODES` episodes, and `trial` [] float32, in
+      the environment's units.
+    """
     task_key, begin_key, first_key, live_key = jax.random.split(key, 4)
     env, adapter, lifetime = tasks.env, learner.adapter, learner.lifetime
     task = learner.task(task_key, env_params)
@@ -128,7 +140,18 @@ def trials(
 def trial_of_task(
     key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree
 ) -> jax.Array:
-    """What `measure_task` reports as `trial`, for the same key, without the episodes that it plays after each round."""
+    """What `measure_task` reports as `trial`, for the same key, without the episodes that it plays after each round.
+
+    Args:
+      key: one key.
+      learner: what is measured.
+      meta: its meta-parameters.
+      tasks: where the environment comes from.
+      env_params: leaves without a batch axis.
+
+    Returns:
+      Total reward of the lifetime, a mean over its environments, [] float32.
+    """
     task_key, begin_key, _, live_key = jax.random.split(key, 4)
     env, adapter, lifetime = tasks.env, learner.adapter, learner.lifetime
     task = learner.task(task_key, env_params)
@@ -140,7 +163,18 @@ def trial_of_task(
 
 
 def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution) -> dict[str, float | None]:
-    """Of adapting to one task: `flops`, `seconds`, compiled (median of five runs), and bytes of temporary `memory`."""
+    """What it costs to live one lifetime in one training task, compiled.
+
+    Args:
+      key: draws the task, and is used for the lifetime too.
+      learner: what adapts.
+      meta: its meta-parameters.
+      tasks: the family.
+
+    Returns:
+      `flops`, floating-point operations of matrix products, see `costs.flops`; `seconds` by the clock, the median of
+      five runs after a first; and bytes of temporary `memory`, None where the backend does not say.
+    """
     env_params = tasks.sample(key, "train")
 
     def adapt(key, meta, env_params):
