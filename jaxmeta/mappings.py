@@ -181,6 +181,17 @@ def bank_loss(
     second held against theta_i' itself, it would be zero by definition.
 
     One other source is drawn for each target where one is read, all others are read where all are.
+
+    Args:
+      carrier: how parameters are carried, as `mapping` makes it.
+      agent: of the sources; it has action values and learns from a replay.
+      config: the weights of the three terms, K as `td_steps`, transitions of a batch as `bank_batch`, and what `reads`.
+      inner: `n_step` of the targets, and the limit of the K gradient steps.
+      hypers: discount, and the size of the K steps, [] float32 each.
+
+    Returns:
+      `loss(key, meta, sources)`, of `sources` with leaves [S, ...]: the value, [] float32, and as metrics the terms
+      before they are weighted, means over sources: `distillation`, and `gap` and `td` where these have a weight.
     """
 
     def action_values(params: Params, observation: PyTree) -> jax.Array:
