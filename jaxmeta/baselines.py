@@ -161,6 +161,16 @@ def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts, 
     Every step size is tried with each kind of target, then with each exploration rate, then with the softmax policy of
     each temperature, then with more or fewer gradient steps for as long as that helps, and with each kind of target
     again. All are tried in the same tasks with the same keys.
+
+    Args:
+      key: one key.
+      tasks: the task distribution; `TUNING_TASKS` of its split `validation` are drawn.
+      programs: what measures lives, as `make_programs` makes it.
+      starts: the parameters that learning starts from.
+      grid: what is tried beside `LEARNING_RATES`.
+
+    Returns:
+      The best choice, with its mean return of an episode after the last round, in the environment's units.
     """
     task_key, start_key, life_key = jax.random.split(key, 3)
     env_params = sample_tasks(task_key, tasks, "validation", TUNING_TASKS)
@@ -207,7 +217,19 @@ def live_by(
     params: Params,
     env_params: PyTree,
 ) -> Measured:
-    """Lives as a choice says, but with each of [R] step sizes; leaves [R, tasks, ...]."""
+    """Lives as a choice says, but with each of several step sizes.
+
+    Args:
+      programs: what measures lives.
+      key: one key, split over tasks alike for every step size.
+      choice: how to adapt; its own step size plays no part.
+      learning_rates: R step sizes.
+      params: what is started from, leaves [tasks, ...].
+      env_params: leaves [tasks, ...].
+
+    Returns:
+      `Measured` with leaves [R, tasks, ...].
+    """
     values = (learning_rates, choice.epsilon, choice.temperature)
     rates, epsilon, temperature = (np.array(value, np.float32) for value in values)
     return programs(choice.inner_steps, choice.n_step)(key, params, rates, epsilon, temperature, env_params)
