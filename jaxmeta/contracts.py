@@ -17,7 +17,19 @@ METRICS = ("loss", "return")
 
 
 def require_tasks(path: str, made: Any) -> TaskDistribution:
-    """Refuses what is no task distribution, or one that the engine could not live in."""
+    """Refuses what is no task distribution, or one that the engine could not live in.
+
+    Args:
+      path: where it comes from, `package.module:function`, which sentences begin with.
+      made: what the function returned.
+
+    Returns:
+      `made`, as it is.
+
+    Raises:
+      UsageError: it is of another type; a split is missing; `sample`, `reset` or `step` cannot be traced; or shapes,
+        dtypes or tree structures do not fit together.
+    """
     require(isinstance(made, TaskDistribution), path, "return a TaskDistribution", made)
     require(
         isinstance(made.horizon, int) and made.horizon >= 1,
@@ -58,7 +70,20 @@ def require_tasks(path: str, made: Any) -> TaskDistribution:
 
 
 def require_learner(path: str, made: Any, tasks: TaskDistribution) -> MetaLearner:
-    """Refuses what is no meta-learner, or one whose meta-step could not be repeated."""
+    """Refuses what is no meta-learner, or one whose meta-step could not be repeated.
+
+    Args:
+      path: where it comes from, `package.module:function`, which sentences begin with.
+      made: what the function returned.
+      tasks: what it was made for.
+
+    Returns:
+      `made`, as it is.
+
+    Raises:
+      UsageError: it is of another type; `init` or `update` cannot be traced; `update` returns a state unlike the one it
+        takes; or its metrics lack `loss` or `return`, or are not scalars but for `TASK_IS_FINITE`.
+    """
     require(isinstance(made, MetaLearner), path, "return a MetaLearner", made)
     key = jax.random.key(0)
     state = _traced(f"{path} init", made.init, key)

@@ -44,6 +44,9 @@ def as_kind(name: str, value: Any, kind: type) -> Any:
     NumPy's numbers are, an integer stands for a number, and a list for a tuple; whatever else is refused, and so are
     numbers that int32 or float does not hold.
 
+    Raises:
+      UsageError: the value is not of that kind, or too large for it.
+
     >>> as_kind("rounds", 3, int), as_kind("discount", 1, float), as_kind("hidden", [8, 8], tuple)
     (3, 1.0, (8, 8))
     """
@@ -67,13 +70,21 @@ def as_kind(name: str, value: Any, kind: type) -> Any:
 
 
 def require_finite(name: str, value: float) -> None:
-    """Refuses NaN and the infinities, which pass every other comparison unnoticed, and what float32 does not hold."""
+    """Refuses NaN and the infinities, which pass every other comparison unnoticed, and what float32 does not hold.
+
+    Raises:
+      UsageError: the value is one of these.
+    """
     require(math.isfinite(value), name, "be finite", value)
     require(abs(value) <= LARGEST_FLOAT, name, f"be at most {LARGEST_FLOAT:.1e} in size", value)
 
 
 def require_known(name: str, value: str, known: Iterable[str]) -> None:
-    """Refuses a name that is not among the known ones, and says which one is nearest."""
+    """Refuses a name that is not among the known ones, and says which one is nearest.
+
+    Raises:
+      UsageError: the name is not among them.
+    """
     known = sorted(known)
     if value in known:
         return
