@@ -166,7 +166,7 @@ def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDis
     """What it costs to live one lifetime in one training task, compiled.
 
     Args:
-      key: draws the task, and is used for the lifetime too.
+      key: one key.
       learner: what adapts.
       meta: its meta-parameters.
       tasks: the family.
@@ -175,7 +175,8 @@ def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDis
       `flops`, floating-point operations of matrix products, see `costs.flops`; `seconds` by the clock, the median of
       five runs after a first; and bytes of temporary `memory`, None where the backend does not say.
     """
-    env_params = tasks.sample(key, "train")
+    sample_key, key = jax.random.split(key)
+    env_params = tasks.sample(sample_key, "train")
 
     def adapt(key, meta, env_params):
         task_key, begin_key, live_key = jax.random.split(key, 3)
