@@ -4,11 +4,11 @@
     jaxmeta report runs/scoreboard --out scoreboard.html
 
 The protocol. In a family every method gets the same number of environment steps to meta-train with, unless it comes to
-the end of its meta-steps before, and at most the same number to adapt to a task with. Seeds are members of one
-population. It is evaluated after a ninth, a third and all of its training, on the same test tasks as all others, and at
-the end on training tasks and, where the family has them, shifted ones. `scratch` and `finetune` are tuned on validation
-tasks, each with as many seeds. Settings are those that a user gets by naming the recipe and the family, but for what
-`FAMILIES` lists.
+the end of its meta-steps before, and at most the same number to adapt to a task with. No method is told of a task what
+others must find out. Seeds are members of one population. It is evaluated after a ninth, a third and all of its
+training, on the same test tasks as all others, and at the end on training tasks and, where the family has them, shifted
+ones. `scratch` and `finetune` are tuned on validation tasks, each with as many seeds. Settings are those that a user
+gets by naming the recipe and the family, but for what `FAMILIES` and `TOLD_NO_MORE` list.
 
 A cell that is there already is kept, and a training that was interrupted is gone on with. `--only` picks cells, as
 FAMILY, RECIPE or FAMILY/RECIPE.
@@ -44,6 +44,8 @@ LOG_POINTS = 3
 MOST_META_STEPS = 2_000
 """What ends the training of a method whose meta-steps take few environment steps."""
 IN_CONTEXT = ("rl2", "mann", "snail")
+TOLD_NO_MORE = {"mapping": {"representation": "inferred"}}
+"""By recipe, what keeps it from being told of a task what all others must find out."""
 COMMITTED = Path(__file__).parent / "results" / "scoreboard"
 BESIDE_BASELINES = "maml"
 """The method whose lifetimes and agent the baselines have."""
@@ -191,6 +193,7 @@ def settings_of(family: str, recipe: str, form: Form) -> dict[str, Any]:
     """What the protocol sets, `meta_steps` among it: what spends the family's environment steps, if not too many."""
     protocol, tasks = FAMILIES[family], tasks_of(family)
     given = {"steps": tasks.horizon, **(protocol.in_context if recipe in IN_CONTEXT else protocol.by_gradient)}
+    given |= TOLD_NO_MORE.get(recipe, {})
     learner = make_recipe(recipe, tasks, **given)
     lifetime = learner.lifetime
     steps = lifetime.envs * lifetime.steps * lifetime.rounds

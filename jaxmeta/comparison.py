@@ -70,15 +70,22 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def named(family: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Cells of one family by names that no two of them share: the label, and what tells those apart that share it."""
+    """Cells of one family by names that no two of them share: the label, and what tells those apart that share it.
+
+    A method that is told of a task what others must find out has a star.
+    """
     labelled: dict[str, list[Mapping[str, Any]]] = {}
     for cell in family:
-        labelled.setdefault(cells.label(cell), []).append(cell)
+        star = STAR if cell["sees_context"] and cell["kind"] == "method" else ""
+        labelled.setdefault(cells.label(cell) + star, []).append(cell)
     return {
         name: cell
         for label, alike in labelled.items()
         for name, cell in zip(_told_apart(label, alike), alike, strict=True)
     }
+
+
+STAR = " *"
 
 
 def _told_apart(label: str, alike: Sequence[Mapping[str, Any]]) -> list[str]:

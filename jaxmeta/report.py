@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmeta import cells, plots
+from jaxmeta import cells, comparison, plots
 from jaxmeta.runs import write_text
 from jaxmeta.tables import ABSENT, number, scaled
 
@@ -61,12 +61,8 @@ def _in(unit: str) -> Callable[[float], str]:
     return lambda value: scaled(value, unit)
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    return row["name"] + (" *" if row["sees_context"] and row["kind"] == "method" else "")
-
-
 COLUMNS = (
-    _text("method", _name),
+    _text("method", lambda row: row["name"]),
     _text("agent", lambda row: "" if row["kind"] == "reference" else row["agent"]),
     _fact("seeds", "seeds", show=_whole),
     _fact("training steps of a seed", "training", "env_steps", _whole),
@@ -133,7 +129,12 @@ def markdown(rows: Rows, overall: Rows, missing: Iterable[str] = ()) -> str:
             shown = [entry["shown"] for entry in row["entries"]]
             every = row["shown"] if row["number"] == len(names) else ""
             lines.append(f"| `{row['name']}` | {' | '.join(shown)} | {every} |")
-    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in missing)]).rstrip() + "\n"
+    stars = ["A method with a star is told of a task what others must find out."] if any(map(_starred, rows)) else []
+    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in [*stars, *missing])]).rstrip() + "\n"
+
+
+def _starred(row: Mapping[str, Any]) -> bool:
+    return row["name"].endswith(comparison.STAR)
 
 
 def _family(anchor: str, name: str, rows: Rows) -> dict[str, Any]:

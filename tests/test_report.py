@@ -104,6 +104,17 @@ def test_where_there_is_nothing_it_is_told(tmp_path, capsys, monkeypatch, verb):
     assert not list(tmp_path.glob("*.html"))
 
 
+def test_who_is_told_more_than_others_has_a_star(tmp_path):
+    boards.write(tmp_path, [*boards.board(["bandit"]), boards.cell("mapping", tasks="bandit", sees_context=True)])
+    beside = ["--markdown", str(tmp_path / "t.md")]
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "page.html"), *beside]) == 0
+    table, text = (tmp_path / "t.md").read_text(), (tmp_path / "page.html").read_text()
+    assert "| `mapping *` |" in table
+    assert "- A method with a star is told" in table
+    assert text.count(">mapping *<") > 2
+    assert "oracle *" not in text
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
