@@ -28,21 +28,13 @@ CHANGES_NOTHING = ("scratch",)
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def spread():
-    """What `on_devices` says of cases, kept from test to test."""
-    told = {}
-
-    def of(group):
-        if group not in told:
-            command = [sys.executable, str(ROOT / "tests" / "on_devices.py"), *group]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "envs")))}
-            answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            assert answer.returncode == 0, answer.stderr[-2000:]
-            told[group] = {line["case"]: line for line in map(json.loads, answer.stdout.splitlines())}
-        return told[group]
-
-    return of
+def spread(group):
+    """What `on_devices` says of cases, by case."""
+    command = [sys.executable, str(ROOT / "tests" / "on_devices.py"), *group]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "envs")))}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    return {line["case"]: line for line in map(json.loads, answer.stdout.splitlines())}
 
 
 def test_every_recipe_is_looked_at():
@@ -52,18 +44,13 @@ def test_every_recipe_is_looked_at():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("group", GROUPS, ids="-".join)
-def test_one_two_and_eight_devices_agree(spread, group):
-    for case, told in spread(group).items():
-        assert told["apart"] < 1e-9, case
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("group", GROUPS, ids="-".join)
-def test_devices_exchange_one_sum_of_gradients_in_an_optimizer_step(spread, group):
-    for case, told in spread(group).items():
-        gathered = [one for one in told["moved"] if one["kind"] != "all-reduce" and not one["flags_only"]]
-        sums = [one for one in told["moved"] if one["kind"] == "all-reduce" and 2 * one["numbers"] > told["parameters"]]
+def test_devices_agree_and_exchange_one_sum_of_gradients_in_an_optimizer_step(group):
+    told = spread(group)
+    assert set(told) == set(group)
+    for case, line in told.items():
+        assert line["apart"] < 1e-9, case
+        gathered = [one for one in line["moved"] if one["kind"] != "all-reduce" and not one["flags_only"]]
+        sums = [one for one in line["moved"] if one["kind"] == "all-reduce" and 2 * one["numbers"] > line["parameters"]]
         if case in NEEDS_MORE:
             assert gathered, f"{case} is listed without need"
         else:
