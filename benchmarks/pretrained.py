@@ -2,28 +2,33 @@
 
     python benchmarks/pretrained.py --board benchmarks/results/scoreboard
 
-Of each recipe it takes the family in which it stands highest above the best baseline, and of that cell's seeds the one
-with the highest return over the last tenth of its training: no test task has a say in that.
+Of each recipe it takes the family in which it stands highest above the best baseline and is small enough to ship, and
+of that cell's seeds the one with the highest return over the last tenth of its training: no test task has a say in
+that.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from scoreboard import FAMILIES
 
 from jaxmeta import cells, comparison, jobs, populations, pretrained, statistics
 from jaxmeta.runs import RunDirectory
 
+LARGEST = 500_000
+"""Bytes of arrays in one artefact; all of them together are to stay below 2 MB."""
 
-def chosen(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The row of each recipe's best family."""
-    best: dict[str, dict[str, Any]] = {}
-    for row in comparison.rows(found):
-        if row["kind"] == "method" and row["difference"]:
-            best[row["method"]] = max(best.get(row["method"], row), row, key=lambda row: sum(row["difference"]))
-    return list(best.values())
+
+def by_recipe(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each recipe, its best family first."""
+    rows = [row for row in comparison.rows(found) if row["kind"] == "method" and row["difference"]]
+    ordered = sorted(rows, key=lambda row: sum(row["difference"]), reverse=True)
+    return {
+        method: [row for row in ordered if row["method"] == method] for method in {row["method"]: 0 for row in rows}
+    }
 
 
 def best_member(run: RunDirectory) -> int:
@@ -33,44 +38,56 @@ def best_member(run: RunDirectory) -> int:
     return int(np.argmax(np.mean([point["return_by_member"] for point in last], axis=0)))
 
 
+def ship(row: dict[str, Any], found: list[dict[str, Any]], board: Path) -> bool:
+    """Makes an artefact of a row's best member, unless it is there; returns whether there is one now."""
+    family = next(name for name, family in FAMILIES.items() if family.tasks == row["tasks"])
+    name, run = f"{row['method']}-{family}", RunDirectory(board / "runs" / f"{family}-{row['method']}")
+    if (pretrained.HOME / name).exists():
+        print(f"{name}: left as it is")
+        return True
+    if not run.config.is_file():
+        print(f"{name}: its training is not there")
+        return False
+    learner, state, tasks, config = jobs.restore(run.path)
+    index = best_member(run)
+    member, own_state = populations.members_of(config)[index], populations.members(state)[index]
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(learner.meta(own_state)))
+    if size > LARGEST:
+        print(f"{name}: {size:,} bytes are too many")
+        return False
+    cell = next(cell for cell in found if cell["tasks"] == row["tasks"] and cell["method"] == row["method"])
+    own = np.array(comparison.last_point(cell)["scores"][index])
+    pretrained.save(
+        pretrained.HOME / name,
+        learner,
+        own_state,
+        populations.config_of(config, member),
+        summary=f"{row['method']} on {tasks.name}, after {row['training']['env_steps']:,} environment steps.",
+        commands=[*row["commands"], f"python benchmarks/pretrained.py --board {board}"],
+        versions=row["versions"],
+        device=row["device"],
+        figures={
+            "score": statistics.interquartile_mean(own),
+            "score_of_all_seeds": row["score"],
+            "ci95_of_all_seeds": row["ci95"],
+            "baseline": row["baseline"],
+            "above_the_baseline_ci95": row["difference"],
+            "num_tasks": len(own),
+            "returns": comparison.last_point(cell)["returns"][index],
+        },
+    )
+    print(f"{name}: seed {member.seed}, score {statistics.interquartile_mean(own):.2f}")
+    return True
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--board", type=Path, required=True, help="a folder of scoreboard.py, with its runs")
     options = parser.parse_args()
     found, missing = cells.load(options.board)
     print(*missing, sep="\n")
-    names = {family.tasks: name for name, family in FAMILIES.items()}
-    for row in chosen(found):
-        name = f"{row['method']}-{names[row['tasks']]}"
-        run = RunDirectory(options.board / "runs" / f"{names[row['tasks']]}-{row['method']}")
-        if (pretrained.HOME / name).exists() or not run.config.is_file():
-            print(f"{name}: left as it is")
-            continue
-        learner, state, tasks, config = jobs.restore(run.path)
-        index = best_member(run)
-        member = populations.members_of(config)[index]
-        cell = next(cell for cell in found if cell["tasks"] == row["tasks"] and cell["method"] == row["method"])
-        own = np.array(comparison.last_point(cell)["scores"][index])
-        pretrained.save(
-            pretrained.HOME / name,
-            learner,
-            populations.members(state)[index],
-            populations.config_of(config, member),
-            summary=f"{row['method']} on {tasks.name}, after {row['training']['env_steps']:,} environment steps.",
-            commands=[*row["commands"], f"python benchmarks/pretrained.py --board {options.board}"],
-            versions=row["versions"],
-            device=row["device"],
-            figures={
-                "score": statistics.interquartile_mean(own),
-                "score_of_all_seeds": row["score"],
-                "ci95_of_all_seeds": row["ci95"],
-                "baseline": row["baseline"],
-                "above_the_baseline_ci95": row["difference"],
-                "num_tasks": len(own),
-                "returns": comparison.last_point(cell)["returns"][index],
-            },
-        )
-        print(f"{name}: seed {member.seed}, score {statistics.interquartile_mean(own):.2f}")
+    for rows in by_recipe(found).values():
+        next(filter(None, (ship(row, found, options.board) for row in rows)), None)
 
 
 if __name__ == "__main__":
