@@ -37,8 +37,9 @@ OPENING = (
     ["inspect", "run"],
     ["evaluate", "run"],
     ["train", "--resume", "--run-dir", "run"],
-    ["compare", "run", "sound"],
-    ["report", "run", "sound", "--out", "page.html"],
+    ["compare", "run"],
+    ["report", "run", "--out", "page.html"],
+    ["compare", "run", "sound"],  # which goes on without a run that cannot be read, and says so
 )
 
 
