@@ -25,10 +25,10 @@ LARGEST = 500_000
 def by_recipe(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The rows of each recipe, its best family first."""
     rows = [row for row in comparison.rows(found) if row["kind"] == "method" and row["difference"]]
-    ordered = sorted(rows, key=lambda row: sum(row["difference"]), reverse=True)
-    return {
-        method: [row for row in ordered if row["method"] == method] for method in {row["method"]: 0 for row in rows}
-    }
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: sum(row["difference"]), reverse=True):
+        grouped.setdefault(row["method"], []).append(row)
+    return grouped
 
 
 def best_member(run: RunDirectory) -> int:
@@ -87,7 +87,7 @@ def main() -> None:
     found, missing = cells.load(options.board)
     print(*missing, sep="\n")
     for rows in by_recipe(found).values():
-        next(filter(None, (ship(row, found, options.board) for row in rows)), None)
+        any(ship(row, found, options.board) for row in rows)  # the first that can be
 
 
 if __name__ == "__main__":

@@ -279,7 +279,6 @@ def make(board: Board, family: str, recipe: str) -> None:
     """Trains and evaluates one cell, and writes it."""
     try:
         planned = plan(board, family, recipe)
-        jobs.prepare(**planned)
     except UsageError as error:  # whatever the folder: it does not apply, and the cell says why
         board.out.mkdir(parents=True, exist_ok=True)
         write_json(board.reason(family, recipe), {"reason": str(error)})

@@ -65,7 +65,7 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             }
             for name, cell in cell_of.items()
         ]
-        made += sorted(complete, key=lambda row: (cells.KINDS.index(row["kind"]), -_by_score(row), row["name"]))
+        made += sorted(complete, key=lambda row: (cells.KINDS.index(row["kind"]), -by_score(row), row["name"]))
     return made
 
 
@@ -76,7 +76,7 @@ def named(family: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """
     labelled: dict[str, list[Mapping[str, Any]]] = {}
     for cell in family:
-        star = STAR if cell["sees_context"] and cell["kind"] == "method" else ""
+        star = " *" if is_told_more(cell) else ""
         labelled.setdefault(cells.label(cell) + star, []).append(cell)
     return {
         name: cell
@@ -85,7 +85,9 @@ def named(family: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     }
 
 
-STAR = " *"
+def is_told_more(cell: Mapping[str, Any]) -> bool:
+    """Whether a method, by its cell or its row, is told of a task what others must find out."""
+    return cell["sees_context"] and cell["kind"] == "method"
 
 
 def _told_apart(label: str, alike: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -111,7 +113,7 @@ def _facts(cell: Mapping[str, Any]) -> dict[str, Any]:
         "agent": cell["agent"],
         "env_steps": last["env_steps"],
         "adapting_steps": cell["adaptation"]["env_steps"],
-        "tasks": len(last["scores"][0]) if last["scores"] else None,
+        "tasks": _num_tasks(last),
         "tasks_seed": last["seed"],
         **(cell["settings"] if cell["kind"] == "method" else {}),
     }
@@ -140,7 +142,7 @@ def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[st
         **{name: cell[name] for name in COPIED},
         "split": last["split"],
         "tasks_seen": last["tasks_seen"],
-        "num_tasks": len(last["scores"][0]) if last["scores"] else None,
+        "num_tasks": _num_tasks(last),
         "seeds": len(last["returns"]),
         "score": score,
         "ci95": None if low is None else [low, high],
@@ -202,6 +204,11 @@ def overall(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(made, key=lambda row: (-len(row["families"]), -row["score"]))
 
 
+def by_score(row: Mapping[str, Any]) -> float:
+    """What a row is sorted by: its score, or less than any."""
+    return -np.inf if row["score"] is None else row["score"]
+
+
 def last_point(cell: Mapping[str, Any]) -> Mapping[str, Any]:
     """The evaluation on test tasks at the end of training; of a run that has none, its last one."""
     return _point(cell, "test") or cell["points"][-1]
@@ -210,6 +217,11 @@ def last_point(cell: Mapping[str, Any]) -> Mapping[str, Any]:
 def _point(cell: Mapping[str, Any], split: str) -> Mapping[str, Any] | None:
     points = [point for point in cell["points"] if point["split"] == split]
     return max(points, key=lambda point: point["env_steps"], default=None)
+
+
+def _num_tasks(point: Mapping[str, Any]) -> int | None:
+    """None where there is no scale to score tasks on."""
+    return len(point["scores"][0]) if point["scores"] else None
 
 
 def _middle(point: Mapping[str, Any] | None) -> float | None:
@@ -246,7 +258,7 @@ def _area(returns: np.ndarray, ends: tuple[float, float] | None) -> float | None
 def _same_tasks(cell: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether both were evaluated in the very same tasks."""
     ours, theirs = last_point(cell), last_point(other)
-    drawn = [(point["split"], point["seed"], len(point["scores"][0])) for point in (ours, theirs) if point["scores"]]
+    drawn = [(point["split"], point["seed"], _num_tasks(point)) for point in (ours, theirs) if point["scores"]]
     return len(drawn) == 2 and drawn[0] == drawn[1]
 
 
@@ -274,7 +286,3 @@ def _beside(cell: Mapping[str, Any], cell_of: Mapping[str, Mapping[str, Any]]) -
         "probability": statistics.probability_of_improvement(ours, theirs),
         "verdict": VERDICTS[0] if low > 0 else VERDICTS[2] if high < 0 else VERDICTS[1],
     }
-
-
-def _by_score(row: Mapping[str, Any]) -> float:
-    return -np.inf if row["score"] is None else row["score"]

@@ -142,12 +142,7 @@ def trial_of_task(
 ) -> jax.Array:
     """What `measure_task` reports as `trial`, for the same key, without the episodes that it plays after each round.
 
-    Args:
-      key: one key.
-      learner: what is measured.
-      meta: its meta-parameters.
-      tasks: where the environment comes from.
-      env_params: leaves without a batch axis.
+    It takes what `measure_task` takes.
 
     Returns:
       Total reward of the lifetime, a mean over its environments, [] float32.

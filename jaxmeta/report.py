@@ -1,6 +1,5 @@
 """Comparisons as a page that needs nothing but itself, and as the table of a README."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,12 +128,12 @@ def markdown(rows: Rows, overall: Rows, missing: Iterable[str] = ()) -> str:
             shown = [entry["shown"] for entry in row["entries"]]
             every = row["shown"] if row["number"] == len(names) else ""
             lines.append(f"| `{row['name']}` | {' | '.join(shown)} | {every} |")
-    stars = ["A method with a star is told of a task what others must find out."] if any(map(_starred, rows)) else []
+    stars = (
+        ["A method with a star is told of a task what others must find out."]
+        if any(map(comparison.is_told_more, rows))
+        else []
+    )
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in [*stars, *missing])]).rstrip() + "\n"
-
-
-def _starred(row: Mapping[str, Any]) -> bool:
-    return row["name"].endswith(comparison.STAR)
 
 
 def _family(anchor: str, name: str, rows: Rows) -> dict[str, Any]:
@@ -202,12 +201,7 @@ def _overview(rows: Rows, overall: Rows) -> list[dict[str, Any]]:
                 "number": len(by_family),
             }
         )
-    return sorted(made, key=lambda row: (cells.KINDS.index(row["kind"]), -row["number"], -_or_least(row["score"])))
-
-
-def _or_least(score: float | None) -> float:
-    """What it is sorted by, where a missing one comes last."""
-    return -math.inf if score is None else score
+    return sorted(made, key=lambda row: (cells.KINDS.index(row["kind"]), -row["number"], -comparison.by_score(row)))
 
 
 def _families(rows: Rows) -> list[str]:

@@ -78,17 +78,7 @@ def reptile(
     The displacement start - end takes the place of a gradient. The adapter's `meta` and `fast` must have a field
     `params`; no other part of `meta` is learned. The objective's value is reported, not differentiated.
 
-    Args:
-      adapter: how the learner lives; its `init` draws the first `meta`.
-      objective: scores one lifetime.
-      pose: what of a task the learner may see.
-      optimizer: of `meta`; it is given the displacement, averaged over tasks.
-      tasks_per_group: as in `mean_over_tasks`.
-
-    Returns:
-      `init` and `update` of a `MetaLearner`. The update reports the objective's value as `loss`, and its metrics, means
-      over tasks; the length of what the optimizer is given, as `meta_gradient_norm`, [] float32 each; and
-      `TASK_IS_FINITE`.
+    Takes and returns what `meta_gradient` does; the optimizer is given the displacement, averaged over tasks.
 
     Reference: Nichol, Achiam and Schulman (2018).
     """
