@@ -6,13 +6,12 @@ computed from several is in `comparison`.
 
 import hashlib
 import json
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jaxmeta import fields
+from jaxmeta import command_lines, fields
 from jaxmeta.errors import UsageError, require
 from jaxmeta.runs import SWEPT, RunDirectory, write_text
 
@@ -160,9 +159,8 @@ def load_all(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[
 def of_run(run: RunDirectory) -> list[dict[str, Any]]:
     """The cells of a run that was evaluated: its own, one for each value that was swept, and what it stood beside."""
     config, told = run.load_config(), run.load_evaluation()
-    how = {"--split": told["split"], "--num-tasks": told["num_tasks"], "--seed": told["seed"]}
-    command = shlex.join(["jaxmeta", "evaluate", str(run.path), *(str(word) for pair in how.items() for word in pair)])
-    return of_evaluations([told], origin(config, [command]), run.read_metrics())
+    commands = [command_lines.of_training(config, run.path), command_lines.of_evaluation(told, run.path)]
+    return of_evaluations([told], origin(config, filter(None, commands)), run.read_metrics())
 
 
 def origin(config: Mapping[str, Any], commands: Iterable[str]) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def evaluate(options: cli.Evaluate) -> None:
         _console(stderr=True),
         run,
         restored,
+        best=options.best,
         split=options.split,
         num_tasks=options.num_tasks,
         seed=options.seed,
@@ -213,9 +214,12 @@ def _configuration(options: cli.Configuration) -> dict[str, Any]:
     }
 
 
-def _evaluate(console: Console, run: RunDirectory | None, restored: tuple, **how: Any) -> dict[str, Any]:
-    """Evaluates, and leaves numbers and a picture in the run's folder, if there is one."""
+def _evaluate(
+    console: Console, run: RunDirectory | None, restored: tuple, best: bool = False, **how: Any
+) -> dict[str, Any]:
+    """Evaluates, and leaves numbers and a picture in the run's folder, if there is one; `best` is the checkpoint's."""
     content = evaluation.evaluate(*restored, **how, on_stage=lambda stage: _tell(console, f"Evaluating: {stage}"))
+    content["best"] = best
     if run is not None:
         write_json(run.evaluation, content)
         plots.plot_adaptation(content, run.picture("adaptation"))

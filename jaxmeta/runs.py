@@ -59,7 +59,10 @@ EVALUATION = fields.record(
         **REPORT,
         "baselines": fields.record({}, others=fields.record(REPORT)),
     },
-    {"members": fields.listed(fields.record({"seed": fields.whole(0), "hypers": SWEPT, **REPORT}), "reports")},
+    {
+        "best": fields.flag,
+        "members": fields.listed(fields.record({"seed": fields.whole(0), "hypers": SWEPT, **REPORT}), "reports"),
+    },
 )
 """What of `evaluation.json` evaluations are compared by."""
 

@@ -46,7 +46,7 @@ LAYERS = [
     {"outer"},
     {"presets", "recipes", "methods", "composition", "populations"},
     {"checkpoints", "runs", "journal", "measurement", "chunks"},
-    {"baselines", "jobs", "bookkeeping", "exports", "cells", "pretrained"},
+    {"baselines", "jobs", "bookkeeping", "exports", "cells", "command_lines", "pretrained"},
     {"comparison"},
     {"training", "evaluation", "inspection", "plots", "progress", "tables"},
     {"report"},
