@@ -15,6 +15,7 @@ FAMILY, RECIPE or FAMILY/RECIPE.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import shlex
@@ -299,17 +300,24 @@ def make(board: Board, family: str, recipe: str) -> None:
 
 
 def estimate(missing: list[tuple[str, str]], form: Form) -> str:
-    """How long cells will take, by what those of the committed scoreboard took."""
+    """How long cells will take, by what a meta-step and the evaluations of the committed scoreboard's took.
+
+    A cell that nobody has made is taken for a usual one.
+    """
     known = {}
     for path in COMMITTED.glob("*.cell.json"):
         cell = cells.read(path)
         if cell["kind"] == "method":
-            share = form.share * FAMILIES[path.name.partition("-")[0]].training / cell["training"]["env_steps"]
-            known[path.name] = share * cell["training"]["seconds"] + cell["training"]["evaluation_seconds"]
+            trained = cell["training"]
+            known[path.name] = trained["seconds"] / trained["meta_step"], trained["evaluation_seconds"]
     if not known:
         return "nobody knows how long: there is no committed scoreboard to tell by"
-    usual = statistics.median(known.values())
-    seconds = sum(known.get(f"{family}-{recipe}.cell.json", usual) for family, recipe in missing)
+    usual = tuple(map(statistics.median, zip(*known.values(), strict=True)))
+    seconds = 0.0
+    for family, recipe in missing:
+        per_meta_step, evaluating = known.get(f"{family}-{recipe}.cell.json", usual)
+        with contextlib.suppress(UsageError):  # it does not apply, and takes no time
+            seconds += per_meta_step * settings_of(family, recipe, form)["meta_steps"] + evaluating
     return f"about {duration(seconds)} on the machine of the committed scoreboard, which may be busier or slower"
 
 

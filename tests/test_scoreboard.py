@@ -12,6 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import jaxmeta
 from jaxmeta import cells, comparison, jobs, recipes, statistics, training
+from jaxmeta.progress import duration
 from tests import boards
 from tests.conftest import TINY
 
@@ -195,3 +196,12 @@ def test_the_committed_cells_are_whole_and_show_their_commands():
     for cell in found:
         assert all(command.startswith("python benchmarks/scoreboard.py --form ") for command in cell["commands"])
         assert len(cell["seeds"]) >= 5 or cell["kind"] == "reference"
+
+
+def test_a_cell_is_estimated_by_what_it_took(monkeypatch):
+    monkeypatch.setattr(scoreboard, "FAMILIES", PROTOCOL)
+    for family, recipe in [("grid_navi", "rl2"), ("maze", "reptile"), ("tabular_mdp", "mapping")]:
+        took = cells.read(scoreboard.COMMITTED / f"{family}-{recipe}.cell.json")["training"]
+        told = scoreboard.estimate([(family, recipe)], scoreboard.FORMS["full"])
+        assert told.startswith(f"about {duration(took['seconds'] + took['evaluation_seconds'])} on the machine")
+    assert scoreboard.estimate([("point_navigation", "mapping")], scoreboard.FORMS["full"]).startswith("about 0:00 ")
