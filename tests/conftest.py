@@ -1,9 +1,12 @@
 """Shared fixtures: tiny settings, so that a compiled meta-step takes a second or two."""
 
+import contextlib
+
 import jax
 import pytest
 
 from jaxmeta import tasks
+from tests import compilation
 
 TINY = {
     "envs": 3,
@@ -39,10 +42,7 @@ def float64():
 
 @pytest.fixture(autouse=True)
 def quick_compilation(request):
-    """Compiles without most optimisations, which halves the time of tests that run a program once."""
-    if request.node.get_closest_marker("slow"):
+    """Compiles quickly in all tests but the slow ones, which run what users run."""
+    slow = request.node.get_closest_marker("slow")
+    with contextlib.nullcontext() if slow else compilation.quickly():
         yield
-        return
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

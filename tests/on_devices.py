@@ -13,6 +13,7 @@ import pytest
 
 from jaxmeta import devices, jobs, training
 from jaxmeta.costs import exchanges
+from tests import compilation
 from tests.conftest import TINY
 from tests.double import make_everything_in_float64
 
@@ -64,11 +65,11 @@ def main() -> None:
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # read when a device is first asked for
     jax.config.update("jax_enable_x64", True)
     make_everything_in_float64(pytest.MonkeyPatch())
-    jax.config.update("jax_disable_most_optimizations", True)
     for case in sys.argv[1:]:
         ends, parameters, text = {}, 0, ""
-        for count in COUNTS:
-            ends[count], parameters, text = run(case, count)
+        with compilation.quickly():
+            for count in COUNTS:
+                ends[count], parameters, text = run(case, count)
         apart = max(
             float(np.max(np.abs(one - other) / (1 + np.abs(one)), initial=0.0))
             for count in COUNTS[1:]
