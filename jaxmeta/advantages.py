@@ -39,9 +39,9 @@ def generalised_advantage(reward, terminated, ended, value, next_value, discount
     return returns_to_go(surprise, discount * gae_lambda * ~ended)
 
 
-def normalised(advantage):
-    """Advantages of any shape, moved and scaled to mean 0 and variance 1."""
-    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+def normalised(advantage, where=None):
+    """Advantages of any shape, moved and scaled to mean 0 and variance 1 over those that count, `where` if given."""
+    return (advantage - jnp.mean(advantage, where=where)) / (jnp.std(advantage, where=where) + 1e-8)
 
 
 def linear_baseline(features, first, returns):

@@ -16,8 +16,9 @@ from jaxmeta.config import LifetimeConfig, PolicyConfig, ProximalConfig
 from jaxmeta.memories import Recurrent
 from jaxmeta.outer import policy_optimisation
 from jaxmeta.outer.epochs import clipped_gain
-from jaxmeta.outer.policy_optimisation import counted
+from jaxmeta.outer.policy_optimisation import in_first
 from jaxmeta_envs.bandit import bandit
+from tests.toy import CentreEnv
 
 MEANS = np.array([0.2, 0.7])
 PULLS = 2
@@ -137,18 +138,56 @@ def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms)
     assert np.linalg.norm(mean - scale * exact) < 4 * np.linalg.norm(error)
 
 
-def test_rewards_after_the_last_episode_that_counts_are_practice():
+def test_which_steps_belong_to_the_first_episodes():
     ended = np.array([0, 1, 0, 0, 1, 0, 1, 0], bool)[:, None]
     nothing = np.zeros_like(ended)
-    rollout = Rollout(*[None] * len(Rollout._fields))._replace(
-        reward=jnp.arange(1.0, 9.0)[:, None], terminated=ended, truncated=nothing
-    )
+    rollout = Rollout(*[None] * len(Rollout._fields))
     for episodes, last in ((1, 2), (2, 5), (3, 7), (4, 8)):
-        rewards = counted(rollout, episodes)[:, 0]
-        np.testing.assert_array_equal(rewards, np.where(np.arange(1, 9) <= last, np.arange(1.0, 9.0), 0.0))
-        np.testing.assert_array_equal(
-            counted(rollout._replace(terminated=nothing, truncated=ended), episodes)[:, 0], rewards
-        )
+        for terminated, truncated in ((ended, nothing), (nothing, ended)):
+            counts = in_first(rollout._replace(terminated=terminated, truncated=truncated), episodes)
+            np.testing.assert_array_equal(counts[:, 0], np.arange(1, 9) <= last)
+
+
+class Afterwards(CentreEnv):
+    """Pays for one of two actions in an episode of two steps; shows and pays its parameter in all that follow."""
+
+    def step(self, key, state, action, params):
+        """Takes a step; the state is the number of steps since the very first."""
+        first = state < 2
+        shown = jnp.where(state < 1, 0.0, params) * jnp.ones(2)
+        ended = state % 2 == 1
+        reward = jnp.where(first, action.astype(jnp.float32), params)
+        return shown, state + 1, reward, ended, jnp.zeros((), bool), {"final_observation": jnp.zeros(2)}
+
+    def reset(self, key, params):
+        """Starts the first episode."""
+        return jnp.zeros(2), jnp.zeros((), jnp.int32)
+
+
+def test_what_comes_after_the_last_episode_that_counts_changes_nothing():
+    """Neither through rewards, nor values, nor the entropy of what is done there."""
+    spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32), None, 2)
+    actions = distributions.of_actions(spec)
+    adapter = in_context(Recurrent(actions.size, "gru", 6), spec, actions)
+    init, update = policy_optimisation(
+        Afterwards(),
+        adapter,
+        actions,
+        pose,
+        optax.sgd(1.0),
+        LifetimeConfig(envs=2, steps=2, rounds=3),
+        1,
+        ProximalConfig(epochs=2, minibatches=2),
+        PolicyConfig(),
+        discount=0.9,
+        entropy=lambda step: 0.5,
+    )
+    state = init(jax.random.key(0))
+    after = {tail: jax.jit(update)(jax.random.key(1), state, jnp.full(4, tail)) for tail in (0.0, 5.0)}
+    (quiet, told), (loud, told_too) = after.values()
+    assert not jax.tree.all(jax.tree.map(np.allclose, quiet.meta, state.meta))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), quiet.meta, loud.meta)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6), told, told_too)
 
 
 def test_a_pole_that_falls_costs_the_rest_of_its_episode():
@@ -198,7 +237,7 @@ def test_a_gaussian_without_measure_stays_finite(log_scale):
 @pytest.mark.parametrize("advantage", [-1.0, 1.0])
 def test_an_action_that_became_far_more_probable_leaves_the_gain_finite(advantage):
     value, gradient = jax.value_and_grad(
-        lambda far: clipped_gain(jnp.array([far, 0.1]), jnp.array([advantage, 1.0]), 0.2)[0]
+        lambda far: jnp.sum(clipped_gain(jnp.array([far, 0.1]), jnp.array([advantage, 1.0]), 0.2)[0])
     )(1e3)
     assert np.isfinite(value)
     assert gradient == 0.0

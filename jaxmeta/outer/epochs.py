@@ -19,7 +19,7 @@ LARGEST_LOG_RATIO = 20.0
 
 
 def clipped_gain(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> tuple[jax.Array, jax.Array]:
-    """Mean of min(ratio * advantage, clip(ratio, 1 - clip, 1 + clip) * advantage).
+    """min(ratio * advantage, clip(ratio, 1 - clip, 1 + clip) * advantage) of each action.
 
     What is to be gained by moving an action's probability away from what it was when the action was taken, and nothing
     beyond that.
@@ -30,13 +30,13 @@ def clipped_gain(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> tup
       clip: how far the ratio may move.
 
     Returns:
-      The mean, and the share of ratios that have moved farther, [] float32 each.
+      The gains, and whether a ratio has moved farther, bool, of the same shape.
 
     Reference: Schulman et al. (2017), equation 7.
     """
     ratio = jnp.exp(jnp.minimum(log_ratio, LARGEST_LOG_RATIO))
     gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
-    return jnp.mean(gain), jnp.mean(jnp.abs(jnp.expm1(log_ratio)) > clip)
+    return gain, jnp.abs(jnp.expm1(log_ratio)) > clip
 
 
 def over_epochs(

@@ -2,8 +2,8 @@
 
 A lifetime is one long episode, in which nothing is discounted away where an episode of the task ends: what is found out
 in one episode pays in the next. As many of the task's episodes count as a lifetime has time for: whoever lets a pole
-fall early has used one up, and what is earned after the last of them is practice. Memories are run anew along what was
-perceived, so that gradients flow through all of a lifetime.
+fall early has used one up, and what comes after the last of them is left out, of the loss as well. Memories are run
+anew along what was perceived, so that gradients flow through all of a lifetime.
 
 References: Schulman et al. (2017), PPO; Duan et al. (2016) for lifetimes as episodes.
 """
@@ -33,6 +33,8 @@ class Lived(NamedTuple):
     task: Task
     """The task alone, without T and E."""
     rollout: Rollout
+    counts: jax.Array
+    """bool, whether the step belongs to an episode that counts."""
     log_prob: jax.Array
     """float32, of the action when it was taken."""
     advantage: jax.Array
@@ -63,7 +65,7 @@ def policy_optimisation(
       pose: what of a task the learner may see.
       optimizer: of every minibatch.
       lifetime: how long a lifetime is; its rounds are run as one.
-      episodes: of the task in each environment of a lifetime, whose rewards count.
+      episodes: of the task in each environment of a lifetime, which count.
       config: epochs, minibatches and how far a step may go.
       policy: what actions are judged by.
       discount: of a lifetime's rewards.
@@ -79,15 +81,16 @@ def policy_optimisation(
         pose_key, begin_key, rollout_key = jax.random.split(key, 3)
         task = pose(pose_key, env_params)
         _, rollout = living.rollout(rollout_key, env, task, adapter, meta, begin(begin_key, meta, task), steps)
-        rollout = rollout._replace(reward=counted(rollout, episodes))
+        counts = in_first(rollout, episodes)
+        rollout = rollout._replace(reward=jnp.where(counts, rollout.reward, 0.0))
         value = rollout.extras["value"]
         next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
-        never = jnp.zeros_like(rollout.terminated)
+        last = counts & ~jnp.concatenate([counts[1:], jnp.zeros_like(counts[:1])])
         advantage = jax.vmap(generalised_advantage, (1, 1, 1, 1, 1, None, None), 1)(
-            rollout.reward, never, never, value, next_value, discount, policy.gae_lambda
+            rollout.reward, last, last, value, next_value, discount, policy.gae_lambda
         )
         log_prob = jax.vmap(jax.vmap(actions.log_prob))(rollout.extras["logits"], rollout.action)
-        return Lived(begin_key, task, rollout, log_prob, advantage, advantage + value)
+        return Lived(begin_key, task, rollout, counts, log_prob, advantage, advantage + value)
 
     def rerun(meta: PyTree, lives: Lived):
         """What the network puts out along lifetimes: numbers [tasks, T, E, N] and values [tasks, T, E].
@@ -106,33 +109,41 @@ def policy_optimisation(
         reported = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(tasks, envs, *leaf.shape[1:]), 1, 2), reported)
         return reported["logits"], reported["value"]
 
-    def loss(meta: PyTree, lives: Lived, spread_of_targets: jax.Array, entropy_weight: jax.typing.ArrayLike):
+    def loss(
+        meta: PyTree,
+        lives: Lived,
+        weight: jax.Array,
+        spread_of_targets: jax.Array,
+        entropy_weight: jax.typing.ArrayLike,
+    ):
         numbers, value = rerun(meta, lives)
         log_prob = jax.vmap(jax.vmap(jax.vmap(actions.log_prob)))(numbers, lives.rollout.action)
         gain, clipped = clipped_gain(log_prob - lives.log_prob, lives.advantage, config.clip)
-        spread = jnp.mean(jax.vmap(jax.vmap(jax.vmap(actions.entropy)))(numbers))
+        entropy = jax.vmap(jax.vmap(jax.vmap(actions.entropy)))(numbers)
+        by_step = {"entropy": entropy, "value_loss": 0.5 * (value - lives.target) ** 2, "clipped": clipped}
+        gain, metrics = jax.tree.map(lambda leaf: jnp.mean(weight * leaf), (gain, by_step))
         # In units of the targets' variance: a gradient as large as returns are would leave the policy no say.
-        error = 0.5 * jnp.mean((value - lives.target) ** 2) / (spread_of_targets + 1e-8)
-        metrics = {"entropy": spread, "value_loss": error, "clipped": clipped}
-        return policy.value_weight * error - gain - entropy_weight * spread, metrics
+        metrics["value_loss"] /= spread_of_targets + 1e-8
+        return policy.value_weight * metrics["value_loss"] - gain - entropy_weight * metrics["entropy"], metrics
 
     def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
         collect_key, epoch_key = jax.random.split(key)
         keys = jax.random.split(collect_key, jax.tree.leaves(env_params)[0].shape[0])
         keys, env_params = devices.spread((keys, env_params))
         lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, env_params)
-        batch = lives._replace(advantage=normalised(lives.advantage))
+        batch = lives._replace(advantage=normalised(lives.advantage, lives.counts))
         entropy_weight = entropy(state.step)
 
         def gradient(meta: PyTree, lives: Lived) -> tuple[PyTree, Metrics]:
-            spread_of_targets = jnp.var(lives.target)
+            spread_of_targets = jnp.var(lives.target, where=lives.counts)
+            weight = lives.counts / jnp.mean(lives.counts)
 
-            def of_share(lives: Lived) -> tuple[PyTree, Metrics]:
+            def of_share(lives: Lived, weight: jax.Array) -> tuple[PyTree, Metrics]:
                 slope = jax.value_and_grad(loss, has_aux=True)
-                (value, metrics), direction = slope(meta, lives, spread_of_targets, entropy_weight)
+                (value, metrics), direction = slope(meta, lives, weight, spread_of_targets, entropy_weight)
                 return direction, {"loss": value, **metrics}
 
-            return mean_over_shares(of_share)(lives)
+            return mean_over_shares(of_share)(lives, weight)
 
         descend = over_epochs(gradient, optimizer, config)
         state, metrics = descend(epoch_key, state, batch)
@@ -143,7 +154,7 @@ def policy_optimisation(
     return starting(adapter, optimizer), update
 
 
-def counted(rollout: Rollout, episodes: int) -> jax.Array:
-    """The rewards of a rollout's first episodes, and 0 after them, [T, E] float32."""
+def in_first(rollout: Rollout, episodes: int) -> jax.Array:
+    """Whether a step belongs to one of a rollout's first episodes, [T, E] bool."""
     ended = jnp.asarray(rollout.terminated | rollout.truncated, jnp.int32)
-    return jnp.where(jnp.cumsum(ended, axis=0) - ended < episodes, rollout.reward, 0.0)
+    return jnp.cumsum(ended, axis=0) - ended < episodes

@@ -99,7 +99,8 @@ def proximal(
         log_ratio = log_prob(numbers, query.action) - log_prob(query.extras["logits"], query.action)
         entropy = jnp.mean(jax.vmap(jax.vmap(actions.entropy))(numbers))
         gain, clipped = clipped_gain(log_ratio, advantage_of(query, outer.outer_discount), config.clip)
-        return -steps * (gain + outer.entropy * entropy), {"entropy": entropy, "clipped": clipped}
+        metrics = {"entropy": entropy, "clipped": jnp.mean(clipped)}
+        return -steps * (jnp.mean(gain) + outer.entropy * entropy), metrics
 
     def loss(meta: PyTree, lived: Lived) -> tuple[jax.Array, Metrics]:
         fast, _ = adapter.begin(lived.key, meta, lived.task.context)
