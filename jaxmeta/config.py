@@ -330,6 +330,9 @@ class MemoryConfig:
     """Layers of `snail`."""
     context: int = 0
     """Steps that `snail` keeps; 0 stands for a whole trial."""
+    trial_rounds: int = 0
+    """Rounds of a trial in training, at least those of a lifetime; 0: the same. With one more than these, a memory is
+    trained on what it is scored by, the episode after its last round."""
 
     def __post_init__(self):
         require_known("cell", self.cell, ("gru", "lstm"))
@@ -338,6 +341,7 @@ class MemoryConfig:
             require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         for name in ("span", "context"):
             require(getattr(self, name) >= 0, name, "be at least 0 (0: a whole trial)", getattr(self, name))
+        require(self.trial_rounds >= 0, "trial_rounds", "be at least 0 (0: those of a lifetime)", self.trial_rounds)
 
 
 @dataclass(frozen=True, kw_only=True)

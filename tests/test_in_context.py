@@ -13,6 +13,8 @@ from jaxmeta import lifetime as living
 from jaxmeta.adapters import in_context
 from jaxmeta.base import Rollout, Spec, Task, sample_tasks
 from jaxmeta.config import LifetimeConfig, PolicyConfig, ProximalConfig
+from jaxmeta.errors import UsageError
+from jaxmeta.measurement import measure
 from jaxmeta.memories import Recurrent
 from jaxmeta.outer import policy_optimisation
 from jaxmeta.outer.epochs import clipped_gain
@@ -198,6 +200,31 @@ def test_a_pole_that_falls_costs_the_rest_of_its_episode():
     metrics = jax.jit(learner.update)(jax.random.key(1), learner.init(jax.random.key(2)), params)[1]
     assert 5 < metrics["return"] < 60
     assert metrics["trial_return"] == pytest.approx(2 * metrics["return"])
+
+
+@pytest.mark.parametrize("recipe", ["rl2", "mann", "snail"])
+def test_a_memory_is_trained_on_more_rounds_than_it_lives(arms, recipe):
+    """Its training is that of whoever lives as long, and its lifetime is not."""
+    small = {"tasks_per_batch": 4, "memory_width": 8, "envs": 1, "minibatches": 2, "epochs": 1, "attention_layers": 1}
+    short = recipes.make_recipe(recipe, arms, rounds=3, trial_rounds=4, **small)
+    whole = recipes.make_recipe(recipe, arms, rounds=4, **small)
+    assert (short.lifetime.rounds, whole.lifetime.rounds) == (3, 4)
+    assert short.env_steps_per_task == whole.env_steps_per_task == 4 * short.lifetime.steps
+    params = sample_tasks(jax.random.key(0), arms, "train", 4)
+    ends = [
+        jax.jit(learner.update)(jax.random.key(1), learner.init(jax.random.key(2)), params)[0].meta
+        for learner in (short, whole)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+    returns = measure(jax.random.key(3), short, ends[0], arms, params).returns
+    assert returns.shape == (4, 4)
+    assert np.all(np.isfinite(returns))
+
+
+def test_a_trial_is_no_shorter_than_a_lifetime(arms):
+    rule = r"^trial_rounds must be 0 or at least rounds = 3, which a lifetime has, got 2\.$"
+    with pytest.raises(UsageError, match=rule):
+        recipes.make_recipe("rl2", arms, rounds=3, trial_rounds=2)
 
 
 @pytest.mark.parametrize("action_range", [None, (np.array([-2.0, 0.0, -1.0]), np.array([2.0, 1.0, 3.0]))])

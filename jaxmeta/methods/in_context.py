@@ -1,5 +1,6 @@
 """Policies whose memory does the learning."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -8,17 +9,18 @@ import optax
 from jaxmeta import adapters, distributions, outer
 from jaxmeta.base import MetaLearner
 from jaxmeta.composition import Parts, learner_of, no_context, outer_optimizer, require_minibatches
+from jaxmeta.config import LifetimeConfig
 from jaxmeta.errors import require
 from jaxmeta.memories import Attentive, ContentAddressed, Memory, Recurrent
 from jaxmeta.settings import Settings
 
 
 def trained_in_context(network_of: Callable[[Settings, int], Memory]) -> Callable[[Parts], MetaLearner]:
-    """A policy with a memory, trained on whole lifetimes; `network_of(settings, outputs)` has the memory."""
+    """A policy with a memory, trained on whole trials; `network_of(settings, outputs)` has the memory."""
 
     def build(parts: Parts) -> MetaLearner:
         tasks, spec, settings = parts.tasks, parts.spec, parts.settings
-        lifetime, config = settings.lifetime, settings.proximal
+        trial, config = _trial(settings), settings.proximal
         require_minibatches(settings.outer, config)
         actions = distributions.of_actions(spec)
         adapter = adapters.in_context(network_of(settings, actions.size), spec, actions)
@@ -33,20 +35,29 @@ def trained_in_context(network_of: Callable[[Settings, int], Memory]) -> Callabl
             actions,
             no_context,
             optimizer,
-            lifetime,
-            lifetime.rounds * math.ceil(lifetime.steps / tasks.horizon),
+            trial,
+            trial.rounds * math.ceil(trial.steps / tasks.horizon),
             config,
             settings.policy,
             discount,
             entropy,
         )
-        return learner_of(parts, adapter, init, update, lifetime.rounds * lifetime.envs * lifetime.steps)
+        return learner_of(parts, adapter, init, update, trial.rounds * trial.envs * trial.steps)
 
     return build
 
 
+def _trial(settings: Settings) -> LifetimeConfig:
+    """What a memory is trained on: a lifetime, or more rounds than that."""
+    lifetime, rounds = settings.lifetime, settings.memory.trial_rounds
+    rule = f"be 0 or at least rounds = {lifetime.rounds}, which a lifetime has"
+    require(rounds == 0 or rounds >= lifetime.rounds, "trial_rounds", rule, rounds)
+    return dataclasses.replace(lifetime, rounds=rounds or lifetime.rounds)
+
+
 def _steps_of_trial(settings: Settings) -> int:
-    return settings.lifetime.rounds * settings.lifetime.steps
+    trial = _trial(settings)
+    return trial.rounds * trial.steps
 
 
 def _span(settings: Settings) -> int:
