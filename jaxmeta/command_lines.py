@@ -8,9 +8,7 @@ from typing import Any
 from jaxmeta import populations, recipes
 from jaxmeta import tasks as task_specs
 from jaxmeta.errors import UsageError
-
-DECIDES = {"on_nonfinite": "stop"}
-"""Ways of training that change what is learnt, with their defaults; all others change what is logged and kept."""
+from jaxmeta.jobs import ON_NONFINITE
 
 
 def of_training(config: Mapping[str, Any], run_dir: Path) -> str | None:
@@ -21,22 +19,24 @@ def of_training(config: Mapping[str, Any], run_dir: Path) -> str | None:
     Returns:
       The command; None where the tasks were made in Python and no specification names them.
     """
-    whose = {"--seeds": populations.spell_seeds(config["seeds"])} if "seeds" in config else {"--seed": config["seed"]}
-    ways = {
-        f"--{name.replace('_', '-')}": config[name]
-        for name in DECIDES
-        if config.get(name, DECIDES[name]) != DECIDES[name]
-    }
-    settings = dict(config["settings"])
     try:
         usual = _usual_settings(config)
     except UsageError:
         return None
-    named = {"--agent": settings.pop("agent", None), "--meta-steps": settings.pop("meta_steps", config["meta_steps"])}
-    options = {"--recipe": config["recipe"], "--tasks": config["tasks"], **named, **whose, **ways}
-    words = [str(word) for name, value in options.items() if value is not None for word in (name, value)]
-    swept = [f"{name}={_spelled(list(values))}" for name, values in config.get("sweep", {}).items()]
+    settings = dict(config["settings"])
+    # Of the ways to train, the one that changes what is learnt; the others change what is logged and kept.
+    on_nonfinite = config.get("on_nonfinite", ON_NONFINITE[0])
+    options = {
+        "--recipe": config["recipe"],
+        "--tasks": config["tasks"],
+        "--agent": settings.pop("agent", None),
+        "--meta-steps": settings.pop("meta_steps", config["meta_steps"]),
+        **({"--seeds": populations.spell_seeds(config["seeds"])} if "seeds" in config else {"--seed": config["seed"]}),
+        "--on-nonfinite": None if on_nonfinite == ON_NONFINITE[0] else on_nonfinite,
+    }
+    swept = [f"{name}={_spelled(values)}" for name, values in config.get("sweep", {}).items()]
     own = [f"{name}={_spelled(value)}" for name, value in settings.items() if usual.get(name, ...) != value]
+    words = _words(options)
     for flag, pairs in (("--sweep", swept), ("--set", own)):
         words += [flag, *pairs] if pairs else []
     return shlex.join(["jaxmeta", "train", *words, "--run-dir", str(run_dir)])
@@ -44,9 +44,13 @@ def of_training(config: Mapping[str, Any], run_dir: Path) -> str | None:
 
 def of_evaluation(told: Mapping[str, Any], run_dir: Path) -> str:
     """The command that evaluates a run as it was evaluated."""
-    how = {"--split": told["split"], "--num-tasks": told["num_tasks"], "--seed": told["seed"]}
-    words = [str(word) for pair in how.items() for word in pair]
+    words = _words({"--split": told["split"], "--num-tasks": told["num_tasks"], "--seed": told["seed"]})
     return shlex.join(["jaxmeta", "evaluate", str(run_dir), *words, *(["--best"] if told.get("best") else [])])
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    """Options and their values, but for those without one."""
+    return [str(word) for name, value in options.items() if value is not None for word in (name, value)]
 
 
 def _usual_settings(config: Mapping[str, Any]) -> dict[str, Any]:
