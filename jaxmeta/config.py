@@ -329,7 +329,7 @@ class MemoryConfig:
     attention_layers: int = 2
     """Layers of `snail`."""
     context: int = 0
-    """Steps that `snail` keeps; 0 stands for a whole trial."""
+    """Steps that `snail` keeps, a lifetime and a round at least; 0 stands for a whole trial."""
     trial_rounds: int = 0
     """Rounds of a trial in training, at least those of a lifetime; 0: the same. With one more than these, a memory is
     trained on what it is scored by, the episode after its last round."""

@@ -206,6 +206,7 @@ def test_a_pole_that_falls_costs_the_rest_of_its_episode():
 def test_a_memory_is_trained_on_more_rounds_than_it_lives(arms, recipe):
     """Its training is that of whoever lives as long, and its lifetime is not."""
     small = {"tasks_per_batch": 4, "memory_width": 8, "envs": 1, "minibatches": 2, "epochs": 1, "attention_layers": 1}
+    small["context"] = 5  # steps of the longer lifetime and a round, as it is parameters that are compared
     short = recipes.make_recipe(recipe, arms, rounds=3, trial_rounds=4, **small)
     whole = recipes.make_recipe(recipe, arms, rounds=4, **small)
     assert (short.lifetime.rounds, whole.lifetime.rounds) == (3, 4)
@@ -219,6 +220,15 @@ def test_a_memory_is_trained_on_more_rounds_than_it_lives(arms, recipe):
     returns = measure(jax.random.key(3), short, ends[0], arms, params).returns
     assert returns.shape == (4, 4)
     assert np.all(np.isfinite(returns))
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"), [({}, 4), ({"trial_rounds": 4}, 4), ({"trial_rounds": 6}, 6), ({"context": 9}, 9)]
+)
+def test_attention_keeps_a_trial_and_what_a_lifetime_led_to_and_no_more(arms, settings, kept):
+    learner = recipes.make_recipe("snail", arms, rounds=3, memory_width=8, tasks_per_batch=4, **settings)
+    meta = learner.init(jax.random.key(0)).meta
+    assert meta["params"]["place"]["embedding"].shape == (kept, 8)
 
 
 def test_a_trial_is_no_shorter_than_a_lifetime(arms):

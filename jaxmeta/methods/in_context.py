@@ -84,7 +84,6 @@ def attentive(settings: Settings, outputs: int) -> Memory:
     require(context >= trial, "context", f"be at least {trial}, the steps of a trial", context)
     divides = memory.memory_width % memory.heads == 0
     require(divides, "heads", f"divide memory_width = {memory.memory_width}", memory.heads)
-    # One place more than a trial has steps: after the trial, what it led to is asked for.
-    return Attentive(
-        outputs, memory.memory_width, memory.attention_layers, memory.heads, context + settings.lifetime.steps
-    )
+    # After a lifetime, what it led to is asked for in a round more.
+    asked = (settings.lifetime.rounds + 1) * settings.lifetime.steps
+    return Attentive(outputs, memory.memory_width, memory.attention_layers, memory.heads, max(context, asked))
