@@ -7,8 +7,10 @@ The protocol. In a family every method gets the same number of environment steps
 the end of its meta-steps before, and at most the same number to adapt to a task with. No method is told of a task what
 others must find out. Seeds are members of one population. It is evaluated after a ninth, a third and all of its
 training, on the same test tasks as all others, and at the end on training tasks and, where the family has them, shifted
-ones. `scratch` and `finetune` are tuned on validation tasks, each with as many seeds. Settings are those that a user
-gets by naming the recipe and the family, but for what `FAMILIES` and `TOLD_NO_MORE` list.
+ones. `scratch` and `finetune` are tuned on validation tasks, each with as many seeds. Learners in context are trained
+on the rounds of a lifetime or on one more, the one that is scored: on what `trial_rounds.py` found better for `rl2` on
+validation tasks. Settings are those that a user gets by naming the recipe and the family, but for what `FAMILIES` and
+`TOLD_NO_MORE` list.
 
 A cell that is there already is kept, and a training that was interrupted is gone on with. `--only` picks cells, as
 FAMILY, RECIPE or FAMILY/RECIPE.
@@ -72,9 +74,15 @@ FAMILIES = {
         180,
         6_000_000,
         {"envs": 4, "rounds": 3, "replay_rounds": 3},
-        {"envs": 1, "rounds": 12, "tasks_per_batch": 64},
+        {"envs": 1, "rounds": 12, "trial_rounds": 13, "tasks_per_batch": 64},
     ),
-    "maze": Family("maze", 80, 6_000_000, {"envs": 1, "rounds": 2}, {"envs": 1, "rounds": 2, "tasks_per_batch": 64}),
+    "maze": Family(
+        "maze",
+        80,
+        6_000_000,
+        {"envs": 1, "rounds": 2},
+        {"envs": 1, "rounds": 2, "trial_rounds": 3, "tasks_per_batch": 64},
+    ),
     "cartpole": Family(
         "cartpole",
         800,
@@ -108,7 +116,7 @@ FAMILIES = {
         80,
         6_000_000,
         {"envs": 1, "rounds": 4},
-        {"envs": 1, "rounds": 4, "tasks_per_batch": 64, "discount": 0.9},
+        {"envs": 1, "rounds": 4, "trial_rounds": 5, "tasks_per_batch": 64, "discount": 0.9},
     ),
 }
 
@@ -190,11 +198,14 @@ def policies_of(family: str) -> evaluation.Policies:
     return evaluation.make_policies(tasks_of(family))
 
 
-def settings_of(family: str, recipe: str, form: Form) -> dict[str, Any]:
-    """What the protocol sets, `meta_steps` among it: what spends the family's environment steps, if not too many."""
+def settings_of(family: str, recipe: str, form: Form, **others: Any) -> dict[str, Any]:
+    """What the protocol sets, `meta_steps` among it: what spends the family's environment steps, if not too many.
+
+    `others` are settings that an experiment puts in the protocol's place.
+    """
     protocol, tasks = FAMILIES[family], tasks_of(family)
     given = {"steps": tasks.horizon, **(protocol.in_context if recipe in IN_CONTEXT else protocol.by_gradient)}
-    given |= TOLD_NO_MORE.get(recipe, {})
+    given |= TOLD_NO_MORE.get(recipe, {}) | others
     learner = make_recipe(recipe, tasks, **given)
     lifetime = learner.lifetime
     steps = lifetime.envs * lifetime.steps * lifetime.rounds
@@ -219,15 +230,15 @@ def after(share: int, meta_steps: int) -> int:
     return max(1, round(share * meta_steps / PARTS))
 
 
-def plan(board: Board, family: str, recipe: str) -> dict[str, Any]:
-    """Of a cell's training, what `jobs.prepare` is given but the folder."""
-    settings = settings_of(family, recipe, board.size)
+def plan(form: Form, family: str, recipe: str, **others: Any) -> dict[str, Any]:
+    """Of a cell's training, what `jobs.prepare` is given but the folder; `others` as in `settings_of`."""
+    settings = settings_of(family, recipe, form, **others)
     log_every, rest = divmod(settings["meta_steps"], PARTS * LOG_POINTS)
     even = {"log_every": log_every, "checkpoint_every": log_every * LOG_POINTS, "keep": PARTS * LOG_POINTS}
     return {
         "recipe": recipe,
         "tasks": tasks_of(family),
-        "seeds": range(board.size.first_seed, board.size.first_seed + board.size.seeds),
+        "seeds": range(form.first_seed, form.first_seed + form.seeds),
         "settings": settings,
         **({"log_every": 1, "checkpoint_every": 1, "keep": settings["meta_steps"]} if rest else even),
     }
@@ -279,7 +290,7 @@ def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> 
 def make(board: Board, family: str, recipe: str) -> None:
     """Trains and evaluates one cell, and writes it."""
     try:
-        planned = plan(board, family, recipe)
+        planned = plan(board.size, family, recipe)
     except UsageError as error:  # whatever the folder: it does not apply, and the cell says why
         board.out.mkdir(parents=True, exist_ok=True)
         write_json(board.reason(family, recipe), {"reason": str(error)})

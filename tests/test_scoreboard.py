@@ -198,6 +198,24 @@ def test_the_committed_cells_are_whole_and_show_their_commands():
         assert len(cell["seeds"]) >= 5 or cell["kind"] == "reference"
 
 
+@pytest.mark.parametrize("family", PROTOCOL)
+def test_the_committed_cells_are_of_this_protocol(monkeypatch, family):
+    monkeypatch.setattr(scoreboard, "FAMILIES", PROTOCOL)
+    made = {recipe: scoreboard.COMMITTED / f"{family}-{recipe}.cell.json" for recipe in scoreboard.METHODS}
+    for recipe, path in made.items():
+        if path.is_file():
+            settings = {"trial_rounds": 0} | scoreboard.settings_of(family, recipe, scoreboard.FORMS["full"])
+            held = {"trial_rounds": 0} | cells.read(path)["settings"]
+            assert {name: held[name] for name in settings} == settings, path.name
+
+
+def test_memories_are_trained_on_what_validation_tasks_favour():
+    favoured = json.loads((scoreboard.COMMITTED.parent / "trial_rounds.json").read_text())["better"]
+    assert favoured == {
+        name: family.in_context.get("trial_rounds", family.in_context["rounds"]) for name, family in PROTOCOL.items()
+    }
+
+
 def test_a_cell_is_estimated_by_what_it_took(monkeypatch):
     monkeypatch.setattr(scoreboard, "FAMILIES", PROTOCOL)
     for family, recipe in [("grid_navi", "rl2"), ("maze", "reptile"), ("tabular_mdp", "mapping")]:
