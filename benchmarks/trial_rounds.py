@@ -8,6 +8,7 @@ context are trained on what is better here. Trainings are kept under `--runs`, a
 """
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxmeta.runs import RunDirectory, write_text
 
 RECIPE = "rl2"
 NUM_TASKS = 128
+FORM = scoreboard.FORMS["full"]
 
 
 def rounds_of(family: str) -> tuple[int, int]:
@@ -29,14 +31,17 @@ def rounds_of(family: str) -> tuple[int, int]:
     return rounds, rounds + 1
 
 
-def measured(run: RunDirectory) -> dict[str, Any]:
-    """Of each seed, what an episode earns in validation tasks after the last round."""
-    learner, state, tasks, config = jobs.restore(run.path)
+def cell_of(family: str, rounds: int) -> str:
+    """The name of what was measured with trials of so many rounds."""
+    return f"{family}, {rounds} rounds"
+
+
+def measured(runs: Path, family: str, rounds: int) -> dict[str, Any]:
+    """Trains with trials of so many rounds; of each seed, what an episode earns after the last of a lifetime."""
+    run = RunDirectory(runs / f"{family}-{rounds}")
+    scoreboard.trained(run, scoreboard.plan(FORM, family, RECIPE, trial_rounds=rounds))
     content = evaluation.evaluate(
-        learner,
-        state,
-        tasks,
-        config,
+        *jobs.restore(run.path),
         split="validation",
         num_tasks=NUM_TASKS,
         with_baselines=False,
@@ -46,9 +51,14 @@ def measured(run: RunDirectory) -> dict[str, Any]:
     return {"meta_steps": content["meta_steps"], "score": content["score"], "returns": returns}
 
 
-def better(cells: dict[str, Any], family: str) -> int:
-    """The rounds of the trials whose seeds earn more, in the mean."""
-    return max(rounds_of(family), key=lambda rounds: np.mean(cells[f"{family}, {rounds} rounds"]["returns"]))
+def better(cells: dict[str, Any]) -> dict[str, int]:
+    """Of each family that was measured both ways, the rounds of the trials whose seeds earn more, in the mean."""
+
+    def earned(family: str, rounds: int) -> float:
+        return float(np.mean(cells[cell_of(family, rounds)]["returns"]))
+
+    both = (family for family in scoreboard.FAMILIES if all(cell_of(family, n) in cells for n in rounds_of(family)))
+    return {family: max(rounds_of(family), key=functools.partial(earned, family)) for family in both}
 
 
 def table(content: dict[str, Any]) -> str:
@@ -57,14 +67,13 @@ def table(content: dict[str, Any]) -> str:
         "| family | rounds of a trial | meta-steps | score | return, a mean | of each seed |",
         "|---|---|---|---|---|---|",
     ]
-    for name, cell in content["cells"].items():
-        family, rounds = name.removesuffix(" rounds").split(", ")
-        chosen = "**" if content["better"].get(family) == int(rounds) else ""
-        seeds = ", ".join(f"{value:.2f}" for value in cell["returns"])
-        lines.append(
-            f"| {family} | {chosen}{rounds}{chosen} | {cell['meta_steps']} | {cell['score']:.2f}"
-            f" | {np.mean(cell['returns']):.2f} | {seeds} |"
-        )
+    for family, best in content["better"].items():
+        for rounds in rounds_of(family):
+            cell = content["cells"][cell_of(family, rounds)]
+            told = f"**{rounds}**" if rounds == best else rounds
+            seeds = ", ".join(f"{value:.2f}" for value in cell["returns"])
+            mean = np.mean(cell["returns"])
+            lines.append(f"| {family} | {told} | {cell['meta_steps']} | {cell['score']:.2f} | {mean:.2f} | {seeds} |")
     return "\n".join(lines)
 
 
@@ -75,26 +84,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     compilation_cache.enable()
-    form = scoreboard.FORMS["full"]
-    record = Record(options.out, {"recipe": RECIPE, "num_tasks": NUM_TASKS, "seeds": form.seeds})
+    record = Record(options.out, {"recipe": RECIPE, "num_tasks": NUM_TASKS, "seeds": FORM.seeds})
     for family in options.families:
         for rounds in rounds_of(family):
-
-            def make(family: str = family, rounds: int = rounds) -> dict[str, Any]:
-                run = RunDirectory(options.runs / f"{family}-{rounds}")
-                scoreboard.trained(run, scoreboard.plan(form, family, RECIPE, trial_rounds=rounds))
-                return measured(run)
-
-            cell = record.kept("cells", f"{family}, {rounds} rounds", make)
+            make = functools.partial(measured, options.runs, family, rounds)
+            cell = record.kept("cells", cell_of(family, rounds), make)
             print(f"{family}, trials of {rounds} rounds: {np.mean(cell['returns']):.2f}", flush=True)
-    done = [name for name in scoreboard.FAMILIES if f"{name}, {rounds_of(name)[1]} rounds" in record.content["cells"]]
-    content = record.close(
-        "trial_rounds.py",
-        better={family: better(record.content["cells"], family) for family in done},
-        machine=machine(),
-    )
+    content = record.close("trial_rounds.py", better=better(record.content["cells"]), machine=machine())
     told = (
-        f"Trials that RL² is trained on: {NUM_TASKS} validation tasks, {form.seeds} seeds; in bold, what earns more.\n"
+        f"Trials that RL² is trained on: {NUM_TASKS} validation tasks, {FORM.seeds} seeds; in bold, what earns more.\n"
     )
     write_text(options.out.with_suffix(".md"), f"{told}\n{table(content)}\n\nMade by\n{commands_of(content)}\n")
 
