@@ -178,7 +178,7 @@ def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDis
         task = learner.task(task_key, env_params)
         life = living.begin(begin_key, tasks.env, learner.adapter, meta, task, learner.lifetime.envs)
         life, _ = living.live(live_key, tasks.env, learner.adapter, meta, task, life, learner.lifetime, lambda *_: None)
-        return life.fast
+        return life  # whatever is not returned would not be computed
 
     compiled = jax.jit(adapt).lower(key, meta, env_params).compile()
     jax.block_until_ready(compiled(key, meta, env_params))

@@ -12,7 +12,7 @@ from jaxmeta.adapters import pose_openly, random_policy
 from jaxmeta.base import MetaLearner, MetaState
 from jaxmeta.config import LifetimeConfig
 from jaxmeta.errors import UsageError
-from jaxmeta.measurement import Measured, measure
+from jaxmeta.measurement import Measured, adaptation_cost, measure
 from jaxmeta.tasks import make
 from jaxmeta_envs.grid_navi_bayes import bayes_optimal_return
 from tests.boards import rows_of
@@ -40,6 +40,16 @@ def test_report_has_the_fields_of_the_contract(report):
     assert report["env_steps"] == TINY["rounds"] * TINY["envs"] * TINY["steps"]
     shared = {"returns", "returns_ci95", "trial_return", "score", "score_mean", "ci95", "env_steps"}
     assert all(shared <= set(entry) for entry in report["baselines"].values())
+
+
+@pytest.mark.parametrize("recipe", ["maml", "rl2"])
+def test_the_cost_of_adapting_is_that_of_a_program_which_lives(grid, recipe):
+    settings = {name: TINY[name] for name in ("envs", "steps", "rounds")} | {"memory_width": 8}
+    learner = recipes.make_recipe(recipe, grid, **settings)
+    meta = learner.meta(learner.init(jax.random.key(0)))
+    cost = adaptation_cost(jax.random.key(1), learner, meta, grid)
+    assert cost["memory"] > 0, "of a program from which everything was left out it would be 0"
+    assert min(cost["flops"], cost["seconds"]) > 0
 
 
 def test_random_scores_zero_and_the_oracle_one(report):
