@@ -22,6 +22,8 @@ import functools
 import json
 import shlex
 import statistics
+import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -29,11 +31,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from rich.console import Console
 
 import jaxmeta
-from jaxmeta import cells, checkpoints, compilation_cache, evaluation, jobs, populations, training
+from jaxmeta import (
+    cells,
+    checkpoints,
+    compilation_cache,
+    evaluation,
+    interrupts,
+    jobs,
+    populations,
+    progress,
+    training,
+)
 from jaxmeta.base import TaskDistribution
 from jaxmeta.baselines import Choice
+from jaxmeta.cli import INTERRUPT_STATUS
 from jaxmeta.errors import UsageError
 from jaxmeta.progress import duration
 from jaxmeta.recipes import RECIPES, make_recipe
@@ -52,6 +66,8 @@ TOLD_NO_MORE = {"mapping": {"representation": "inferred"}}
 COMMITTED = Path(__file__).parent / "results" / "scoreboard"
 BESIDE_BASELINES = "maml"
 """The method whose lifetimes and agent the baselines have."""
+BESIDE = (*cells.BASELINES, "random", "oracle")
+"""Whose cells are made with that method's, in every family."""
 EVALUATION_SEED = 0
 
 
@@ -161,21 +177,24 @@ class Board(NamedTuple):
         return self.out / f"{self.name(family, recipe)}.reason.json"
 
     def ended(self, family: str, recipe: str) -> bool:
-        """Whether there is nothing left to do. A cell that is damaged is made again.
+        """Whether there is nothing left to do. A cell that is damaged, or lacks one made beside it, is made again.
 
         Raises:
           SystemExit: the cell is there, and of another form.
         """
-        path = self.path(family, recipe)
-        if not path.is_file():
+        if not self.path(family, recipe).is_file():
             return self.reason(family, recipe).is_file()
-        try:
-            cell = cells.read(path)
-        except UsageError as error:
-            print(error, flush=True)
-            return False
-        if not any(f" --form {self.form} " in command for command in cell["commands"]):
-            raise SystemExit(f"--out must be a folder of cells of form {self.form!r}, got {str(path)!r} of another.")
+        for name in (recipe, *(BESIDE if recipe == BESIDE_BASELINES else ())):
+            path = self.path(family, name)
+            try:
+                cell = cells.read(path)
+            except UsageError as error:
+                print(error, flush=True)
+                return False
+            if not any(f" --form {self.form} " in command for command in cell["commands"]):
+                raise SystemExit(
+                    f"--out must be a folder of cells of form {self.form!r}, got {str(path)!r} of another."
+                )
         return True
 
 
@@ -252,7 +271,8 @@ def trained(run: RunDirectory, planned: dict[str, Any]) -> jobs.Job:
         memory = program.memory_analysis()
         write_json(run.path / "program.json", {"memory": getattr(memory, "temp_size_in_bytes", None)})
 
-    training.run_job(job, on_compiled=note)
+    with progress.reporting(job.config["meta_steps"], Console()) as tell:
+        training.run_job(job, on_log=tell, on_compiled=note)
     return job
 
 
@@ -277,6 +297,7 @@ def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> 
             baseline_seeds=board.size.seeds,
             choices=choices,
             measurement=measurement,
+            on_stage=functools.partial(print, flush=True),
         )
         if not choices and recipe == BESIDE_BASELINES:
             choices = {
@@ -310,26 +331,69 @@ def make(board: Board, family: str, recipe: str) -> None:
     cells.write(board.path(family, recipe), own)  # the last: where it is, nothing is missing
 
 
-def estimate(missing: list[tuple[str, str]], form: Form) -> str:
-    """How long cells will take, by what a meta-step and the evaluations of the committed scoreboard's took.
-
-    A cell that nobody has made is taken for a usual one.
-    """
+def known_seconds() -> dict[str, tuple[float, float]]:
+    """By the file of each cell of the committed scoreboard, what a meta-step took and what its evaluations did."""
     known = {}
     for path in COMMITTED.glob("*.cell.json"):
-        cell = cells.read(path)
-        if cell["kind"] == "method":
-            trained = cell["training"]
-            known[path.name] = trained["seconds"] / trained["meta_step"], trained["evaluation_seconds"]
-    if not known:
-        return "nobody knows how long: there is no committed scoreboard to tell by"
-    usual = tuple(map(statistics.median, zip(*known.values(), strict=True)))
-    seconds = 0.0
-    for family, recipe in missing:
+        with contextlib.suppress(UsageError):  # a damaged one says nothing
+            cell = cells.read(path)
+            if cell["kind"] == "method":
+                took = cell["training"]
+                known[path.name] = took["seconds"] / took["meta_step"], took["evaluation_seconds"]
+    return known
+
+
+def estimates(missing: list[tuple[str, str]], form: Form) -> list[float]:
+    """Seconds that each cell will take, by what the committed one did; of none, where there is nothing to tell by.
+
+    A cell that nobody has made is taken for a usual one of its recipe.
+    """
+    known = known_seconds()
+
+    def estimate(family: str, recipe: str) -> float:
+        alike = [seconds for name, seconds in known.items() if name.endswith(f"-{recipe}.cell.json")]
+        usual = tuple(map(statistics.median, zip(*(alike or known.values()), strict=True)))
         per_meta_step, evaluating = known.get(f"{family}-{recipe}.cell.json", usual)
-        with contextlib.suppress(UsageError):  # it does not apply, and takes no time
-            seconds += per_meta_step * settings_of(family, recipe, form)["meta_steps"] + evaluating
-    return f"about {duration(seconds)} on the machine of the committed scoreboard, which may be busier or slower"
+        try:
+            return per_meta_step * settings_of(family, recipe, form)["meta_steps"] + evaluating
+        except UsageError:  # it does not apply
+            return 0.0
+
+    return [estimate(*cell) for cell in missing] if known else []
+
+
+def require_writable(out: Path) -> None:
+    """Raises SystemExit for a folder that cells cannot be written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise SystemExit(
+            f"--out must be a folder that can be written to, got {str(out)!r} ({error.strerror})."
+        ) from None
+
+
+def make_all(board: Board, missing: list[tuple[str, str]], expected: list[float]) -> list[str]:
+    """Makes cells one after the other, with a line for each; returns the names of those that failed.
+
+    The time that is left goes by what was expected, and by how that has held for the cells before.
+    """
+    failed, begun = [], time.perf_counter()
+    for index, (family, recipe) in enumerate(missing):
+        start, ended = time.perf_counter(), "done"
+        try:
+            make(board, family, recipe)
+        except Exception:
+            traceback.print_exc()
+            failed.append(f"{family}/{recipe}")
+            ended = "failed"
+        now = time.perf_counter()
+        line = f"{index + 1}/{len(missing)} {family}/{recipe}: {ended}, {now - start:.0f} s"
+        if made := sum(expected[: index + 1]):
+            line += f"; about {duration((now - begun) / made * sum(expected[index + 1 :]))} left"
+        print(line, flush=True)
+    return failed
 
 
 def main() -> None:
@@ -341,21 +405,24 @@ def main() -> None:
     board = Board(options.form, FORMS[options.form], options.out)
     compilation_cache.enable()
     chosen = wanted(board.size, options.only)
+    require_writable(board.out)
     missing = [cell for cell in chosen if not board.ended(*cell)]
     print(f"{len(chosen)} cells, {len(chosen) - len(missing)} of them there already", flush=True)
-    print(f"To make the others takes {estimate(missing, board.size)}", flush=True)
-    failed = []
-    for index, (family, recipe) in enumerate(missing):
-        start, ended = time.perf_counter(), "done"
-        try:
-            make(board, family, recipe)
-        except Exception:
-            traceback.print_exc()
-            failed.append(f"{family}/{recipe}")
-            ended = "failed"
-        print(f"{index + 1}/{len(missing)} {family}/{recipe}: {ended}, {time.perf_counter() - start:.0f} s", flush=True)
+    expected = estimates(missing, board.size)
+    told = "nobody knows how long: there is no committed scoreboard to tell by"
+    if expected or not missing:
+        told = (
+            f"about {duration(sum(expected))} on the machine of the committed scoreboard, which may be busier or slower"
+        )
+    print(f"To make the others takes {told}", flush=True)
+    try:
+        with interrupts.terminable():
+            failed = make_all(board, missing, expected)
+    except KeyboardInterrupt as error:
+        print(f"{str(error) or 'Interrupted.'} The same command goes on from there.", file=sys.stderr)
+        raise SystemExit(INTERRUPT_STATUS) from None
     if failed:
-        raise SystemExit(f"{', '.join(failed)} failed; the other cells are there.")
+        raise SystemExit(f"{', '.join(failed)} failed.")
 
 
 if __name__ == "__main__":
