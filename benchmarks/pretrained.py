@@ -56,14 +56,20 @@ def ship(row: dict[str, Any], found: list[dict[str, Any]], board: Path) -> bool:
         print(f"{name}: {size:,} bytes are too many")
         return False
     cell = next(cell for cell in found if cell["tasks"] == row["tasks"] and cell["method"] == row["method"])
-    own = np.array(comparison.last_point(cell)["scores"][index])
+    last = comparison.last_point(cell)
+    own = np.array(last["scores"][index])
     pretrained.save(
         pretrained.HOME / name,
         learner,
         own_state,
         populations.config_of(config, member),
         summary=f"{row['method']} on {tasks.name}, after {row['training']['env_steps']:,} environment steps.",
-        commands=[*row["commands"], f"python benchmarks/pretrained.py --board {board}"],
+        commands=[
+            *row["commands"],
+            f"python benchmarks/pretrained.py --board {board}",
+            f"jaxmeta evaluate --pretrained {name} --split {last['split']} --num-tasks {len(own)} "
+            f"--seed {last['seed']}",
+        ],
         versions=row["versions"],
         device=row["device"],
         figures={
@@ -73,7 +79,7 @@ def ship(row: dict[str, Any], found: list[dict[str, Any]], board: Path) -> bool:
             "baseline": row["baseline"],
             "above_the_baseline_ci95": row["difference"],
             "num_tasks": len(own),
-            "returns": comparison.last_point(cell)["returns"][index],
+            "returns": last["returns"][index],
         },
     )
     print(f"{name}: seed {member.seed}, score {statistics.interquartile_mean(own):.2f}")

@@ -5,7 +5,6 @@ leaves of what the learner adapts with, by their path. Neither optimizer nor dat
 on with.
 """
 
-import json
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,21 +15,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta import checkpoints, recipes
+from jaxmeta import checkpoints, fields, recipes
 from jaxmeta import tasks as task_specs
 from jaxmeta.base import MetaLearner, MetaState, PyTree, TaskDistribution
 from jaxmeta.errors import UsageError, require_known
-from jaxmeta.runs import write_json
+from jaxmeta.runs import CONFIG, read_json, write_json
 from jaxmeta.trees import by_path
 
 HOME = Path(__file__).parent / "artefacts"
 CARD, ARRAYS = "card.json", "meta.npz"
+CONTENT = fields.record({"summary": fields.text, "digest": fields.text, "config": CONFIG})
+"""What a card must hold."""
 
 
 def available(home: Path = HOME) -> dict[str, str]:
-    """Names of the artefacts, each with one line about it."""
-    cards = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(home.glob(f"*/{CARD}"))}
-    return {name: told["summary"] for name, told in cards.items()}
+    """Names of the artefacts, each with one line about it: of a damaged one, that it is."""
+    told = {}
+    for path in sorted(home.glob(f"*/{CARD}")):
+        try:
+            told[path.parent.name] = _read_card(path)["summary"]
+        except checkpoints.CheckpointError as error:
+            told[path.parent.name] = str(error)
+    return told
 
 
 def card(name: str, home: Path = HOME) -> dict[str, Any]:
@@ -38,9 +44,10 @@ def card(name: str, home: Path = HOME) -> dict[str, Any]:
 
     Raises:
       UsageError: there is none of that name.
+      CheckpointError: its card is damaged.
     """
     require_known("--pretrained", name, available(home))
-    return json.loads((home / name / CARD).read_text(encoding="utf-8"))
+    return _read_card(home / name / CARD)
 
 
 def load(name: str, home: Path = HOME) -> tuple[MetaLearner, MetaState, TaskDistribution, dict[str, Any]]:
@@ -88,10 +95,25 @@ def save(folder: Path, learner: MetaLearner, state: MetaState, config: Mapping[s
     write_json(folder / CARD, {**about, "config": dict(config), "digest": digest})
 
 
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        told = read_json(path)
+        CONTENT(repr(str(path)), told)
+    except (OSError, UsageError) as error:
+        raise checkpoints.CheckpointError(f"A pretrained learner has a card that says nothing: {error}") from error
+    return told
+
+
 def _read(path: Path, like: PyTree) -> PyTree:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            leaves = [jnp.asarray(stored[name]) for name in by_path(like)]
+            leaves = {name: jnp.asarray(stored[name]) for name in by_path(like)}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise checkpoints.CheckpointError(f"{str(path)!r} could not be read: {error}.") from error
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    for name, expected in by_path(like).items():
+        if (leaves[name].shape, leaves[name].dtype) != (expected.shape, expected.dtype):
+            raise checkpoints.CheckpointError(
+                f"{str(path)!r} is of another network than this version composes: {name} is {leaves[name].shape} "
+                f"{leaves[name].dtype}, not {expected.shape} {expected.dtype}."
+            )
+    return jax.tree.unflatten(jax.tree.structure(like), leaves.values())

@@ -1,13 +1,14 @@
 """Pretrained learners: those that come with the library, and what becomes of a damaged one."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 import jaxmeta
-from jaxmeta import checkpoints, evaluation, populations, pretrained
+from jaxmeta import checkpoints, evaluation, measurement, populations, pretrained
 from jaxmeta.cli import main
 from tests.conftest import TINY
 
@@ -40,25 +41,35 @@ def test_what_was_saved_is_what_adapts(home):
     assert len(told["returns"]) == TINY["rounds"] + 1
 
 
-@pytest.mark.parametrize("harm", ["truncated", "another digest", "no arrays", "pickled"])
+@pytest.mark.parametrize(
+    "harm", ["truncated", "another digest", "another network", "no arrays", "pickled", "cut card", "poor card"]
+)
 def test_a_damaged_one_is_refused(home, tmp_path, harm):
     folder = tmp_path / "small"
-    folder.mkdir()
-    for name in (pretrained.CARD, pretrained.ARRAYS):
-        (folder / name).write_bytes((home / "small" / name).read_bytes())
-    arrays = folder / pretrained.ARRAYS
+    for name in ("small", "sound"):
+        shutil.copytree(home / "small", tmp_path / name)
+    arrays, card = folder / pretrained.ARRAYS, folder / pretrained.CARD
     if harm == "truncated":
         arrays.write_bytes(arrays.read_bytes()[:-30])
     elif harm == "another digest":
-        told = json.loads((folder / pretrained.CARD).read_text())
-        (folder / pretrained.CARD).write_text(json.dumps(told | {"digest": "0" * 64}))
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"digest": "0" * 64}))
+    elif harm == "another network":
+        told = json.loads(card.read_text())
+        told["config"]["settings"]["hidden"] = [9]
+        card.write_text(json.dumps(told))
+    elif harm == "cut card":
+        card.write_text(card.read_text()[:-30])
+    elif harm == "poor card":
+        card.write_text('{"summary": "A test."}')
     elif harm == "no arrays":
         arrays.unlink()
     else:
         with np.load(arrays) as stored:
             np.savez(arrays, **{name: np.array([object()]) for name in stored.files})
-    with pytest.raises(jaxmeta.CheckpointError):
+    with pytest.raises(jaxmeta.CheckpointError, match="of another network" if harm == "another network" else None):
         pretrained.load("small", tmp_path)
+    assert pretrained.available(tmp_path)["sound"] == "A test."
+    pretrained.load("sound", tmp_path)
 
 
 def test_nothing_is_overwritten(home):
@@ -74,16 +85,19 @@ def test_those_that_ship_are_small_and_say_where_they_are_from():
         told = pretrained.card(name)
         assert {"summary", "commands", "figures", "config", "digest", "versions", "device"} <= set(told)
         assert told["config"]["recipe"] in name
-        assert told["commands"]
+        assert told["commands"][-1].startswith(f"jaxmeta evaluate --pretrained {name} --split test --num-tasks ")
 
 
 @pytest.mark.parametrize("name", pretrained.available())
 def test_those_that_ship_can_be_used(name):
+    """A whole life and its evaluation can be composed of each."""
     learner, state, tasks, _ = pretrained.load(name)
-    params = tasks.sample(jax.random.key(0), "test")
-    task = learner.task(jax.random.key(1), params)
-    fast, _ = jax.eval_shape(learner.adapter.begin, jax.random.key(2), learner.meta(state), task.context)
-    del fast
+
+    def measured(key, meta):
+        return measurement.measure_task(key, learner, meta, tasks, tasks.sample(key, "test"))
+
+    told = jax.eval_shape(measured, jax.random.key(0), learner.meta(state))
+    assert told.returns.shape == (learner.lifetime.rounds + 1,)
 
 
 def test_the_command_evaluates_one_and_writes_nothing(tmp_path, monkeypatch, capsys):
