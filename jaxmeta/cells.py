@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmeta import command_lines, fields
-from jaxmeta.errors import UsageError, require
+from jaxmeta.errors import UsageError, require, require_known
 from jaxmeta.runs import SWEPT, RunDirectory, write_text
 
 FORMAT = 1
@@ -20,10 +20,22 @@ KINDS = ("method", "baseline", "reference")
 """A method is meta-trained; a baseline learns each task as ordinary learners do; a reference is chance, the oracle, or
 a policy that was written for the family."""
 BASELINES = ("scratch", "finetune")
+ENDS = ("random", "oracle")
+"""The references that every family has: the ends of the scale."""
 DIGITS = 5
 """Significant digits of what is measured: more would say nothing, and take room."""
 
 _rows = fields.listed(fields.numbers, "lists of numbers")
+
+
+def _this_format(name: str, value: Any) -> None:
+    require(value == FORMAT, name, f"be {FORMAT}, that of this version of jaxmeta", value)
+
+
+def _kind(name: str, value: Any) -> None:
+    require_known(name, value, KINDS)
+
+
 POINT = fields.record(
     {
         "split": fields.text,
@@ -39,8 +51,9 @@ POINT = fields.record(
 of an episode, [seeds][rounds + 1], and `scores` are of each task after the last round, [seeds][tasks]."""
 CELL = fields.record(
     {
-        "format": fields.whole(FORMAT, FORMAT),
-        **dict.fromkeys(("kind", "tasks", "method", "agent", "device", "digest"), fields.text),
+        "format": _this_format,
+        "kind": _kind,
+        **dict.fromkeys(("tasks", "method", "agent", "device", "digest"), fields.text),
         "hypers": SWEPT,
         "commands": fields.listed(fields.text, "commands"),
         "versions": fields.record({"jaxmeta": fields.text}, others=fields.text),
@@ -55,6 +68,8 @@ CELL = fields.record(
     }
 )
 """What a file holds."""
+LIVED = ("envs", "steps", "rounds")
+"""The settings of a learner that make the lifetimes of what stands beside it, too."""
 
 
 def label(cell: Mapping[str, Any]) -> str:
@@ -89,7 +104,7 @@ def read(path: Path) -> dict[str, Any]:
         cell = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError):
         raise UsageError(f"{str(path)!r} must be a cell of a scoreboard, got what cannot be read as one.") from None
-    CELL(repr(str(path)), cell)
+    _require_sound(repr(str(path)), cell)
     content = {name: value for name, value in cell.items() if name != "digest"}
     if _digest(content) != cell["digest"]:
         raise UsageError(f"{str(path)!r} must be as it was written, got one that was changed since.")
@@ -100,8 +115,9 @@ def load(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The cells of a scoreboard, or of a run that was evaluated, and what is missing.
 
     Returns:
-      Cells, and a sentence for each file that holds none that can be trusted, for each cell that was begun and is not
-      there, for each that does not apply, and for each that another version of this library made.
+      Cells, and a sentence for each file that holds none that can be trusted, for each cell that does not apply and
+      each that was begun and is not there, for what another version of this library made, and for all cells of a
+      method or baseline that are there in some families and not in others.
 
     Raises:
       UsageError: the folder holds neither cells nor an evaluated run.
@@ -109,58 +125,84 @@ def load(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     run = RunDirectory(folder)
     if run.config.is_file():
         found = of_run(run)
-        return found, _of_other_versions(found)
-    found, missing = [], []
+        return found, _of_other_versions(folder, found)
+    found, missing = {}, []
     for path in sorted(folder.glob("*.cell.json")):
         try:
-            found.append(read(path))
+            found[_name(path)] = read(path)
         except UsageError as error:
             missing.append(str(error))
     reasons = sorted(folder.glob("*.reason.json"))
-    missing += [f"{path.name.partition('.')[0]} does not apply: {_reason(path)}" for path in reasons]
+    missing += [f"{_name(path)} does not apply: {_reason(path)}" for path in reasons]
     begun = sorted(path.name for path in (folder / "runs").glob("*") if path.is_dir())
-    ended = {path.name.partition(".")[0] for path in folder.glob("*.json")}
-    missing += [f"{name} was begun and is not finished." for name in begun if name not in ended]
+    there = set(map(_name, folder.glob("*.json")))
+    missing += [f"{name} was begun and is not finished." for name in begun if name not in there]
     rule = "hold an evaluated run, or cells of a scoreboard"
     require(bool(found or missing), "A folder to compare", rule, str(folder))
-    return found, missing + _of_other_versions(found)
+    everywhere = {name for name, cell in found.items() if cell["kind"] != "reference" or cell["method"] in ENDS}
+    if absent := sorted(_crossed(everywhere, there) - there - set(begun)):
+        missing.append(f"Not made: {', '.join(absent)}.")
+    return list(found.values()), missing + _of_other_versions(folder, found.values())
 
 
-def _of_other_versions(found: Iterable[Mapping[str, Any]]) -> list[str]:
-    current = metadata.version("jaxmeta")
+def _name(path: Path) -> str:
+    """`family-method`, of the file of a cell or of a reason."""
+    return path.name.partition(".")[0]
+
+
+def _crossed(cells: Iterable[str], there: Iterable[str]) -> set[str]:
+    """The names that the methods of some cells have in all families that are there.
+
+    >>> sorted(_crossed(["maze-maml"], ["maze-maml", "bandit-gittins"]))
+    ['bandit-maml', 'maze-maml']
+    """
+    families = {name.partition("-")[0] for name in there}
+    return {f"{family}-{name.partition('-')[2]}" for family in families for name in cells}
+
+
+def _of_other_versions(folder: Path, found: Iterable[Mapping[str, Any]]) -> list[str]:
+    current, every, by_version = metadata.version("jaxmeta"), list(found), {}
+    for cell in every:
+        by_version.setdefault(cell["versions"]["jaxmeta"], []).append(f"{cell['method']} on {cell['tasks']}")
     return [
-        f"{cell['method']} on {cell['tasks']} was made by jaxmeta {made}, and this is {current}."
-        for cell in found
-        if (made := cell["versions"]["jaxmeta"]) != current
+        f"Made by jaxmeta {version}, and this is {current}: "
+        f"{f'all cells of {str(folder)!r}' if len(names) == len(every) else ', '.join(names)}."
+        for version, names in by_version.items()
+        if version != current
     ]
 
 
 def load_all(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[str]]:
     """The cells of several folders, pooled, and all that is missing; see `load`.
 
+    Returns:
+      Cells, at least one, and sentences, those about folders that hold none among them.
+
     Raises:
-      UsageError: none of them holds cells or an evaluated run; of several, the others are missing.
+      UsageError: no folder holds a cell that can be trusted; it says what is wrong with each.
     """
-    found, missing, refused = [], [], []
+    found, missing = [], []
     for folder in folders:
         try:
             more, told = load(Path(folder))
         except UsageError as error:
-            refused.append(error)
-            continue
+            more, told = [], [str(error)]
         found += more
         missing += told
-    if refused and not found:
-        raise refused[0]
+    if not found:
+        raise UsageError(" ".join(missing) or "There must be at least one folder to compare, got none.")
     pool, doubtful = pooled(found)
-    return pool, [*missing, *map(str, refused), *doubtful]
+    return pool, missing + doubtful
 
 
 def of_run(run: RunDirectory) -> list[dict[str, Any]]:
     """The cells of a run that was evaluated: its own, one for each value that was swept, and what it stood beside."""
     config, told = run.load_config(), run.load_evaluation()
     commands = [command_lines.of_training(config, run.path), command_lines.of_evaluation(told, run.path)]
-    return of_evaluations([told], origin(config, filter(None, commands)), run.read_metrics())
+    made = of_evaluations([told], origin(config, filter(None, commands)), run.read_metrics())
+    for cell in made:
+        _require_sound(repr(str(run.evaluation)), cell)
+    return made
 
 
 def origin(config: Mapping[str, Any], commands: Iterable[str]) -> dict[str, Any]:
@@ -179,7 +221,8 @@ def of_evaluations(
     """The cells that evaluations of one learner make: its own, then those of its baselines and references.
 
     Args:
-      evaluations: what `evaluate` returned, one of which may tell costs.
+      evaluations: what `evaluate` returned; costs, and how baselines were tuned, are those that the first with any
+        tells.
       made: see `origin`.
       metrics: the log points of its training.
       **training: what else is known about that.
@@ -218,8 +261,10 @@ def of_evaluations(
             "method": name,
             "sees_context": name == "oracle",
             "seeds": [last["seed"] + index for index in range(number)],
+            "settings": {name: last["settings"][name] for name in LIVED if name in last["settings"]}
+            | last["baselines"][name].get("tuned", {}),
             "adaptation": adaptation,
-            "training": {},
+            "training": {"env_steps": last["meta_env_steps"]} if name.startswith("finetune") else {},
             "points": [_point(told, report, range(number)) for told, report in reports],
         }
         cells.append(sealed({**shared, **beside}))
@@ -254,7 +299,7 @@ MEASURED = ("returns", "scores", "steps_to_threshold")
 def _joined(group: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
     """Cells that differ by their seeds, as one, and what was left out of it."""
     whole = dict(max(group, key=lambda cell: len(cell["hypers"])))
-    told, training = [], [whole["training"]]
+    told, seconds = [], [(whole["training"].get("seconds"), 1.0)]
     for cell in group:
         fresh = [index for index, seed in enumerate(cell["seeds"]) if seed not in whole["seeds"]]
         known = [seed for seed in cell["seeds"] if seed in whole["seeds"]]
@@ -277,9 +322,9 @@ def _joined(group: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[st
             name: _listed(whole["versions"].get(name, "unknown"), cell["versions"].get(name, "unknown"))
             for name in {**whole["versions"], **cell["versions"]}
         }
-        training.append(cell["training"])
-    if all(part.get("seconds") is not None for part in training):
-        whole["training"] = whole["training"] | {"seconds": sum(part["seconds"] for part in training)}
+        seconds.append((cell["training"].get("seconds"), len(fresh) / len(cell["seeds"])))
+    if all(took is not None for took, _ in seconds):
+        whole["training"] = whole["training"] | {"seconds": sum(took * share for took, share in seconds)}
     return whole, told
 
 
@@ -311,6 +356,17 @@ def _point(told: Mapping[str, Any], report: Mapping[str, Any], chosen: Iterable[
         "scores": None if None in scores else scores,
         "steps_to_threshold": [member.get("steps_to_threshold") for member in members],
     }
+
+
+def _require_sound(name: str, cell: Any) -> None:
+    """Raises UsageError for what is no cell, or one whose seeds, rounds or tasks are not the same everywhere."""
+    CELL(name, cell)
+    for point in cell["points"]:
+        tasks = {len(row) for row in point["scores"] or ()}
+        rounds = {len(row) for row in point["returns"]}
+        seeds = {len(point[measured]) for measured in MEASURED if point[measured] is not None}
+        alike = seeds == {len(cell["seeds"])} and rounds == {cell["adaptation"]["rounds"] + 1} and len(tasks) < 2
+        require(alike, f"{name} points", "have as many entries as there are seeds, rounds and tasks", "others")
 
 
 def _reason(path: Path) -> str:

@@ -30,7 +30,7 @@ from jaxmeta import (
     training,
 )
 from jaxmeta import tasks as task_specs
-from jaxmeta.errors import UsageError, require
+from jaxmeta.errors import require
 from jaxmeta.runs import RunDirectory, default_run_dir, require_possible, write_json, write_text
 from jaxmeta.settings import parse_settings
 
@@ -144,11 +144,7 @@ def write_report(options: cli.Report) -> None:
 
 def _cells(verb: str, folders: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     require(len(folders) > 0, f"jaxmeta {verb}", "be given at least one folder", "none")
-    found, missing = cells.load_all(folders)
-    if not found:
-        rule = "must be given at least one cell that can be trusted, got none"
-        raise UsageError(f"jaxmeta {verb} {rule}. {' '.join(missing)}")
-    return found, missing
+    return cells.load_all(folders)
 
 
 def inspect(options: cli.Inspect) -> None:

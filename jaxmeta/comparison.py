@@ -18,13 +18,13 @@ def compare(*folders: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Puts scoreboards and evaluated runs side by side; runs that differ by their seeds alone are pooled.
 
     Args:
-      *folders: of each, at least one.
+      *folders: of scoreboards or of runs.
 
     Returns:
-      What `rows` returns, and a sentence for whatever is missing there.
+      What `rows` returns, and a sentence for whatever is missing there, or not as it should be.
 
     Raises:
-      UsageError: a folder holds neither, or runs that are to be pooled do not fit together.
+      UsageError: no folder holds a cell that can be trusted.
     """
     found, missing = cells.load_all(folders)
     return rows(found), missing
@@ -54,12 +54,12 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     made = []
     for family, members in families(found).items():
         cell_of = named(members)
-        ends, beats = _ends(members), improvements(cell_of)
+        beats = improvements(cell_of)
         complete = [
             {
                 "name": name,
                 "family": family,
-                **row_of(cell, ends),
+                **row_of(cell, _ends(cell, members)),
                 **_beside(cell, cell_of),
                 "beats": beats.get(name, {}),
             }
@@ -239,14 +239,14 @@ def _score(point: Mapping[str, Any]) -> tuple[float | None, float | None, float 
     return _middle(point), low, high
 
 
-def _ends(family: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """Mean returns of chance and of the oracle, None where either is unknown."""
+def _ends(cell: Mapping[str, Any], family: Iterable[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Mean returns of chance and of the oracle in a cell's own tasks, None where either is unknown."""
     found = {
-        cell["method"]: float(np.mean(last_point(cell)["returns"]))
-        for cell in family
-        if cell["kind"] == "reference" and cell["method"] in ("random", "oracle")
+        other["method"]: float(np.mean(last_point(other)["returns"]))
+        for other in family
+        if other["kind"] == "reference" and other["method"] in cells.ENDS and _same_tasks(cell, other)
     }
-    return (found["random"], found["oracle"]) if len(found) == 2 else None
+    return (found["random"], found["oracle"]) if len(found) == len(cells.ENDS) else None
 
 
 def _area(returns: np.ndarray, ends: tuple[float, float] | None) -> float | None:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,17 +51,29 @@ LOG_POINT = fields.record(
 """A line of `metrics.jsonl`."""
 SWEPT = fields.record({}, others=fields.number)
 REPORT = {"returns": fields.numbers, "task_scores": fields.nullable(fields.numbers)}
+MEASURED = {"steps_to_threshold": fields.nullable(fields.number)}
+
+
+def _reports(more: Mapping[str, fields.Check] = fields.NONE) -> fields.Check:
+    return fields.listed(fields.record({**REPORT, **more}, MEASURED), "reports")
+
+
+BASELINE = {"members": _reports(), "tuned": fields.record({})}
 EVALUATION = fields.record(
     {
         **dict.fromkeys(("recipe", "agent", "tasks", "split"), fields.text),
         **dict.fromkeys(("train_seed", "meta_env_steps", "seed", "num_tasks", "env_steps"), fields.whole(0)),
         "settings": fields.record({}),
         **REPORT,
-        "baselines": fields.record({}, others=fields.record(REPORT)),
+        "baselines": fields.record({}, others=fields.record(REPORT, MEASURED | BASELINE)),
     },
     {
+        **MEASURED,
         "best": fields.flag,
-        "members": fields.listed(fields.record({"seed": fields.whole(0), "hypers": SWEPT, **REPORT}), "reports"),
+        "tasks_seen": fields.nullable(fields.flag),
+        "sees_context": fields.flag,
+        **dict.fromkeys(("seconds", "flops", "memory"), fields.nullable(fields.number)),
+        "members": _reports({"seed": fields.whole(0), "hypers": SWEPT}),
     },
 )
 """What of `evaluation.json` evaluations are compared by."""

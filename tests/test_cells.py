@@ -24,8 +24,17 @@ def test_what_is_written_is_read(tmp_path):
         (lambda text: "[" * 100_000, "must be a cell of a scoreboard, got what cannot be read as one."),
         (lambda text: "{}", "must hold format, "),
         (lambda text: text.replace("0.01", "0.02"), "must be as it was written, got one that was changed since."),
-        (lambda text: text.replace('"format": 1', '"format": 2'), "format must be an integer from 1 to 1, got 2."),
+        (
+            lambda text: text.replace('"format": 1', '"format": 2'),
+            "format must be 1, that of this version of jaxmeta, got 2.",
+        ),
         (lambda text: text.replace('"split":"test"', '"split":7'), "split must be a string, got 7."),
+        (lambda text: text.replace('"kind": "method"', '"kind": "mthod"'), "kind must be one of baseline, method, "),
+        (lambda text: text.replace('"seeds": [0,1,2]', '"seeds": [0,1]'), "points must have as many entries as there "),
+        (
+            lambda text: text.replace('"rounds":2,', '"rounds":3,'),
+            "points must have as many entries as there are seeds",
+        ),
     ],
 )
 def test_a_damaged_cell_is_told_and_the_others_stay(tmp_path, harm, sentence):
@@ -62,8 +71,23 @@ def test_what_is_missing_is_told(tmp_path):
     assert missing == [
         "bandit-mapping does not apply: It must not.",
         "grid_navi-anil was begun and is not finished.",
-        f"rl2 on grid_navi was made by jaxmeta 0.0.1, and this is {jaxmeta.__version__}.",
+        "Not made: bandit-maml, bandit-rl2.",
+        f"Made by jaxmeta 0.0.1, and this is {jaxmeta.__version__}: rl2 on grid_navi.",
     ]
+
+
+def test_a_cell_that_was_taken_away_is_told_a_baseline_as_well(tmp_path):
+    boards.write(tmp_path, [*boards.board(), boards.cell("gittins", tasks="bandit", kind="reference")])
+    assert cells.load(tmp_path)[1] == []
+    for name in ("bandit-scratch", "grid_navi-rl2", "grid_navi-random"):
+        (tmp_path / f"{name}.cell.json").unlink()
+    assert cells.load(tmp_path)[1] == ["Not made: bandit-scratch, grid_navi-random, grid_navi-rl2."]
+
+
+def test_a_whole_scoreboard_of_another_version_is_one_sentence(tmp_path):
+    boards.write(tmp_path, [boards.cell(name, versions={"jaxmeta": "0.0.1"}) for name in ("maml", "rl2")])
+    told = f"Made by jaxmeta 0.0.1, and this is {jaxmeta.__version__}: all cells of {str(tmp_path)!r}."
+    assert cells.load(tmp_path)[1] == [told]
 
 
 def test_a_folder_without_results_is_refused(tmp_path):
@@ -103,6 +127,25 @@ def test_the_same_seed_with_other_results_is_told():
     )
 
 
+def test_cells_that_share_seeds_share_their_time():
+    first, second = boards.cell("maml", seeds=(0, 1)), boards.cell("maml", seeds=(0, 1, 2))
+    for one, other in zip(first["points"], second["points"], strict=True):
+        other |= {name: one[name] + other[name][2:] for name in cells.MEASURED}
+    (pooled,), told = cells.pooled([first, second])
+    assert (pooled["seeds"], told) == ([0, 1, 2], [])
+    assert pooled["training"]["seconds"] == pytest.approx(12.0 + 12.0 / 3)
+
+
+def test_of_folders_without_results_each_is_told(tmp_path):
+    boards.write(tmp_path / "broken", [boards.cell("maml")])
+    (tmp_path / "broken" / "grid_navi-maml.cell.json").write_text("{")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(jaxmeta.UsageError, match=r"(?s)'.*broken.*' must be a cell of.*, got '.*empty'\.$"):
+        jaxmeta.compare(tmp_path / "broken", tmp_path / "empty")
+    with pytest.raises(jaxmeta.UsageError, match=r"^There must be at least one folder to compare, got none\.$"):
+        jaxmeta.compare()
+
+
 def test_a_folder_without_results_is_told_beside_others(tmp_path):
     boards.write(tmp_path / "board", [boards.cell("maml")])
     (tmp_path / "empty").mkdir()
@@ -113,7 +156,9 @@ def test_a_folder_without_results_is_told_beside_others(tmp_path):
     ]
 
 
-def test_a_run_makes_a_cell_for_what_it_swept_and_what_it_stood_beside(tmp_path):
+@pytest.fixture
+def evaluated(tmp_path):
+    """A run of four members, with an evaluation that nobody measured, and that evaluation."""
     run = RunDirectory(tmp_path)
     run.write_config(jobs.prepare("maml", "probe", settings={"meta_steps": 2}).config)
     log_point = {"meta_step": 2, "env_steps": 50, "seconds": 8.0, "loss": 1.0, "return": 0.5}
@@ -124,23 +169,57 @@ def test_a_run_makes_a_cell_for_what_it_swept_and_what_it_stood_beside(tmp_path)
 
     told = {
         **report(),
-        **{"recipe": "maml", "agent": "dqn", "tasks": "probe", "split": "test", "settings": {"rounds": 1}},
-        **{"train_seed": 3, "meta_env_steps": 50, "seed": 9, "num_tasks": 2, "env_steps": 8},
+        **{"recipe": "maml", "agent": "dqn", "tasks": "probe", "split": "test", "settings": {"rounds": 1, "rank": 2}},
+        **{"train_seed": 3, "meta_env_steps": 50, "seed": 9, "num_tasks": 2, "env_steps": 8, "seconds": 0.1},
         "members": [report(seed=seed, hypers={"discount": value}) for value in (0.5, 0.9) for seed in (3, 4)],
-        "baselines": {"random": report(), "scratch": report(members=[report(), report()])},
+        "baselines": {
+            "random": report(),
+            "scratch": report(members=[report(), report()], tuned={"learning_rate": 0.01, "on_edge": False}),
+            "finetune": report(members=[report(), report()]),
+        },
     }
     runs.write_json(run.evaluation, told)
-    found, missing = cells.load(tmp_path)
+    return run, told
+
+
+def test_a_run_makes_a_cell_for_what_it_swept_and_what_it_stood_beside(evaluated):
+    run, _ = evaluated
+    found, missing = cells.load(run.path)
     assert missing == []
     assert [(cell["kind"], cell["method"], cell["hypers"], cell["seeds"]) for cell in found] == [
         ("method", "maml", {"discount": 0.5}, [3, 4]),
         ("method", "maml", {"discount": 0.9}, [3, 4]),
         ("reference", "random", {}, [9]),
         ("baseline", "scratch", {}, [9, 10]),
+        ("baseline", "finetune", {}, [9, 10]),
     ]
     assert found[0]["commands"] == [
-        f"jaxmeta train --recipe maml --tasks probe --agent dqn --meta-steps 2 --seed 0 --run-dir {tmp_path}",
-        f"jaxmeta evaluate {tmp_path} --split test --num-tasks 2 --seed 9",
+        f"jaxmeta train --recipe maml --tasks probe --agent dqn --meta-steps 2 --seed 0 --run-dir {run.path}",
+        f"jaxmeta evaluate {run.path} --split test --num-tasks 2 --seed 9",
     ]
     assert found[0]["points"][0]["scores"] == [[0.5, 0.25]] * 2
     assert found[0]["training"]["seconds"] == 4.0, "its half of the members' time"
+    assert found[0]["settings"] == {"rounds": 1, "rank": 2}
+    assert found[3]["settings"] == {"rounds": 1, "learning_rate": 0.01, "on_edge": False}, "its own, and the lifetime"
+    assert [cell["training"].get("env_steps") for cell in found] == [50, 50, None, None, 50]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda told: told.update(steps_to_threshold="x"),
+        lambda told: told.update(seconds="fast"),
+        lambda told: told["members"][0].update(steps_to_threshold=[]),
+        lambda told: told["members"][0].update(task_scores=[0.5]),
+        lambda told: told["members"][0].update(returns=[0.5]),
+        lambda told: told["baselines"]["scratch"].update(members=7),
+        lambda told: told["baselines"]["scratch"]["members"][0].update(task_scores=[0.5]),
+        lambda told: told["baselines"]["scratch"].update(tuned=[]),
+    ],
+)
+def test_an_evaluation_that_is_damaged_is_refused(evaluated, harm):
+    run, told = evaluated
+    harm(told)
+    runs.write_json(run.evaluation, told)
+    with pytest.raises(jaxmeta.UsageError, match=r"evaluation\.json"):
+        cells.load(run.path)

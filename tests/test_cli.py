@@ -33,7 +33,12 @@ def canned_evaluation(learner, state, tasks, config, *, split="test", num_tasks=
         **about,
         **REPORT,
         "task_scores": [0.4, 0.6],
-        "baselines": {"random": {**REPORT, "task_scores": [0.1, 0.2]}},
+        "steps_to_threshold": 10,
+        "seconds": 0.25,
+        "baselines": {
+            "random": {**REPORT, "task_scores": [0.1, 0.2]},
+            "scratch": {**REPORT, "task_scores": [0.2, 0.3], "members": [{**REPORT, "task_scores": [0.2, 0.3]}]},
+        },
     }
 
 

@@ -87,6 +87,16 @@ def test_an_area_needs_an_oracle_that_is_better_than_chance():
     assert by_method(comparison.rows([boards.cell("maml"), chance, level]))["maml"]["area"] is None
 
 
+def test_an_area_is_between_the_ends_of_the_same_tasks():
+    elsewhere = [
+        {**cell, "points": [{**cell["points"][0], "seed": 7, "returns": [[99.0] * 3]}]} for cell in boards.references()
+    ]
+    alone, beside = (
+        comparison.rows([boards.cell("maml"), *boards.references(), *others]) for others in ([], elsewhere)
+    )
+    assert next(row for row in beside if row["method"] == "maml")["area"] == alone[0]["area"] is not None
+
+
 def test_a_row_says_what_its_cell_measured():
     cell = boards.cell("maml", 0.9)
     row = by_method(comparison.rows([cell, *boards.references()]))["maml"]
