@@ -150,7 +150,9 @@ def as_svg(plot: Callable[..., None], rows: Sequence[Mapping[str, Any]], prefix:
 
 
 def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) -> None:
-    """Draws what methods and baselines score in every family, with intervals, beside the family's best baseline.
+    """Draws what methods and baselines score in every family, with intervals.
+
+    A dashed line is the family's best baseline, a dotted one the best policy that was written for it.
 
     Args:
       rows: as `jaxmeta.compare` returns them.
@@ -167,14 +169,16 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
 
     heights = {label: -index for index, (_, label) in enumerate(sorted(by_method, key=place))}
     families = list(dict.fromkeys(row["family"] for row in scored))
-    ends = _including(bound for row in scored for bound in row["ci95"])
+    shown = [*scored, *(row for family in families for row in written_for(family, rows)[:1])]
+    ends = _including(bound for row in shown for bound in row["ci95"])
     size = 1.9 + 1.45 * len(families), 1.1 + 0.25 * len(heights)
     with _figure(path, size, columns=max(1, len(families)), **options) as all_axes:
         for axes, family in zip(all_axes, families, strict=False):
             own = [row for row in scored if row["family"] == family]
-            baselines = [row["score"] for row in own if row["kind"] == "baseline"]
-            if baselines:
-                axes.axvline(max(baselines), color=INK, linestyle=(0, (2, 2)), linewidth=1)
+            baselines = [row for row in own if row["kind"] == "baseline"]
+            for others, dashes in ((baselines, (2, 2)), (written_for(family, rows), (1, 3))):
+                if others:
+                    axes.axvline(max(row["score"] for row in others), color=INK, linestyle=(0, dashes), linewidth=1)
             for row in own:
                 look = VERDICTS.get(row["verdict"], UNDECIDED) if row["kind"] == "method" else BASELINE
                 low, high = row["ci95"]
@@ -187,6 +191,14 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
             axes.set_ylim(min(heights.values()) - 0.6, 0.6)
             axes.set_yticks(list(heights.values()), list(heights) if axes is all_axes[0] else [""] * len(heights))
             axes.tick_params(axis="y", length=0)
+
+
+def written_for(family: str, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of policies that were written for a family and have a score there, the best first."""
+    known = [
+        row for row in rows if row["family"] == family and row["kind"] == "reference" and row["method"] not in LOOKS
+    ]
+    return sorted((row for row in known if row["score"] is not None), key=lambda row: -row["score"])
 
 
 def _including(values: Iterable[float], margin: float = 0.08) -> tuple[float, float]:
@@ -209,6 +221,9 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any
     """
     learners = [row for row in rows if row["kind"] != "reference"]
     looks = {row["name"]: _look(index) for index, row in enumerate(learners)}
+    for index, row in enumerate(row for row in rows if row["kind"] == "reference"):
+        dotted = {"color": _look(index)["color"], "linestyle": (0, (1, 1)), "linewidth": 1.2}
+        looks[row["name"]] = LOOKS.get(row["method"], dotted)
     with _figure(path, (11.6, 6.6), columns=2, lines=2, **options) as (learning, budgets, splits, cost):
         _learning_speed(learning, rows, looks)
         _sample_efficiency(budgets, learners, looks)
@@ -228,11 +243,8 @@ def _learning_speed(axes: "Axes", rows: Rows, looks: Looks) -> None:
     axes.set_ylabel("Return of an episode")
     axes.set_xlabel("Environment steps of adaptation")
     for row in rows:
-        label = row["name"]
-        look = looks.get(label) or LOOKS.get(label)
-        if look is not None:
-            steps = np.linspace(0, row["adaptation"]["env_steps"], len(row["returns"]))
-            axes.plot(steps, row["returns"], label=label, **look)
+        steps = np.linspace(0, row["adaptation"]["env_steps"], len(row["returns"]))
+        axes.plot(steps, row["returns"], label=row["name"], **looks[row["name"]])
 
 
 def _sample_efficiency(axes: "Axes", rows: Rows, looks: Looks) -> None:

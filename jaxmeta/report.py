@@ -119,7 +119,10 @@ def write_html(path: Path, rows: Rows, overall: Rows, missing: Iterable[str]) ->
 
 
 def markdown(rows: Rows, overall: Rows, missing: Iterable[str] = ()) -> str:
-    """The overview as a table: a row for each method and baseline, a column for each family."""
+    """The overview as a table: a row for each method and baseline, a column for each family.
+
+    One row more has the best of the policies that were written for a family.
+    """
     names = _families(rows)
     overview = _overview(rows, overall)
     lines = [f"| | {' | '.join(f'`{name}`' for name in names)} | all |", "|---|" + "---|" * (len(names) + 1)]
@@ -128,6 +131,9 @@ def markdown(rows: Rows, overall: Rows, missing: Iterable[str] = ()) -> str:
             shown = [entry["shown"] for entry in row["entries"]]
             every = row["shown"] if row["number"] == len(names) else ""
             lines.append(f"| `{row['name']}` | {' | '.join(shown)} | {every} |")
+    if any(known := [plots.written_for(name, rows) for name in names]):
+        best = [f"{number(written[0]['score'])} `{written[0]['name']}`" if written else ABSENT for written in known]
+        lines.append(f"| a policy written for it | {' | '.join(best)} | |")
     stars = (
         ["A method with a star is told of a task what others must find out."]
         if any(map(comparison.is_told_more, rows))
@@ -198,7 +204,7 @@ def _overview(rows: Rows, overall: Rows) -> list[dict[str, Any]]:
                 "shown": number(total["score"]),
                 "low": total["ci95"] and total["ci95"][0],
                 "interval": _interval(total["ci95"]),
-                "number": len(by_family),
+                "number": sum(row["score"] is not None for row in by_family.values()),
             }
         )
     return sorted(made, key=lambda row: (cells.KINDS.index(row["kind"]), -row["number"], -comparison.by_score(row)))

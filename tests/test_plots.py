@@ -117,6 +117,23 @@ def test_scores_off_the_scale_and_names_with_dollars_are_shown(tmp_path, figures
     assert 1.3 < max(shown) < high
 
 
+def test_a_policy_written_for_a_family_is_shown_with_what_learns_there(tmp_path, figures):
+    written = [
+        boards.cell(name, mean, tasks="bandit", kind="reference") for name, mean in (("ucb1", 0.8), ("greedy", 0.3))
+    ]
+    rows = comparison.rows([*boards.board(), *written])
+    plots.plot_scores(rows, tmp_path / "scores.png")
+    bandit, grid_navi = figures[0].axes
+    best = next(row["score"] for row in rows if row["name"] == "ucb1")
+    dotted = [
+        [line.get_xdata()[0] for line in axes.lines if line.get_xdata()[0] == best] for axes in (bandit, grid_navi)
+    ]
+    assert dotted == [[best], []]
+    plots.plot_comparison([row for row in rows if row["family"] == "bandit"], tmp_path / "bandit.png")
+    shown = {line.get_label() for line in figures[1].axes[0].lines}
+    assert {"ucb1", "greedy", "random", "oracle", "maml"} <= shown
+
+
 def test_a_family_without_a_scale_leaves_the_figure_empty():
     rows = [{**row, "score": None, "ci95": None} for row in comparison.rows(boards.board())]
     assert "maml" not in texts_of(plots.plot_scores, rows)
