@@ -3,14 +3,14 @@
     python benchmarks/scoreboard.py --form small --out runs/scoreboard
     jaxmeta report runs/scoreboard --out scoreboard.html
 
-The protocol. In a family every method gets the same number of environment steps to meta-train with, unless it comes to
-the end of its meta-steps before, and at most the same number to adapt to a task with. No method is told of a task what
-others must find out. Seeds are members of one population. It is evaluated after a ninth, a third and all of its
-training, on the same test tasks as all others, and at the end on training tasks and, where the family has them, shifted
-ones. `scratch` and `finetune` are tuned on validation tasks, each with as many seeds. Learners in context are trained
-on the rounds of a lifetime or on one more, the one that is scored: on what `trial_rounds.py` found better for `rl2` on
-validation tasks. Settings are those that a user gets by naming the recipe and the family, but for what `FAMILIES` and
-`TOLD_NO_MORE` list.
+The protocol. In a family every method gets about the same number of environment steps to meta-train with, unless it
+comes to the end of its meta-steps before, and at most the same number to adapt to a task with. No method is told of a
+task what others must find out. Seeds are members of one population. It is evaluated after a ninth, a third and all of
+its training, on the same test tasks as all others, and at the end on training tasks and, where the family has them,
+shifted ones. `scratch` and `finetune` are tuned on validation tasks, each with as many seeds. Learners in context are
+trained on the rounds of a lifetime or on one more, the one that is scored: on what `trial_rounds.py` found better for
+`rl2` on validation tasks. Settings are those that a user gets by naming the recipe and the family, but for what
+`FAMILIES` and `TOLD_NO_MORE` list.
 
 A cell that is there already is kept, and a training that was interrupted is gone on with. `--only` picks cells, as
 FAMILY, RECIPE or FAMILY/RECIPE.
