@@ -129,7 +129,7 @@ class ContentAddressed(Memory):
     def along(self, memory, features):
         """The memory, step by step, and what is read from it.
 
-        What happens within a step is computed anew on the way back: to keep it takes four times the memory, and longer.
+        What happens within a step is computed anew on the way back: to keep it takes four times the memory.
         """
         cell = _over_time(nn.remat(AddressingCell, prevent_cse=False))(
             self.width, self.slots, self.word, self.heads, self.usage_decay, name="cell"
