@@ -127,13 +127,8 @@ class ContentAddressed(Memory):
 
     @nn.compact
     def along(self, memory, features):
-        """The memory, step by step, and what is read from it.
-
-        What happens within a step is computed anew on the way back: to keep it takes four times the memory.
-        """
-        cell = _over_time(nn.remat(AddressingCell, prevent_cse=False))(
-            self.width, self.slots, self.word, self.heads, self.usage_decay, name="cell"
-        )
+        """The memory, step by step, and what is read from it."""
+        cell = _over_time(AddressingCell)(self.width, self.slots, self.word, self.heads, self.usage_decay, name="cell")
         memory, output = cell(memory, features)
         return memory, *_policy_and_value(self.outputs, output)
 

@@ -50,22 +50,6 @@ def test_content_addressed_memory_reads_and_writes_as_in_numpy():
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_on_the_way_back_a_step_with_slots_costs_the_memory_that_it_began_with():
-    network = ContentAddressed(OUTPUTS, width=6, slots=16, word=16, heads=2)
-    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(network.initial_memory()))
-
-    def taken(steps):
-        features = jnp.ones((steps, FEATURES))
-        variables = network.initial_parameters(jax.random.key(0), features[0])
-
-        def loss(variables):
-            return jnp.sum(network.apply(variables, network.initial_memory(), features, method="along")[1])
-
-        return jax.jit(jax.grad(loss)).lower(variables).compile().memory_analysis().temp_size_in_bytes
-
-    assert taken(80) - taken(40) < 1.5 * 40 * kept, "and not what happens within it, several times that"
-
-
 @pytest.mark.parametrize("reading", ["product", "plain"])
 def test_a_cell_is_read_by_products_with_the_features(reading):
     network = Recurrent(OUTPUTS, "gru", 6, reading)
