@@ -276,6 +276,25 @@ def trained(run: RunDirectory, planned: dict[str, Any]) -> jobs.Job:
     return job
 
 
+def validated(folder: Path, form: Form, family: str, recipe: str, **others: Any) -> dict[str, Any]:
+    """Trains as for a cell, but for some settings, and says how well that does in validation tasks.
+
+    Returns:
+      The `meta_steps` it took, the `score`, and `returns`: of each seed, of an episode after the last round.
+    """
+    run = RunDirectory(folder)
+    trained(run, plan(form, family, recipe, **others))
+    content = evaluation.evaluate(
+        *jobs.restore(run.path),
+        split="validation",
+        num_tasks=form.num_tasks,
+        with_baselines=False,
+        with_gap_and_cost=False,
+    )
+    returns = [member["returns"][-1] for member in content["members"]]
+    return {"meta_steps": content["meta_steps"], "score": content["score"], "returns": returns}
+
+
 def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> Iterator[dict[str, Any]]:
     """At the end of training, for which baselines are tuned, on test tasks and on others; then after earlier shares."""
     like = jax.eval_shape(populations.beginning(job.learner, job.config), populations.seeds_of(job.config))

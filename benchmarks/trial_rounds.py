@@ -17,12 +17,12 @@ import scoreboard
 from record import Record, commands_of
 from throughput import machine
 
-from jaxmeta import compilation_cache, evaluation, jobs
-from jaxmeta.runs import RunDirectory, write_text
+from jaxmeta import compilation_cache
+from jaxmeta.runs import write_text
 
 RECIPE = "rl2"
 NUM_TASKS = 128
-FORM = scoreboard.FORMS["full"]
+FORM = scoreboard.FORMS["full"]._replace(num_tasks=NUM_TASKS)
 
 
 def rounds_of(family: str) -> tuple[int, int]:
@@ -34,21 +34,6 @@ def rounds_of(family: str) -> tuple[int, int]:
 def cell_of(family: str, rounds: int) -> str:
     """The name of what was measured with trials of so many rounds."""
     return f"{family}, {rounds} rounds"
-
-
-def measured(runs: Path, family: str, rounds: int) -> dict[str, Any]:
-    """Trains with trials of so many rounds; of each seed, what an episode earns after the last of a lifetime."""
-    run = RunDirectory(runs / f"{family}-{rounds}")
-    scoreboard.trained(run, scoreboard.plan(FORM, family, RECIPE, trial_rounds=rounds))
-    content = evaluation.evaluate(
-        *jobs.restore(run.path),
-        split="validation",
-        num_tasks=NUM_TASKS,
-        with_baselines=False,
-        with_gap_and_cost=False,
-    )
-    returns = [member["returns"][-1] for member in content["members"]]
-    return {"meta_steps": content["meta_steps"], "score": content["score"], "returns": returns}
 
 
 def better(cells: dict[str, Any]) -> dict[str, int]:
@@ -87,7 +72,8 @@ def main() -> None:
     record = Record(options.out, {"recipe": RECIPE, "num_tasks": NUM_TASKS, "seeds": FORM.seeds})
     for family in options.families:
         for rounds in rounds_of(family):
-            make = functools.partial(measured, options.runs, family, rounds)
+            folder = options.runs / f"{family}-{rounds}"
+            make = functools.partial(scoreboard.validated, folder, FORM, family, RECIPE, trial_rounds=rounds)
             cell = record.kept("cells", cell_of(family, rounds), make)
             print(f"{family}, trials of {rounds} rounds: {np.mean(cell['returns']):.2f}", flush=True)
     content = record.close("trial_rounds.py", better=better(record.content["cells"]), machine=machine())
