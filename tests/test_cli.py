@@ -215,7 +215,7 @@ def test_training_leaves_a_whole_run_directory(folder, capsys, monkeypatch):
     assert json.loads(again.read_text())["num_tasks"] == 5
     assert main(["compare", RUN_DIR, RUN_DIR, "--json", "rows.json"]) == 0
     rows = json.loads((folder / "rows.json").read_text())["rows"]
-    assert {row["method"]: row["seeds"] for row in rows} == {"maml": 1, "random": 1}  # the same seed, twice
+    assert {row["method"]: row["seeds"] for row in rows} == {"maml": 1, "scratch": 1, "random": 1}  # twice the same
     assert "maml" in capsys.readouterr().out
 
 
