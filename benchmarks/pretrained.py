@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from scoreboard import FAMILIES
+from protocol import FAMILIES
 
 from jaxmeta import cells, comparison, jobs, populations, pretrained, statistics
 from jaxmeta.runs import RunDirectory

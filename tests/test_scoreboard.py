@@ -1,13 +1,14 @@
 """The scoreboard's protocol on small cells: the same for everybody, one program for a traced value, gaps told."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+import protocol
 import pytest
+import scoreboard
 from jax.experimental.compilation_cache import compilation_cache
 
 import jaxmeta
@@ -15,17 +16,12 @@ from jaxmeta import cells, comparison, interrupts, jobs, recipes, statistics, tr
 from tests import boards
 from tests.conftest import TINY
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "scoreboard.py"
-SPEC = importlib.util.spec_from_file_location("scoreboard", SCRIPT)
-scoreboard = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(scoreboard)
-
 GRADIENT = {name: TINY[name] for name in ("envs", "rounds", "hidden", "tasks_per_batch", "query_envs")}
 CONTEXT = {"envs": 1, "rounds": 3, "memory_width": 8, "tasks_per_batch": 8, "epochs": 2, "minibatches": 2}
-PROTOCOL = scoreboard.FAMILIES
+PROTOCOL = protocol.FAMILIES
 FAMILIES = {
-    "small_grid": scoreboard.Family("grid_navi:size=3,horizon=4", 24, 30_000, GRADIENT, CONTEXT),
-    "small_bandit": scoreboard.Family("bandit:arms=2,pulls=3", 3, 20_000, GRADIENT | {"envs": 1}, CONTEXT),
+    "small_grid": protocol.Family("grid_navi:size=3,horizon=4", 24, 30_000, GRADIENT, CONTEXT),
+    "small_bandit": protocol.Family("bandit:arms=2,pulls=3", 3, 20_000, GRADIENT | {"envs": 1}, CONTEXT),
 }
 CELLS = [("small_grid", "reptile"), ("small_grid", "fomaml"), ("small_bandit", "rl2")]
 SEEDS = 5
@@ -33,11 +29,11 @@ SEEDS = 5
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(scoreboard, "FAMILIES", FAMILIES)
+    monkeypatch.setattr(protocol, "FAMILIES", FAMILIES)
 
 
 def board(out, first_seed=0):
-    form = scoreboard.Form(tuple(FAMILIES), ("reptile", "fomaml", "rl2"), 1.0, SEEDS, 16, first_seed)
+    form = protocol.Form(tuple(FAMILIES), ("reptile", "fomaml", "rl2"), 1.0, SEEDS, 16, first_seed)
     return scoreboard.Board("small", form, out)
 
 
@@ -100,7 +96,7 @@ def test_a_cell_comes_again(cell, tmp_path, cache_hits):
 @pytest.mark.parametrize(("family", "recipe"), CELLS[:2])
 def test_a_traced_hyper_parameter_changes_no_program(family, recipe):
     def program(epsilon):
-        settings = scoreboard.settings_of(family, recipe, board(Path()).size) | {"epsilon": epsilon}
+        settings = protocol.settings_of(family, recipe, board(Path()).size) | {"epsilon": epsilon}
         job = jobs.prepare(recipe, FAMILIES[family].tasks, seeds=(0, 1), settings=settings)
         return training.lowered(job, training.starting_state(job), training.step_key(job)).as_text()
 
@@ -110,11 +106,11 @@ def test_a_traced_hyper_parameter_changes_no_program(family, recipe):
 @pytest.mark.parametrize("family", PROTOCOL)
 def test_every_method_is_given_the_same(monkeypatch, family):
     """Up to a tenth, unless a training ends by its number of meta-steps."""
-    monkeypatch.setattr(scoreboard, "FAMILIES", PROTOCOL)
-    tasks, protocol = scoreboard.tasks_of(family), PROTOCOL[family]
-    for recipe in scoreboard.METHODS:
+    monkeypatch.setattr(protocol, "FAMILIES", PROTOCOL)
+    tasks, given = protocol.tasks_of(family), PROTOCOL[family]
+    for recipe in protocol.METHODS:
         try:
-            settings = scoreboard.settings_of(family, recipe, scoreboard.FORMS["full"])
+            settings = protocol.settings_of(family, recipe, protocol.FORMS["full"])
         except jaxmeta.UsageError:
             assert family == "point_navigation", "continuous actions are not for everybody"
             continue
@@ -122,14 +118,14 @@ def test_every_method_is_given_the_same(monkeypatch, family):
         learner = recipes.make_recipe(recipe, tasks, **settings)
         lifetime = learner.lifetime
         assert lifetime.steps == tasks.horizon
-        assert lifetime.envs * lifetime.rounds * lifetime.steps <= protocol.adaptation
-        share = meta_steps * learner.tasks_per_batch * learner.env_steps_per_task / protocol.training
-        ended = meta_steps > scoreboard.MOST_META_STEPS - scoreboard.LOG_POINTS * scoreboard.PARTS
+        assert lifetime.envs * lifetime.rounds * lifetime.steps <= given.adaptation
+        share = meta_steps * learner.tasks_per_batch * learner.env_steps_per_task / given.training
+        ended = meta_steps > protocol.MOST_META_STEPS - protocol.LOG_POINTS * protocol.PARTS
         assert 0.9 < share < 1.1 or (ended and share < 1), recipe
 
 
 def test_cells_are_picked_by_name():
-    form = scoreboard.FORMS["small"]
+    form = protocol.FORMS["small"]
     assert len(scoreboard.wanted(form, [])) == 12
     assert scoreboard.wanted(form, ["bandit/rl2"]) == [("bandit", "rl2")]
     assert scoreboard.wanted(form, ["maml"]) == [("grid_navi", "maml"), ("bandit", "maml")]
@@ -138,7 +134,7 @@ def test_cells_are_picked_by_name():
 
 
 def test_what_does_not_apply_says_why(tmp_path, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "plane", scoreboard.Family("point_navigation:horizon=5", 30, 3000, {"envs": 2}, {}))
+    monkeypatch.setitem(FAMILIES, "plane", protocol.Family("point_navigation:horizon=5", 30, 3000, {"envs": 2}, {}))
     one = board(tmp_path)
     scoreboard.make(one, "plane", "hypernetwork")
     assert one.ended("plane", "hypernetwork")
@@ -156,7 +152,7 @@ def test_what_is_wrong_with_a_folder_is_no_reason(tmp_path):
 
 
 def test_what_is_there_is_kept_and_what_is_damaged_made_again(tmp_path, monkeypatch, capsys):
-    form = scoreboard.Form(("small_grid",), ("reptile", "fomaml", "rl2"), 1.0, 2, 8)
+    form = protocol.Form(("small_grid",), ("reptile", "fomaml", "rl2"), 1.0, 2, 8)
     monkeypatch.setattr(scoreboard, "FORMS", {"small": form, "other": form})
     monkeypatch.setattr(scoreboard.compilation_cache, "enable", lambda: None)
     monkeypatch.setattr(scoreboard, "COMMITTED", tmp_path)
@@ -206,29 +202,30 @@ def test_the_committed_cells_are_whole_and_show_their_commands():
 
 @pytest.mark.parametrize("family", PROTOCOL)
 def test_the_committed_cells_are_of_this_protocol(monkeypatch, family):
-    monkeypatch.setattr(scoreboard, "FAMILIES", PROTOCOL)
-    made = {recipe: scoreboard.COMMITTED / f"{family}-{recipe}.cell.json" for recipe in scoreboard.METHODS}
+    monkeypatch.setattr(protocol, "FAMILIES", PROTOCOL)
+    made = {recipe: scoreboard.COMMITTED / f"{family}-{recipe}.cell.json" for recipe in protocol.METHODS}
     for recipe, path in made.items():
         if path.is_file():
-            settings = {"trial_rounds": 0} | scoreboard.settings_of(family, recipe, scoreboard.FORMS["full"])
+            settings = {"trial_rounds": 0} | protocol.settings_of(family, recipe, protocol.FORMS["full"])
             held = {"trial_rounds": 0} | cells.read(path)["settings"]
             assert {name: held[name] for name in settings} == settings, path.name
 
 
 def test_memories_are_trained_on_what_validation_tasks_favour():
-    favoured = json.loads((scoreboard.COMMITTED.parent / "trial_rounds.json").read_text())["better"]
+    favoured = json.loads((scoreboard.COMMITTED.parent / "trial_rounds.json").read_text())["best"]
     assert favoured == {
-        name: family.in_context.get("trial_rounds", family.in_context["rounds"]) for name, family in PROTOCOL.items()
+        name: f"{family.in_context.get('trial_rounds', family.in_context['rounds'])} rounds"
+        for name, family in PROTOCOL.items()
     }
 
 
 def test_a_cell_is_estimated_by_what_it_took(monkeypatch):
-    monkeypatch.setattr(scoreboard, "FAMILIES", PROTOCOL)
+    monkeypatch.setattr(protocol, "FAMILIES", PROTOCOL)
     for family, recipe in [("grid_navi", "rl2"), ("maze", "reptile"), ("tabular_mdp", "mapping")]:
         took = cells.read(scoreboard.COMMITTED / f"{family}-{recipe}.cell.json")["training"]
-        (told,) = scoreboard.estimates([(family, recipe)], scoreboard.FORMS["full"])
+        (told,) = scoreboard.estimates([(family, recipe)], protocol.FORMS["full"])
         assert told == pytest.approx(took["seconds"] + took["evaluation_seconds"])
-    assert scoreboard.estimates([("point_navigation", "mapping")], scoreboard.FORMS["full"]) == [0.0]
+    assert scoreboard.estimates([("point_navigation", "mapping")], protocol.FORMS["full"]) == [0.0]
 
 
 def test_a_cell_that_nobody_has_made_is_taken_for_a_usual_one_of_its_recipe(tmp_path, monkeypatch):
@@ -238,7 +235,7 @@ def test_a_cell_that_nobody_has_made_is_taken_for_a_usual_one_of_its_recipe(tmp_
     monkeypatch.setattr(scoreboard, "COMMITTED", tmp_path)
     form = board(tmp_path).size
     for recipe, per_meta_step in (("reptile", 6.0), ("rl2", 60.0), ("fomaml", 33.0)):
-        meta_steps = scoreboard.settings_of("small_grid", recipe, form)["meta_steps"]
+        meta_steps = protocol.settings_of("small_grid", recipe, form)["meta_steps"]
         assert scoreboard.estimates([("small_grid", recipe)], form) == [per_meta_step * meta_steps + 1.0]
     monkeypatch.setattr(scoreboard, "COMMITTED", tmp_path / "nowhere")
     assert scoreboard.estimates([("small_grid", "rl2")], form) == []

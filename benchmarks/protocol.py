@@ -1,0 +1,180 @@
+"""The protocol of the scoreboard: what every method of a family is given, whatever else differs between methods.
+
+In a family every method gets about the same number of environment steps to meta-train with, unless it comes to the end
+of its meta-steps before, and at most the same number to adapt to a task with. No method is told of a task what others
+must find out. Seeds are members of one population. Learners in context are trained on the rounds of a lifetime or on
+one more, the one that is scored: on what `trial_rounds.py` found better for `rl2` on validation tasks. Settings are
+those that a user gets by naming the recipe and the family, but for what `FAMILIES` and `TOLD_NO_MORE` list.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+import jaxmeta
+from jaxmeta import jobs, progress, training
+from jaxmeta.base import TaskDistribution
+from jaxmeta.recipes import RECIPES, make_recipe
+from jaxmeta.runs import RunDirectory, write_json
+
+SHARES = (1, 3, 9)
+"""Of nine parts of the training, after how many a method is evaluated."""
+PARTS = 9
+LOG_POINTS = 3
+"""In each part, if it has as many meta-steps. An interrupted training saves at one of them."""
+MOST_META_STEPS = 2_000
+"""What ends the training of a method whose meta-steps take few environment steps."""
+IN_CONTEXT = ("rl2", "mann", "snail")
+TOLD_NO_MORE = {"mapping": {"representation": "inferred"}}
+"""By recipe, what keeps it from being told of a task what all others must find out."""
+
+
+class Family(NamedTuple):
+    """What the protocol gives all methods in a family."""
+
+    tasks: str
+    adaptation: int
+    """Environment steps that a method may adapt to a task with, at most."""
+    training: int
+    """Environment steps of meta-training of each seed."""
+    by_gradient: dict[str, Any]
+    in_context: dict[str, Any]
+    """How the two kinds of method spend their adaptation, and what else they need."""
+
+
+FAMILIES = {
+    "grid_navi": Family(
+        "grid_navi",
+        180,
+        6_000_000,
+        {"envs": 4, "rounds": 3, "replay_rounds": 3},
+        {"envs": 1, "rounds": 12, "trial_rounds": 13, "tasks_per_batch": 64},
+    ),
+    "maze": Family(
+        "maze",
+        80,
+        6_000_000,
+        {"envs": 1, "rounds": 2},
+        {"envs": 1, "rounds": 2, "trial_rounds": 3, "tasks_per_batch": 64},
+    ),
+    "cartpole": Family(
+        "cartpole",
+        800,
+        6_000_000,
+        {"envs": 2, "rounds": 2},
+        {"envs": 1, "rounds": 4, "tasks_per_batch": 32, "discount": 0.97},
+    ),
+    "point_navigation": Family(
+        "point_navigation",
+        2_000,
+        12_000_000,
+        {"envs": 20, "rounds": 1, "query_envs": 10},
+        {"envs": 1, "rounds": 4, "tasks_per_batch": 64},
+    ),
+    "tabular_mdp": Family(
+        "tabular_mdp",
+        100,
+        6_000_000,
+        {"envs": 1, "rounds": 10},
+        {"envs": 1, "rounds": 10, "tasks_per_batch": 256, "memory_width": 64},
+    ),
+    "bandit": Family(
+        "bandit",
+        10,
+        2_000_000,
+        {"envs": 1, "rounds": 10},
+        {"envs": 1, "rounds": 10, "tasks_per_batch": 256},
+    ),
+    "recommender": Family(
+        "recommender",
+        80,
+        6_000_000,
+        {"envs": 1, "rounds": 4},
+        {"envs": 1, "rounds": 4, "trial_rounds": 5, "tasks_per_batch": 64, "discount": 0.9},
+    ),
+}
+
+
+class Form(NamedTuple):
+    """How much of the scoreboard is made."""
+
+    families: tuple[str, ...]
+    recipes: tuple[str, ...]
+    share: float
+    """Of each family's training."""
+    seeds: int
+    num_tasks: int
+    first_seed: int = 0
+
+
+METHODS = tuple(name for name in RECIPES if name not in ("scratch", "finetune"))
+FORMS = {
+    "tiny": Form(("grid_navi", "bandit"), ("maml", "rl2"), 0.001, 2, 8),
+    "small": Form(("grid_navi", "bandit"), ("maml", "meta_sgd", "anil", "reptile", "hypernetwork", "rl2"), 0.1, 5, 64),
+    "full": Form(tuple(FAMILIES), METHODS, 1.0, 5, 64),
+}
+
+
+@functools.cache
+def tasks_of(family: str) -> TaskDistribution:
+    return jaxmeta.make_tasks(FAMILIES[family].tasks)
+
+
+def settings_of(family: str, recipe: str, form: Form, **others: Any) -> dict[str, Any]:
+    """What the protocol sets, `meta_steps` among it: what spends the family's environment steps, if not too many.
+
+    `others` are settings that an experiment puts in the protocol's place.
+    """
+    protocol, tasks = FAMILIES[family], tasks_of(family)
+    given = {"steps": tasks.horizon, **(protocol.in_context if recipe in IN_CONTEXT else protocol.by_gradient)}
+    given |= TOLD_NO_MORE.get(recipe, {}) | others
+    learner = make_recipe(recipe, tasks, **given)
+    lifetime = learner.lifetime
+    steps = lifetime.envs * lifetime.steps * lifetime.rounds
+    assert steps <= protocol.adaptation, f"{recipe} on {family} adapts with {steps} steps"
+    afforded = form.share * protocol.training / (learner.tasks_per_batch * learner.env_steps_per_task)
+    return given | {"meta_steps": in_parts(min(afforded, MOST_META_STEPS))}
+
+
+def in_parts(afforded: float) -> int:
+    """As many meta-steps, up to a tenth more or less if then all parts have the same log points.
+
+    >>> in_parts(321.5), in_parts(22.3)
+    (324, 22)
+    """
+    log_points = PARTS * LOG_POINTS
+    even = log_points * max(1, round(afforded / log_points))
+    return even if abs(even / afforded - 1) < 0.1 else max(1, round(afforded))
+
+
+def after(share: int, meta_steps: int) -> int:
+    """The meta-step at which a share of the training is done."""
+    return max(1, round(share * meta_steps / PARTS))
+
+
+def plan(form: Form, family: str, recipe: str, **others: Any) -> dict[str, Any]:
+    """Of a cell's training, what `jobs.prepare` is given but the folder; `others` as in `settings_of`."""
+    settings = settings_of(family, recipe, form, **others)
+    log_every, rest = divmod(settings["meta_steps"], PARTS * LOG_POINTS)
+    even = {"log_every": log_every, "checkpoint_every": log_every * LOG_POINTS, "keep": PARTS * LOG_POINTS}
+    return {
+        "recipe": recipe,
+        "tasks": tasks_of(family),
+        "seeds": range(form.first_seed, form.first_seed + form.seeds),
+        "settings": settings,
+        **({"log_every": 1, "checkpoint_every": 1, "keep": settings["meta_steps"]} if rest else even),
+    }
+
+
+def trained(run: RunDirectory, planned: dict[str, Any]) -> jobs.Job:
+    """A training of the cell, gone on with from where it is."""
+    job = jobs.prepare(**planned, run_dir=run.path, resume=run.config.is_file())
+
+    def note(program: Any) -> None:
+        memory = program.memory_analysis()
+        write_json(run.path / "program.json", {"memory": getattr(memory, "temp_size_in_bytes", None)})
+
+    with progress.reporting(job.config["meta_steps"], Console()) as tell:
+        training.run_job(job, on_log=tell, on_compiled=note)
+    return job

@@ -1,0 +1,98 @@
+"""Which of some settings the scoreboard's protocol should hold: compared on validation tasks, by that protocol.
+
+What is compared is the mean return of an episode after the last round. Trainings are kept, and taken up where they were
+left.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from protocol import FAMILIES, Form, plan, trained
+from record import Record, commands_of
+from throughput import machine
+
+from jaxmeta import compilation_cache, evaluation, jobs
+from jaxmeta.runs import RunDirectory, write_text
+
+NUM_TASKS = 128
+
+Variants = Callable[[str], dict[str, dict[str, Any]]]
+"""`variants(family)`: the settings that are compared there, by their names."""
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Of the command of a comparison: which families, and where trainings and results go."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
+    made.add_argument("--runs", type=Path, required=True)
+    made.add_argument("--out", type=Path, required=True)
+    return made
+
+
+def measured(folder: Path, form: Form, family: str, recipe: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Trains as for a cell, but for some settings, and says how well that does in validation tasks.
+
+    Returns:
+      The `meta_steps` it took, the `score`, and `returns`: of each seed, of an episode after the last round.
+    """
+    trained(RunDirectory(folder), plan(form, family, recipe, **settings))
+    content = evaluation.evaluate(
+        *jobs.restore(folder), split="validation", num_tasks=NUM_TASKS, with_baselines=False, with_gap_and_cost=False
+    )
+    returns = [member["returns"][-1] for member in content["members"]]
+    return {"meta_steps": content["meta_steps"], "score": content["score"], "returns": returns}
+
+
+def best(cells: dict[str, Any], variants: Variants) -> dict[str, str]:
+    """Of each family that was measured with all variants, the one whose seeds earn most, in the mean."""
+    chosen = {}
+    for family in FAMILIES:
+        named = {variant: f"{family}, {variant}" for variant in variants(family)}
+        if set(named.values()) <= set(cells):
+            chosen[family] = max(named, key=lambda variant: np.mean(cells[named[variant]]["returns"]))
+    return chosen
+
+
+def table(content: dict[str, Any], variants: Variants) -> Iterable[str]:
+    """What was measured, as lines of Markdown."""
+    yield "| family | | meta-steps | score | return, a mean | of each seed |"
+    yield "|---|---|---|---|---|---|"
+    for family, chosen in content["best"].items():
+        for variant in variants(family):
+            cell = content["cells"][f"{family}, {variant}"]
+            shown = f"**{variant}**" if variant == chosen else variant
+            seeds = ", ".join(f"{value:.2f}" for value in cell["returns"])
+            mean = np.mean(cell["returns"])
+            yield f"| {family} | {shown} | {cell['meta_steps']} | {cell['score']:.2f} | {mean:.2f} | {seeds} |"
+
+
+def compare(script: str, told: str, options: argparse.Namespace, recipe: str, form: Form, variants: Variants) -> None:
+    """Measures every variant in every family that is asked for, unless the file holds it, and writes file and table.
+
+    Args:
+      script: whose comparison it is.
+      told: in words, what is compared.
+      options: of the command, see `parser`.
+      recipe: what is trained.
+      form: the share of the scoreboard's training and the seeds.
+      variants: what it is trained with.
+    """
+    compilation_cache.enable()
+    record = Record(options.out, {"recipe": recipe, "share": form.share, "seeds": form.seeds, "num_tasks": NUM_TASKS})
+    for family in options.families:
+        for variant, settings in variants(family).items():
+            folder = options.runs / f"{family}-{recipe}-{variant.replace(' ', '-')}"
+            cell = record.kept(
+                "cells",
+                f"{family}, {variant}",
+                functools.partial(measured, folder, form, family, recipe, settings),
+            )
+            print(f"{family}, {variant}: {np.mean(cell['returns']):.2f}", flush=True)
+    content = record.close(script, best=best(record.content["cells"], variants), machine=machine())
+    head = f"{NUM_TASKS} validation tasks, {form.seeds} seeds; in bold, what earns most."
+    lines = [f"# {told}", "", head, "", *table(content, variants), "", "Made by", commands_of(content), ""]
+    write_text(options.out.with_suffix(".md"), "\n".join(lines))
