@@ -161,12 +161,15 @@ def _crossed(cells: Iterable[str], there: Iterable[str]) -> set[str]:
 
 
 def _of_other_versions(folder: Path, found: Iterable[Mapping[str, Any]]) -> list[str]:
-    current, every, by_version = metadata.version("jaxmeta"), list(found), {}
-    for cell in every:
+    current, by_version = metadata.version("jaxmeta"), {}
+    for cell in found:
         by_version.setdefault(cell["versions"]["jaxmeta"], []).append(f"{cell['method']} on {cell['tasks']}")
+
+    def whose(names: list[str]) -> str:
+        return f"all cells of {str(folder)!r}" if len(by_version) == 1 else ", ".join(names)
+
     return [
-        f"Made by jaxmeta {version}, and this is {current}: "
-        f"{f'all cells of {str(folder)!r}' if len(names) == len(every) else ', '.join(names)}."
+        f"Made by jaxmeta {version}, and this is {current}: {whose(names)}."
         for version, names in by_version.items()
         if version != current
     ]

@@ -204,6 +204,13 @@ def overall(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(made, key=lambda row: (-len(row["families"]), -row["score"]))
 
 
+def written_for(family: str, found: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of `rows`, the policies that were written for a family and have a score there, the best first."""
+    own = [row for row in found if row["family"] == family and row["kind"] == "reference"]
+    known = [row for row in own if row["method"] not in cells.ENDS and row["score"] is not None]
+    return sorted(known, key=by_score, reverse=True)
+
+
 def by_score(row: Mapping[str, Any]) -> float:
     """What a row is sorted by: its score, or less than any."""
     return -np.inf if row["score"] is None else row["score"]

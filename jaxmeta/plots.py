@@ -2,6 +2,7 @@
 
 import html
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxmeta import comparison
 from jaxmeta.errors import require
 
 if TYPE_CHECKING:
@@ -169,14 +171,14 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
 
     heights = {label: -index for index, (_, label) in enumerate(sorted(by_method, key=place))}
     families = list(dict.fromkeys(row["family"] for row in scored))
-    shown = [*scored, *(row for family in families for row in written_for(family, rows)[:1])]
-    ends = _including(bound for row in shown for bound in row["ci95"])
+    written = {family: comparison.written_for(family, rows)[:1] for family in families}
+    ends = _including(bound for row in [*scored, *itertools.chain(*written.values())] for bound in row["ci95"])
     size = 1.9 + 1.45 * len(families), 1.1 + 0.25 * len(heights)
     with _figure(path, size, columns=max(1, len(families)), **options) as all_axes:
         for axes, family in zip(all_axes, families, strict=False):
             own = [row for row in scored if row["family"] == family]
             baselines = [row for row in own if row["kind"] == "baseline"]
-            for others, dashes in ((baselines, (2, 2)), (written_for(family, rows), (1, 3))):
+            for others, dashes in ((baselines, (2, 2)), (written[family], (1, 3))):
                 if others:
                     axes.axvline(max(row["score"] for row in others), color=INK, linestyle=(0, dashes), linewidth=1)
             for row in own:
@@ -191,14 +193,6 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
             axes.set_ylim(min(heights.values()) - 0.6, 0.6)
             axes.set_yticks(list(heights.values()), list(heights) if axes is all_axes[0] else [""] * len(heights))
             axes.tick_params(axis="y", length=0)
-
-
-def written_for(family: str, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows of policies that were written for a family and have a score there, the best first."""
-    known = [
-        row for row in rows if row["family"] == family and row["kind"] == "reference" and row["method"] not in LOOKS
-    ]
-    return sorted((row for row in known if row["score"] is not None), key=lambda row: -row["score"])
 
 
 def _including(values: Iterable[float], margin: float = 0.08) -> tuple[float, float]:

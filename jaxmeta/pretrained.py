@@ -31,7 +31,7 @@ CONTENT = fields.record({"summary": fields.text, "digest": fields.text, "config"
 def available(home: Path = HOME) -> dict[str, str]:
     """Names of the artefacts, each with one line about it: of a damaged one, that it is."""
     told = {}
-    for path in sorted(home.glob(f"*/{CARD}")):
+    for path in _cards(home):
         try:
             told[path.parent.name] = _read_card(path)["summary"]
         except checkpoints.CheckpointError as error:
@@ -46,7 +46,7 @@ def card(name: str, home: Path = HOME) -> dict[str, Any]:
       UsageError: there is none of that name.
       CheckpointError: its card is damaged.
     """
-    require_known("--pretrained", name, available(home))
+    require_known("--pretrained", name, [path.parent.name for path in _cards(home)])
     return _read_card(home / name / CARD)
 
 
@@ -95,6 +95,10 @@ def save(folder: Path, learner: MetaLearner, state: MetaState, config: Mapping[s
     write_json(folder / CARD, {**about, "config": dict(config), "digest": digest})
 
 
+def _cards(home: Path) -> list[Path]:
+    return sorted(home.glob(f"*/{CARD}"))
+
+
 def _read_card(path: Path) -> dict[str, Any]:
     try:
         told = read_json(path)
@@ -105,12 +109,13 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, like: PyTree) -> PyTree:
+    leaves_like = by_path(like)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            leaves = {name: jnp.asarray(stored[name]) for name in by_path(like)}
+            leaves = {name: jnp.asarray(stored[name]) for name in leaves_like}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise checkpoints.CheckpointError(f"{str(path)!r} could not be read: {error}.") from error
-    for name, expected in by_path(like).items():
+    for name, expected in leaves_like.items():
         if (leaves[name].shape, leaves[name].dtype) != (expected.shape, expected.dtype):
             raise checkpoints.CheckpointError(
                 f"{str(path)!r} is of another network than this version composes: {name} is {leaves[name].shape} "

@@ -131,7 +131,7 @@ def markdown(rows: Rows, overall: Rows, missing: Iterable[str] = ()) -> str:
             shown = [entry["shown"] for entry in row["entries"]]
             every = row["shown"] if row["number"] == len(names) else ""
             lines.append(f"| `{row['name']}` | {' | '.join(shown)} | {every} |")
-    if any(known := [plots.written_for(name, rows) for name in names]):
+    if any(known := [comparison.written_for(name, rows) for name in names]):
         best = [f"{number(written[0]['score'])} `{written[0]['name']}`" if written else ABSENT for written in known]
         lines.append(f"| a policy written for it | {' | '.join(best)} | |")
     stars = (
