@@ -112,6 +112,9 @@ ON_TRIALS: dict[str, Any] = {
 }
 """What suits learners in context."""
 
+ON_ATTENDED_TRIALS: dict[str, Any] = ON_TRIALS | {"outer_learning_rate": 1e-3}
+"""What suits those that attend to all of a trial: what is too fast for them suits a GRU."""
+
 TRIALS: dict[str, dict[str, Any]] = {
     "bandit": {"discount": 1.0, "tasks_per_batch": 1024},
     "gaussian_bandit": {"discount": 1.0, "tasks_per_batch": 1024},

@@ -153,7 +153,7 @@ RECIPES = {
         "The same with causal attention over all steps of a trial, after SNAIL.",
         methods.trained_in_context(methods.attentive),
         presets.TRIALS,
-        presets.ON_TRIALS,
+        presets.ON_ATTENDED_TRIALS,
     ),
     "scratch": Recipe("Baseline: the same agent from a random start.", methods.scratch),
     "finetune": Recipe("Baseline: one agent trained on all tasks, then adapted.", methods.finetune),

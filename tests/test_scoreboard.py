@@ -219,6 +219,16 @@ def test_memories_are_trained_on_what_validation_tasks_favour():
     }
 
 
+def test_attention_learns_by_the_outer_steps_that_validation_tasks_favour():
+    favoured = json.loads((scoreboard.COMMITTED.parent / "outer_steps.json").read_text())
+    assert favoured["subject"]["recipe"] == "snail"
+    held = {
+        family: recipes.resolve_settings("snail", jaxmeta.make_tasks(PROTOCOL[family].tasks))["outer_learning_rate"]
+        for family in favoured["best"]
+    }
+    assert {family: f"{size:g}" for family, size in held.items()} == favoured["best"]
+
+
 def test_a_cell_is_estimated_by_what_it_took(monkeypatch):
     monkeypatch.setattr(protocol, "FAMILIES", PROTOCOL)
     for family, recipe in [("grid_navi", "rl2"), ("maze", "reptile"), ("tabular_mdp", "mapping")]:
