@@ -154,7 +154,8 @@ def as_svg(plot: Callable[..., None], rows: Sequence[Mapping[str, Any]], prefix:
 def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) -> None:
     """Draws what methods and baselines score in every family, with intervals.
 
-    A dashed line is the family's best baseline, a dotted one the best policy that was written for it.
+    Those with a score in most families come first, and of these who scores most. A dashed line is the family's best
+    baseline, a dotted one the best policy that was written for it.
 
     Args:
       rows: as `jaxmeta.compare` returns them.
@@ -166,8 +167,9 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
     for row in scored:
         by_method.setdefault((row["kind"], row["name"]), []).append(row)
 
-    def place(method: tuple[str, str]) -> tuple[bool, float]:
-        return method[0] == "baseline", -float(np.mean([row["score"] for row in by_method[method]]))
+    def place(method: tuple[str, str]) -> tuple[bool, int, float]:
+        own = by_method[method]
+        return method[0] == "baseline", -len(own), -float(np.mean([row["score"] for row in own]))
 
     heights = {label: -index for index, (_, label) in enumerate(sorted(by_method, key=place))}
     families = list(dict.fromkeys(row["family"] for row in scored))

@@ -107,6 +107,20 @@ def test_methods_are_shown_in_all_families_beside_each_other():
         assert texts.count(name) == 1
 
 
+def test_who_was_measured_in_one_easy_family_alone_does_not_come_first(tmp_path, figures):
+    found = [*boards.board(), boards.cell("mann", 1.0, tasks="bandit")]
+    plots.plot_scores(comparison.rows(found), tmp_path / "scores.png")
+    names = [label.get_text() for label in figures[0].axes[0].get_yticklabels()]
+    heights = figures[0].axes[0].get_yticks()
+    assert [name for _, name in sorted(zip(-heights, names, strict=True))] == [
+        "maml",
+        "rl2",
+        "reptile",
+        "mann",
+        "scratch",
+    ]
+
+
 def test_scores_off_the_scale_and_names_with_dollars_are_shown(tmp_path, figures):
     found = [boards.cell("a_$lot$", -0.9), boards.cell("scratch", 1.4, kind="baseline")]
     plots.plot_scores(comparison.rows(found), tmp_path / "scores.png")
