@@ -47,11 +47,16 @@ def measured(folder: Path, form: Form, family: str, recipe: str, settings: dict[
     return {"meta_steps": content["meta_steps"], "score": content["score"], "returns": returns}
 
 
+def cell_of(family: str, variant: str) -> str:
+    """The name of what was measured with a variant."""
+    return f"{family}, {variant}"
+
+
 def best(cells: dict[str, Any], variants: Variants) -> dict[str, str]:
     """Of each family that was measured with all variants, the one whose seeds earn most, in the mean."""
     chosen = {}
     for family in FAMILIES:
-        named = {variant: f"{family}, {variant}" for variant in variants(family)}
+        named = {variant: cell_of(family, variant) for variant in variants(family)}
         if set(named.values()) <= set(cells):
             chosen[family] = max(named, key=lambda variant: np.mean(cells[named[variant]]["returns"]))
     return chosen
@@ -63,7 +68,7 @@ def table(content: dict[str, Any], variants: Variants) -> Iterable[str]:
     yield "|---|---|---|---|---|---|"
     for family, chosen in content["best"].items():
         for variant in variants(family):
-            cell = content["cells"][f"{family}, {variant}"]
+            cell = content["cells"][cell_of(family, variant)]
             shown = f"**{variant}**" if variant == chosen else variant
             seeds = ", ".join(f"{value:.2f}" for value in cell["returns"])
             mean = np.mean(cell["returns"])
@@ -86,12 +91,9 @@ def compare(script: str, told: str, options: argparse.Namespace, recipe: str, fo
     for family in options.families:
         for variant, settings in variants(family).items():
             folder = options.runs / f"{family}-{recipe}-{variant.replace(' ', '-')}"
-            cell = record.kept(
-                "cells",
-                f"{family}, {variant}",
-                functools.partial(measured, folder, form, family, recipe, settings),
-            )
-            print(f"{family}, {variant}: {np.mean(cell['returns']):.2f}", flush=True)
+            name, make = cell_of(family, variant), functools.partial(measured, folder, form, family, recipe, settings)
+            cell = record.kept("cells", name, make)
+            print(f"{name}: {np.mean(cell['returns']):.2f}", flush=True)
     content = record.close(script, best=best(record.content["cells"], variants), machine=machine())
     head = f"{NUM_TASKS} validation tasks, {form.seeds} seeds; in bold, what earns most."
     lines = [f"# {told}", "", head, "", *table(content, variants), "", "Made by", commands_of(content), ""]
