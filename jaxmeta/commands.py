@@ -131,10 +131,10 @@ def write_report(options: cli.Report) -> None:
         kinds = sorted(plots.file_kinds())
         require(picture.suffix[1:] in kinds, "--picture", f"end in one of {', '.join(kinds)}", options.picture)
     found, missing = _cells("report", options.folders)
-    rows, overall = comparison.rows(found), comparison.overall(found)
-    report.write_html(page, rows, overall, missing)
+    rows = comparison.rows(found)
+    report.write_html(page, rows, missing)
     if table:
-        write_text(table, report.markdown(rows, overall, missing))
+        write_text(table, report.markdown(rows, missing))
     if picture:
         plots.plot_scores(rows, picture)
     for sentence in missing:

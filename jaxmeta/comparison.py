@@ -40,6 +40,7 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
       - `family`: the tasks, and the split where it is not the test tasks;
       - `num_tasks`: how many it was evaluated in;
       - `score`, `ci95`: interquartile mean over seeds and test tasks at the end of training, and its interval;
+      - `seed_scores`: that over the tasks of each seed; None, as `score` is, where there is no scale;
       - `budgets`: the same after each share of the training, as [environment steps, score, low, high];
       - `returns`: mean return of an episode after each round; `area`: how far along the way from chance to the oracle
         they are, on average over the adaptation, by the trapezoidal rule;
@@ -65,7 +66,7 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             }
             for name, cell in cell_of.items()
         ]
-        made += sorted(complete, key=lambda row: (cells.KINDS.index(row["kind"]), -by_score(row), row["name"]))
+        made += sorted(complete, key=lambda row: (cells.KINDS.index(row["kind"]), -_by_score(row), row["name"]))
     return made
 
 
@@ -146,6 +147,7 @@ def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[st
         "seeds": len(last["returns"]),
         "score": score,
         "ci95": None if low is None else [low, high],
+        "seed_scores": last["scores"] and [statistics.interquartile_mean(np.array(own)) for own in last["scores"]],
         "budgets": budgets,
         "returns": returns.tolist(),
         "area": _area(returns, ends),
@@ -177,21 +179,21 @@ def improvements(cell_of: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
 
 
 def overall(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each method over all families that it has a cell of, best first.
+    """Of `rows`, one for each method and baseline over all families where it has a score, in the order to show them in.
 
     Returns:
-      Rows with the `name`, the `families`, for methods with different ones are not comparable, the interquartile mean
-      over families and seeds of what each seed scores, and its stratified interval `ci95`, which resamples seeds and
-      holds tasks fixed; None with a single seed in a family.
+      Rows with the `kind`, the `name`, the `families`, for methods with different ones are not comparable, the
+      interquartile mean over families and seeds of what each seed scores, and its stratified interval `ci95`, which
+      resamples seeds and holds tasks fixed; None with a single seed in a family. Methods come before baselines, of
+      either those with most families first, and of these who scores most.
     """
-    by_name: dict[str, dict[str, np.ndarray]] = {}
-    for family, members in families(found).items():
-        for name, cell in named(members).items():
-            if (scores := last_point(cell)["scores"]) and cell["kind"] != "reference":
-                means = [statistics.interquartile_mean(np.array(row)) for row in scores]
-                by_name.setdefault(name, {})[family] = np.array(means)
+    by_name: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    for row in found:
+        if row["kind"] != "reference" and row["score"] is not None:
+            by_name.setdefault((row["kind"], row["name"]), {})[row["family"]] = np.array(row["seed_scores"])
     made = [
         {
+            "kind": kind,
             "name": name,
             "families": sorted(by_family),
             "score": statistics.interquartile_mean(np.concatenate(list(by_family.values()))),
@@ -199,19 +201,19 @@ def overall(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if all(len(means) > 1 for means in by_family.values())
             else None,
         }
-        for name, by_family in by_name.items()
+        for (kind, name), by_family in by_name.items()
     ]
-    return sorted(made, key=lambda row: (-len(row["families"]), -row["score"]))
+    return sorted(made, key=lambda row: (cells.KINDS.index(row["kind"]), -len(row["families"]), -row["score"]))
 
 
 def written_for(family: str, found: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Of `rows`, the policies that were written for a family and have a score there, the best first."""
     own = [row for row in found if row["family"] == family and row["kind"] == "reference"]
     known = [row for row in own if row["method"] not in cells.ENDS and row["score"] is not None]
-    return sorted(known, key=by_score, reverse=True)
+    return sorted(known, key=_by_score, reverse=True)
 
 
-def by_score(row: Mapping[str, Any]) -> float:
+def _by_score(row: Mapping[str, Any]) -> float:
     """What a row is sorted by: its score, or less than any."""
     return -np.inf if row["score"] is None else row["score"]
 

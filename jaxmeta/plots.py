@@ -154,8 +154,8 @@ def as_svg(plot: Callable[..., None], rows: Sequence[Mapping[str, Any]], prefix:
 def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) -> None:
     """Draws what methods and baselines score in every family, with intervals.
 
-    Those with a score in most families come first, and of these who scores most. A dashed line is the family's best
-    baseline, a dotted one the best policy that was written for it.
+    They stand in the order of `comparison.overall`. A dashed line is the family's best baseline, a dotted one the best
+    policy that was written for it.
 
     Args:
       rows: as `jaxmeta.compare` returns them.
@@ -163,15 +163,7 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
       **options: of matplotlib's `savefig`.
     """
     scored = [row for row in rows if row["kind"] != "reference" and row["score"] is not None]
-    by_method: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in scored:
-        by_method.setdefault((row["kind"], row["name"]), []).append(row)
-
-    def place(method: tuple[str, str]) -> tuple[bool, int, float]:
-        own = by_method[method]
-        return method[0] == "baseline", -len(own), -float(np.mean([row["score"] for row in own]))
-
-    heights = {label: -index for index, (_, label) in enumerate(sorted(by_method, key=place))}
+    heights = {(row["kind"], row["name"]): -index for index, row in enumerate(comparison.overall(scored))}
     families = list(dict.fromkeys(row["family"] for row in scored))
     written = {family: comparison.written_for(family, rows)[:1] for family in families}
     ends = _including(bound for row in [*scored, *itertools.chain(*written.values())] for bound in row["ci95"])
@@ -186,14 +178,14 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
             for row in own:
                 look = VERDICTS.get(row["verdict"], UNDECIDED) if row["kind"] == "method" else BASELINE
                 low, high = row["ci95"]
-                height = heights[row["name"]]
+                height = heights[row["kind"], row["name"]]
                 axes.plot([low, high], [height, height], color=look["color"], linewidth=1.6)
                 axes.plot(row["score"], height, "o", markersize=6, **look)
             axes.set_title(family, fontsize=10)
             axes.set_xlim(*ends)
             axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
             axes.set_ylim(min(heights.values()) - 0.6, 0.6)
-            axes.set_yticks(list(heights.values()), list(heights) if axes is all_axes[0] else [""] * len(heights))
+            axes.set_yticks(list(heights.values()), [name if axes is all_axes[0] else "" for _, name in heights])
             axes.tick_params(axis="y", length=0)
 
 

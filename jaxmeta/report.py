@@ -85,13 +85,12 @@ COLUMNS = (
 )
 
 
-def write_html(path: Path, rows: Rows, overall: Rows, missing: Iterable[str]) -> None:
+def write_html(path: Path, rows: Rows, missing: Iterable[str]) -> None:
     """Writes the page.
 
     Args:
       path: of the file.
       rows: of `comparison.rows`.
-      overall: of `comparison.overall`.
       missing: a sentence for all that is not there.
     """
     import jinja2
@@ -105,7 +104,7 @@ def write_html(path: Path, rows: Rows, overall: Rows, missing: Iterable[str]) ->
         versions="; ".join(versions),
         devices=", ".join(sorted({row["device"] for row in rows})),
         missing=list(missing),
-        overview=_overview(rows, overall),
+        overview=_overview(rows),
         figure=plots.as_svg(
             plots.plot_scores, rows, "overview", "Scores of all methods in all families, as in the table"
         ),
@@ -118,13 +117,13 @@ def write_html(path: Path, rows: Rows, overall: Rows, missing: Iterable[str]) ->
     write_text(path, content)
 
 
-def markdown(rows: Rows, overall: Rows, missing: Iterable[str] = ()) -> str:
+def markdown(rows: Rows, missing: Iterable[str] = ()) -> str:
     """The overview as a table: a row for each method and baseline, a column for each family.
 
     One row more has the best of the policies that were written for a family.
     """
     names = _families(rows)
-    overview = _overview(rows, overall)
+    overview = _overview(rows)
     lines = [f"| | {' | '.join(f'`{name}`' for name in names)} | all |", "|---|" + "---|" * (len(names) + 1)]
     for row in overview:
         if row["kind"] != "reference":
@@ -176,16 +175,16 @@ def _style(column: Column, row: Mapping[str, Any]) -> str:
     return " ".join(filter(None, ["text" if column.kind == "text" else "", marked]))
 
 
-def _overview(rows: Rows, overall: Rows) -> list[dict[str, Any]]:
-    """A row for each method, with what it scores in each family and over all of them."""
+def _overview(rows: Rows) -> list[dict[str, Any]]:
+    """A row for each method, baseline and reference, with what it scores in each family and over all of them."""
     names = _families(rows)
-    over_all = {row["name"]: row for row in overall}
-    by_name: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    totals = {(row["kind"], row["name"]): row for row in comparison.overall(rows)}
+    by_name: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {method: {} for method in totals}
     for row in rows:
         by_name.setdefault((row["kind"], row["name"]), {})[row["family"]] = row
     made = []
     for (kind, name), by_family in by_name.items():
-        total = over_all.get(name, {"score": None, "ci95": None})
+        total = totals.get((kind, name), {"score": None, "ci95": None})
         own = [by_family.get(family, {"score": None, "verdict": None}) for family in names]
         entries = [
             {
@@ -207,7 +206,7 @@ def _overview(rows: Rows, overall: Rows) -> list[dict[str, Any]]:
                 "number": sum(row["score"] is not None for row in by_family.values()),
             }
         )
-    return sorted(made, key=lambda row: (cells.KINDS.index(row["kind"]), -row["number"], -comparison.by_score(row)))
+    return sorted(made, key=lambda row: (cells.KINDS.index(row["kind"]), -row["number"]))
 
 
 def _families(rows: Rows) -> list[str]:

@@ -63,12 +63,13 @@ def test_cells_of_one_label_are_told_apart_and_all_of_them_are_shown():
         "scratch tasks=16",
     ]
     assert rows["maml rounds=2 hidden=None"]["beats"]["scratch tasks=16"] > 0.9
-    assert {row["name"] for row in comparison.overall(found)} == set(rows)
+    assert {row["name"] for row in comparison.overall(comparison.rows(found))} == set(rows)
     assert [row["name"] for row in comparison.rows([found[0], found[0]])] == ["maml (1)", "maml (2)"]
 
 
 def test_a_single_seed_has_a_score_over_all_families_and_no_interval():
-    (row,) = comparison.overall([boards.cell("maml", seeds=(0,)), boards.cell("maml", tasks="maze")])
+    found = [boards.cell("maml", seeds=(0,)), boards.cell("maml", tasks="maze")]
+    (row,) = comparison.overall(comparison.rows(found))
     assert row["score"] == pytest.approx(0.5, abs=0.1)
     assert row["ci95"] is None
 
@@ -134,7 +135,7 @@ def test_the_probability_of_improvement_counts_pairs_of_trainings():
 
 
 def test_over_all_families_seeds_are_resampled_within_each():
-    rows = {row["name"]: row for row in comparison.overall(boards.board())}
+    rows = {row["name"]: row for row in comparison.overall(comparison.rows(boards.board()))}
     assert set(rows) == {"maml", "reptile", "rl2", "scratch"}
     assert rows["maml"]["families"] == ["bandit", "grid_navi"]
     assert rows["maml"]["ci95"][0] < rows["maml"]["score"] < rows["maml"]["ci95"][1]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from jaxmeta import comparison, plots
+from jaxmeta import comparison, plots, report
 from jaxmeta.errors import UsageError
 from tests import boards
 
 
-def report(returns):
+def measured(returns):
     return {"returns": returns, "returns_ci95": [[value - 0.5, value + 0.5] for value in returns]}
 
 
@@ -23,12 +23,12 @@ EVALUATION = {
     "split": "test",
     "num_tasks": 128,
     "env_steps": 720,
-    **report([-1.0, 3.0, 7.0, 8.0]),
+    **measured([-1.0, 3.0, 7.0, 8.0]),
     "baselines": {
-        "random": report([-1.0, -1.1, -1.0, -0.9]),
-        "scratch": report([-1.0, 1.0, 4.0, 7.8]),
-        "finetune": report([0.0, 1.5, 3.0, 3.5]),
-        "oracle": report([11.0] * 4),
+        "random": measured([-1.0, -1.1, -1.0, -0.9]),
+        "scratch": measured([-1.0, 1.0, 4.0, 7.8]),
+        "finetune": measured([0.0, 1.5, 3.0, 3.5]),
+        "oracle": measured([11.0] * 4),
     },
 }
 METRICS = [
@@ -108,17 +108,33 @@ def test_methods_are_shown_in_all_families_beside_each_other():
 
 
 def test_who_was_measured_in_one_easy_family_alone_does_not_come_first(tmp_path, figures):
-    found = [*boards.board(), boards.cell("mann", 1.0, tasks="bandit")]
-    plots.plot_scores(comparison.rows(found), tmp_path / "scores.png")
+    rows = comparison.rows([*boards.board(), boards.cell("mann", 1.0, tasks="bandit")])
+    plots.plot_scores(rows, tmp_path / "scores.png")
     names = [label.get_text() for label in figures[0].axes[0].get_yticklabels()]
     heights = figures[0].axes[0].get_yticks()
-    assert [name for _, name in sorted(zip(-heights, names, strict=True))] == [
-        "maml",
-        "rl2",
-        "reptile",
-        "mann",
-        "scratch",
-    ]
+    shown = [name for _, name in sorted(zip(-heights, names, strict=True))]
+    assert shown == ["maml", "rl2", "reptile", "mann", "scratch"]
+    assert shown == re.findall(r"^\| `(\w+)` ", report.markdown(rows), re.MULTILINE), "as in the table"
+
+
+def test_the_picture_and_the_table_have_one_order_where_one_family_pulls_a_mean_down(figures, tmp_path):
+    scores = {"maml": (0.8, 0.7, 0.6, -3.0), "anil": (0.5, 0.5, 0.5, 0.5)}
+    families = ("bandit", "cartpole", "grid_navi", "maze")
+    rows = comparison.rows(
+        boards.cell(method, mean, tasks=family)
+        for method, means in scores.items()
+        for family, mean in zip(families, means, strict=True)
+    )
+    assert [row["name"] for row in comparison.overall(rows)] == ["maml", "anil"]
+    assert re.findall(r"^\| `(\w+)` ", report.markdown(rows), re.MULTILINE) == ["maml", "anil"]
+    plots.plot_scores(rows, tmp_path / "scores.png")
+    axes = figures[0].axes[0]
+    assert {
+        label.get_text(): height for label, height in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
+    } == {
+        "maml": 0,
+        "anil": -1,
+    }
 
 
 def test_scores_off_the_scale_and_names_with_dollars_are_shown(tmp_path, figures):

@@ -75,7 +75,7 @@ def test_the_table_marks_wins_and_losses(page):
     assert "`oracle`" not in lines
     assert "grid_navi-anil.cell.json" in table
     found = [*boards.board(), boards.cell("mann", 0.7, tasks="maze")]
-    assert table.startswith(report.markdown(comparison.rows(found), comparison.overall(found)).rstrip())
+    assert table.startswith(report.markdown(comparison.rows(found)).rstrip())
     assert page.with_name("scores.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -84,7 +84,7 @@ def test_the_table_shows_the_best_policy_that_was_written_for_a_family():
         boards.cell(name, mean, tasks="bandit", kind="reference") for name, mean in (("ucb1", 0.8), ("greedy", 0.3))
     ]
     found = [*boards.board(), *written]
-    last = report.markdown(comparison.rows(found), comparison.overall(found)).splitlines()[-1]
+    last = report.markdown(comparison.rows(found)).splitlines()[-1]
     score = next(row["score"] for row in comparison.rows(found) if row["name"] == "ucb1")
     assert last == f"| a policy written for it | {score:.2f} `ucb1` | – | |"
 
@@ -93,7 +93,7 @@ def test_a_family_without_a_score_is_not_counted():
     without = boards.cell("maml", 0.9, tasks="maze")
     without = {**without, "points": [{**point, "scores": None} for point in without["points"]]}
     found = [boards.cell("maml", 0.9), without]
-    table = report.markdown(comparison.rows(found), comparison.overall(found))
+    table = report.markdown(comparison.rows(found))
     assert table.splitlines()[2].endswith(" ? |  |"), "no mean over all families"
 
 
