@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
     from jaxmeta.checkpoints import CheckpointError, state_digest
     from jaxmeta.comparison import compare
+    from jaxmeta.compilation_cache import use_compilation_cache
     from jaxmeta.evaluation import evaluate
     from jaxmeta.exports import export_rule
     from jaxmeta.jobs import restore
@@ -42,6 +43,7 @@ __all__ = [
     "restore",
     "state_digest",
     "train",
+    "use_compilation_cache",
 ]
 
 _HOMES = {
@@ -62,6 +64,7 @@ _HOMES = {
     "restore": ("jaxmeta.jobs", "restore"),
     "state_digest": ("jaxmeta.checkpoints", "state_digest"),
     "train": ("jaxmeta.training", "train"),
+    "use_compilation_cache": ("jaxmeta.compilation_cache", "use_compilation_cache"),
 }
 
 

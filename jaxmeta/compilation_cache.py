@@ -11,17 +11,41 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxmeta.errors import as_kind
+
 SWITCH = "jax_enable_compilation_cache"
 """JAX's own, on by default."""
+FOLDER = "jax_compilation_cache_dir"
+"""JAX's own, None unless the user has named one."""
 
 _log = logging.getLogger(__name__)
+_wanted = True
+
+
+def use_compilation_cache(enabled: bool = True) -> None:
+    """Says whether compiled programs are kept in the user's cache folder from now on; they are unless this says no.
+
+    `jaxmeta.train`, `jaxmeta.evaluate` and `jaxmeta.restore` turn JAX's persistent compilation cache on when they are
+    first called. A folder that the user named in JAX's own way, by `JAX_COMPILATION_CACHE_DIR` or
+    `jax_compilation_cache_dir`, stays as it is, whatever this says.
+
+    Args:
+      enabled: whether to keep them.
+    """
+    global _wanted
+    _wanted = as_kind("enabled", enabled, bool)
+    if enabled:
+        enable()
+    elif getattr(jax.config, FOLDER) == str(_folder()):
+        jax.config.update(FOLDER, None)
+        compilation_cache.reset_cache()
 
 
 def enable() -> None:
-    """Turns JAX's persistent compilation cache on; a folder that the user named in JAX's own way stays."""
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    """Turns JAX's persistent compilation cache on, unless the user has said no or named a folder in JAX's own way."""
+    if not _wanted or getattr(jax.config, FOLDER):
         return
-    folder = user_cache() / "jaxmeta" / "compiled"
+    folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -29,8 +53,9 @@ def enable() -> None:
     except OSError as error:
         _log.warning("Compiled programs are not kept: %r cannot be written (%s).", str(folder), error.strerror)
         return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update(FOLDER, str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    compilation_cache.reset_cache()  # else JAX goes by what was so when it first compiled
 
 
 @contextlib.contextmanager
@@ -47,6 +72,10 @@ def bypassed() -> Iterator[None]:
 def _set_enabled(enabled: bool) -> None:
     jax.config.update(SWITCH, enabled)
     compilation_cache.reset_cache()  # else JAX goes by what was so when it first compiled
+
+
+def _folder() -> Path:
+    return user_cache() / "jaxmeta" / "compiled"
 
 
 def user_cache() -> Path:

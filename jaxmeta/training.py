@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmeta import checkpoints, interrupts, populations
+from jaxmeta import checkpoints, compilation_cache, interrupts, populations
 from jaxmeta.base import Key, MetaLearner, MetaState, TaskDistribution
 from jaxmeta.bookkeeping import Bookkeeping
 from jaxmeta.chunks import make_chunk, summary
@@ -72,6 +72,7 @@ def train(
       StorageError: something could not be written; the checkpoints before are as they were.
       Interrupted: Ctrl-C or SIGTERM; a checkpoint was written first if there is a `run_dir`. It is a KeyboardInterrupt.
     """
+    compilation_cache.enable()
     job = prepare(
         recipe,
         tasks,
