@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import jax
 from protocol import FORMS, PARTS, SHARES, Form, after, plan, settings_of, tasks_of, trained
 
-from jaxmeta import cells, checkpoints, compilation_cache, evaluation, interrupts, jobs, populations
+from jaxmeta import cells, checkpoints, compilation_cache, evaluation, interrupts, jobs, populations, progress
 from jaxmeta.baselines import Choice
 from jaxmeta.cli import INTERRUPT_STATUS
 from jaxmeta.errors import UsageError
@@ -102,7 +102,7 @@ def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> 
     """At the end of training, for which baselines are tuned, on test tasks and on others; then after earlier shares."""
     like = jax.eval_shape(populations.beginning(job.learner, job.config), populations.seeds_of(job.config))
     measurement = evaluation.make_measurement(job.learner, job.tasks, policies_of(family))
-    recipe, choices = job.config["recipe"], {}
+    recipe, choices, tell = job.config["recipe"], {}, progress.lines(functools.partial(print, flush=True))
     at = [(PARTS, "test"), *((PARTS, split) for split in ("train", "shifted") if split in job.tasks.splits)]
     at += [(share, "test") for share in SHARES if share < PARTS]
     for share, split in at:
@@ -118,8 +118,9 @@ def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> 
             with_gap_and_cost=(share, split) == (PARTS, "test"),
             baseline_seeds=board.size.seeds,
             choices=choices,
+            retune=True,
             measurement=measurement,
-            on_stage=functools.partial(print, flush=True),
+            on_stage=tell,
         )
         if not choices and recipe == BESIDE_BASELINES:
             choices = {

@@ -6,17 +6,26 @@ is tuned on validation tasks. They are one learner from two starts, so one progr
 """
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta import baseline_cache
 from jaxmeta.base import Key, Params, PyTree, TaskDistribution, sample_tasks
-from jaxmeta.measurement import COMPILER_OPTIONS, Measured, measure_task
+from jaxmeta.measurement import COMPILER_OPTIONS, Measured, Meter, in_groups, measure_task
 from jaxmeta.recipes import make_recipe
+from jaxmeta.settings import Settings
+
+NAMES = ("scratch", "finetune")
+PROTOCOL = 1
+"""Raised by whatever makes a choice that was tuned before no longer the one that tuning would arrive at."""
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Tried together, with everything else that is tried."""
@@ -81,20 +90,23 @@ class Tried(NamedTuple):
     choice: Choice
     grid: Grid
     validation_return: float | None
-    """Mean return of an episode after the last round; None where the choice was made elsewhere."""
+    """Mean return of an episode after the last round; None where it is not known."""
+    source: str = "tuned"
+    """Whether it was `tuned` just now, `given` by the caller, `shipped` with the package, or `cached` before."""
 
     def report(self) -> dict[str, Any]:
         """What an evaluation writes down about the tuning."""
         on_edge = self.choice.on_edge(self.grid)
-        return asdict(self.choice) | {"on_edge": on_edge, "validation_return": self.validation_return}
+        found = {"on_edge": on_edge, "validation_return": self.validation_return, "source": self.source}
+        return asdict(self.choice) | found
 
 
 Starts = Callable[[Key, int], Params]
 """`starts(key, tasks)`: the parameters that learning starts from in each task, leaves [tasks, ...]."""
 Program = Callable[[Key, Params, np.ndarray, np.ndarray, np.ndarray, PyTree], Measured]
-"""`program(key, params, learning_rates, epsilon, temperature, env_params)` measures lives from `params`, leaves
-[tasks, ...], with each of [R] step sizes and one exploration rate and temperature, []; the result's leaves are
-[R, tasks, ...]."""
+"""`program(keys, params, learning_rates, epsilon, temperature, env_params)` measures lives from `params`, leaves
+[tasks, ...], as those of keys and tasks, with each of [R] step sizes and one exploration rate and temperature, []; the
+result's leaves are [R, tasks, ...]."""
 Programs = Callable[[int, int], Program]
 """`programs(inner_steps, n_step)`: the compiled program for what cannot be traced."""
 
@@ -106,13 +118,16 @@ def measure_baselines(
     env_params: PyTree,
     *,
     pretraining_steps: int,
-    seeds: int = 1,
-    choices: Mapping[str, Choice],
-    on_stage: Callable[[str], None],
+    seed: int,
+    starts: int = 1,
+    choices: Mapping[str, Choice] = MappingProxyType({}),
+    retune: bool = False,
+    meter: Meter | None = None,
 ) -> dict[str, tuple[list[Measured], Tried]]:
     """Tunes the baselines on validation tasks and lets them live in other tasks, several times over.
 
-    The first start is the one that is tuned.
+    The first start is the one that is tuned. What is known already is neither tuned nor measured again, see
+    `baseline_cache`.
 
     Args:
       key: one key.
@@ -120,42 +135,125 @@ def measure_baselines(
       settings: of the learner that is evaluated; its lifetime, agent and exploration are the baselines' own.
       env_params: where the baselines are measured, leaves [tasks, ...].
       pretraining_steps: environment steps on training tasks that `finetune` starts from.
-      seeds: how many starts of each are trained and measured.
-      choices: by baseline, how it adapts, where that is known already.
-      on_stage: told in a few words what happens next.
+      seed: what `key` was made from, which a tuned choice is known by.
+      starts: how many starts of each are trained and measured.
+      choices: by baseline, how it adapts, where that was tuned before.
+      retune: tune and measure again whatever is known already.
+      meter: told what happens next, and how far it is; one of `parts_of_work`.
 
     Returns:
       By name, what was measured from each start, leaves [tasks, ...], and how the baseline adapted.
     """
+    meter = meter or Meter(parts_of_work(settings))
     train_key, *keys = jax.random.split(key, 3)
     programs, grid = make_programs(tasks, settings), grid_of(settings)
-    on_stage("training the start of finetune")
-    train = make_pretraining(tasks, settings, pretraining_steps)
-    starts: dict[str, list[Starts]] = {
-        "scratch": [fresh_starts(tasks, settings)] * seeds,
-        "finetune": [_from_one_start(train(jax.random.fold_in(train_key, seed))) for seed in range(seeds)],
-    }
-    measured = {}
-    for (name, starts_of), baseline_key in zip(starts.items(), keys, strict=True):
-        tune_key, start_key, life_key = jax.random.split(baseline_key, 3)
+    count = jax.tree.leaves(env_params)[0].shape[0]
+    family = baseline_cache.of_tasks(tasks)
+    pretrained = functools.cache(lambda: make_pretraining(tasks, settings, pretraining_steps))
+
+    @functools.cache
+    def starts_of(name: str, index: int) -> Starts:
+        if name == "scratch":
+            return fresh_starts(tasks, settings)
+        meter.begin(PRETRAINING_PART)
+        return _from_one_start(pretrained()(jax.random.fold_in(train_key, index)))
+
+    def choose(name: str, tune_key: Key) -> Tried:
         if name in choices:
-            tried = Tried(choices[name], grid, None)
-        else:
-            on_stage(f"tuning {name} on validation tasks")
-            tried = tune(tune_key, tasks, programs, starts_of[0], grid)
-        on_stage(f"measuring {name}")
-        choice, count = tried.choice, jax.tree.leaves(env_params)[0].shape[0]
+            return Tried(choices[name], grid, None, "given")
+        content = choice_content(name, tasks, settings, seed, pretraining_steps)
+        own = {**content, "family": family}
+        if not retune:
+            shipped = baseline_cache.shipped_choice(content)
+            known = shipped or baseline_cache.find(own)
+            if known:
+                source = "shipped" if shipped else "cached"
+                return Tried(Choice(**known["choice"]), grid, known["validation_return"], source)
+        start = starts_of(name, 0)
+        meter.begin(f"tuning {name} on validation tasks")
+        tried = tune(tune_key, tasks, programs, start, grid, meter.advance)
+        baseline_cache.keep(own, {"choice": asdict(tried.choice), "validation_return": tried.validation_return})
+        return tried
+
+    def lives(name: str, choice: Choice, start_key: Key, life_key: Key) -> list[Measured]:
         entries = []
-        for seed, start in enumerate(starts_of):
-            params = start(jax.random.fold_in(start_key, seed), count)
-            own_key = jax.random.fold_in(life_key, seed)
-            lives = live_by(programs, own_key, choice, (choice.learning_rate,), params, env_params)
-            entries.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), lives))
+        for index in range(starts):
+            params = starts_of(name, index)(jax.random.fold_in(start_key, index), count)
+            meter.begin(f"measuring {name}")
+            run_key = jax.random.fold_in(life_key, index)
+            measured = live_by(programs, run_key, choice, (choice.learning_rate,), params, env_params, meter.advance)
+            entries.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), measured))
+        return entries
+
+    measured = {}
+    for name, baseline_key in zip(NAMES, keys, strict=True):
+        tune_key, start_key, life_key = jax.random.split(baseline_key, 3)
+        tried = choose(name, tune_key)
+        content = {
+            **choice_content(name, tasks, settings, seed, pretraining_steps),
+            "family": family,
+            "choice": asdict(tried.choice),
+            "pretraining_steps": pretraining_steps if name == "finetune" else None,
+            "starts": starts,
+            "arguments": baseline_cache.of_arrays((key, env_params)),
+            "engine": baseline_cache.of_engine(),
+        }
+        known = None if retune else baseline_cache.find(content)
+        entries = baseline_cache.unpacked(known) if known else lives(name, tried.choice, start_key, life_key)
+        if not known:
+            baseline_cache.keep(content, baseline_cache.packed(entries))
         measured[name] = (entries, tried)
     return measured
 
 
-def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts, grid: Grid) -> Tried:
+def choice_content(
+    name: str, tasks: TaskDistribution, settings: Mapping[str, Any], seed: int, pretraining_steps: int
+) -> baseline_cache.Content:
+    """What the choice of a baseline follows from, JSON-able.
+
+    Of the environment steps that `finetune` was trained for before, the power of ten counts: how it adapts best hardly
+    depends on them, and whoever trains a little longer need not tune again.
+    """
+    grouped = Settings.from_flat(_adaptation_settings(dict(settings)))
+    groups = (grouped.lifetime, grouped.agent, grouped.policy, grouped.inner, grouped.hypers)
+    tuned = {field.name for field in fields(Choice)}
+    fixed = {field: value for group in groups for field, value in asdict(group).items() if field not in tuned}
+    return {
+        "protocol": PROTOCOL,
+        "baseline": name,
+        "tasks": tasks.name,
+        "settings": fixed,
+        "grid": {"learning_rates": LEARNING_RATES, **grid_of(settings)._asdict()},
+        "tuning_tasks": TUNING_TASKS,
+        "seed": seed,
+        "pretraining": f"1e{round(math.log10(max(1, pretraining_steps)))}" if name == "finetune" else None,
+    }
+
+
+PRETRAINING_PART = "training the start of finetune"
+
+
+def parts_of_work(settings: Mapping[str, Any], num_tasks: int = 128, pretraining_steps: int = 0) -> dict[str, float]:
+    """What `measure_baselines` does, and about how long each part takes beside the others."""
+    rounds, grid = settings["rounds"], grid_of(settings)
+    middle = len(grid.inner_steps) // 2
+    several = len(grid.n_steps) + len(grid.epsilons) + len(grid.temperatures) - 2
+    steps = several * grid.inner_steps[middle] + sum(grid.inner_steps[middle + 1 :]) / 2
+    parts = {PRETRAINING_PART: 1.0 + pretraining_steps / 1e6}
+    for name in NAMES:
+        parts[f"tuning {name} on validation tasks"] = rounds * steps * len(LEARNING_RATES) * TUNING_TASKS / 20_000
+        parts[f"measuring {name}"] = 1.0 + rounds * grid.inner_steps[middle] * num_tasks / 20_000
+    return parts
+
+
+def tune(
+    key: Key,
+    tasks: TaskDistribution,
+    programs: Programs,
+    starts: Starts,
+    grid: Grid,
+    on_share: Callable[[float], None] = lambda share: None,
+) -> Tried:
     """Finds what returns most after the last round on validation tasks, one coordinate after another.
 
     Every step size is tried with each kind of target, then with each exploration rate, then with the softmax policy of
@@ -168,6 +266,7 @@ def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts, 
       programs: what measures lives, as `make_programs` makes it.
       starts: the parameters that learning starts from.
       grid: what is tried beside `LEARNING_RATES`.
+      on_share: told after each trial which share of the most there can be has been tried.
 
     Returns:
       The best choice, with its mean return of an episode after the last round, in the environment's units.
@@ -175,11 +274,13 @@ def tune(key: Key, tasks: TaskDistribution, programs: Programs, starts: Starts, 
     task_key, start_key, life_key = jax.random.split(key, 3)
     env_params = sample_tasks(task_key, tasks, "validation", TUNING_TASKS)
     params = starts(start_key, TUNING_TASKS)
+    trials, most = itertools.count(1), sum(map(len, grid)) - 2
 
     def over_step_sizes(choice: Choice) -> Tried:
         lives = live_by(programs, life_key, choice, LEARNING_RATES, params, env_params)
         returns = np.asarray(lives.returns)[..., -1].mean(axis=1)
         best = int(returns.argmax())
+        on_share(next(trials) / most)
         return Tried(replace(choice, learning_rate=LEARNING_RATES[best]), grid, float(returns[best]))
 
     def best_of(start: Tried, name: str, values: Iterable[float]) -> Tried:
@@ -216,6 +317,7 @@ def live_by(
     learning_rates: tuple[float, ...],
     params: Params,
     env_params: PyTree,
+    on_share: Callable[[float], None] = lambda share: None,
 ) -> Measured:
     """Lives as a choice says, but with each of several step sizes.
 
@@ -226,13 +328,20 @@ def live_by(
       learning_rates: R step sizes.
       params: what is started from, leaves [tasks, ...].
       env_params: leaves [tasks, ...].
+      on_share: told after each group of tasks which share of them is done.
 
     Returns:
       `Measured` with leaves [R, tasks, ...].
     """
     values = (learning_rates, choice.epsilon, choice.temperature)
     rates, epsilon, temperature = (np.array(value, np.float32) for value in values)
-    return programs(choice.inner_steps, choice.n_step)(key, params, rates, epsilon, temperature, env_params)
+    program = programs(choice.inner_steps, choice.n_step)
+    keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
+
+    def run(keys, params, env_params):
+        return program(keys, params, rates, epsilon, temperature, env_params)
+
+    return in_groups(run, (keys, params, env_params), axis=1, on_share=on_share)
 
 
 def make_programs(tasks: TaskDistribution, settings: dict[str, Any]) -> Programs:
@@ -248,12 +357,8 @@ def make_programs(tasks: TaskDistribution, settings: dict[str, Any]) -> Programs
             hypers = meta.hypers.replace(learning_rate=learning_rate, epsilon=epsilon, temperature=temperature)
             return measure_task(key, learner, meta.replace(params=params, hypers=hypers), tasks, env_params)
 
-        def live_in_each(key, params, learning_rate, epsilon, temperature, env_params):
-            keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
-            in_each = jax.vmap(live, (0, 0, None, None, None, 0))
-            return in_each(keys, params, learning_rate, epsilon, temperature, env_params)
-
-        over_step_sizes = jax.vmap(live_in_each, (None, None, 0, None, None, None))
+        in_each = jax.vmap(live, (0, 0, None, None, None, 0))
+        over_step_sizes = jax.vmap(in_each, (None, None, 0, None, None, None))
         return jax.jit(over_step_sizes, compiler_options=COMPILER_OPTIONS)
 
     return program

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta import baselines, populations, statistics
+from jaxmeta import baselines, compilation_cache, populations, statistics
 from jaxmeta.adapters import pose_openly, random_policy
 from jaxmeta.base import Key, Lifetime, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.errors import as_kind, require, require_known
-from jaxmeta.measurement import COMPILER_OPTIONS, Measured, adaptation_cost, measure
+from jaxmeta.measurement import COMPILER_OPTIONS, GROUP, Measured, Meter, adaptation_cost, in_groups, measure_task
 from jaxmeta.recipes import make_recipe
 
 LEARNED = 0.9
@@ -50,8 +50,9 @@ def evaluate(
     with_gap_and_cost: bool = True,
     baseline_seeds: int = 1,
     choices: Mapping[str, baselines.Choice] = MappingProxyType({}),
+    retune: bool = False,
     measurement: "Measurement | None" = None,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    on_stage: Callable[[str, float], None] = lambda stage, done: None,
 ) -> dict[str, Any]:
     """Adapts to tasks of a split and reports how well, how fast and at what cost, beside the baselines.
 
@@ -66,12 +67,15 @@ def evaluate(
       split: whose tasks.
       num_tasks: how many, at least 2.
       seed: of the tasks and of all randomness; at least 0.
-      with_baselines: whether to tune and measure `scratch` and `finetune`, which takes longer than all else.
+      with_baselines: whether to measure `scratch` and `finetune`. Where it is not known yet how they adapt best, they
+        are tuned first, which takes longer than all else.
       with_gap_and_cost: whether to measure training tasks too, and what it costs to adapt.
       baseline_seeds: how many times `scratch` and `finetune` are trained and measured, each from its own start.
       choices: how `scratch` and `finetune` adapt, where that was tuned before.
+      retune: tune and measure them again, whatever the package or the user's cache folder knows of them.
       measurement: what `make_measurement` returned for this learner, where it is evaluated more than once.
-      on_stage: told in a few words what happens next, for an evaluation takes a minute or more.
+      on_stage: `on_stage(stage, done)`, told in a few words what happens now, and which share of the whole evaluation
+        is done, from 0 to 1.
 
     Returns:
       What `evaluation.json` holds; docs/architecture.md says what its fields mean.
@@ -83,16 +87,26 @@ def evaluate(
     num_tasks, seed = as_kind("num_tasks", num_tasks, int), as_kind("seed", seed, int)
     require(num_tasks >= 2, "num_tasks", "be at least 2", num_tasks)
     require(0 <= seed < 2**31, "seed", "be from 0 to 2147483647", seed)
+    compilation_cache.enable()
     task_key, life_key, gap_key, cost_key, baseline_key = jax.random.split(jax.random.key(seed), 5)
     members = populations.members_of(config)
     alone = populations.config_of(config, members[0]) if members else config
-    metas = [learner.meta(one) for one in populations.members(state)]
+    # On the host, so that a state that was just trained and one that was restored are measured by the same program.
+    metas = [jax.device_get(learner.meta(one)) for one in populations.members(state)]
     meta_env_steps = state.steps_taken * learner.tasks_per_batch * learner.env_steps_per_task
 
-    on_stage(f"adapting to {num_tasks} tasks of the split {split}")
+    adapting = f"adapting to {num_tasks} tasks of the split {split}"
+    gap_and_cost = "measuring the gap to training tasks and the cost of adapting"
+    work = len(metas) * num_tasks / GROUP
+    parts = {adapting: 1 + work}
+    if with_baselines:
+        parts |= baselines.parts_of_work(alone["settings"], num_tasks, meta_env_steps)
+    meter = Meter(parts | ({gap_and_cost: 1 + work} if with_gap_and_cost else {}), on_stage)
+
+    meter.begin(adapting)
     measure_with_ends = measurement or make_measurement(learner, tasks)
-    env_params = sample_tasks(task_key, tasks, split, num_tasks)
-    scale, measured = measure_with_ends(life_key, metas, env_params)
+    env_params = _drawn(task_key, tasks, split, num_tasks)
+    scale, measured = measure_with_ends(life_key, metas, env_params, meter.advance)
     tuned = {}
     if with_baselines:
         by_name = baselines.measure_baselines(
@@ -101,9 +115,11 @@ def evaluate(
             alone["settings"],
             env_params,
             pretraining_steps=meta_env_steps,
-            seeds=baseline_seeds,
+            seed=seed,
+            starts=baseline_seeds,
             choices=choices,
-            on_stage=on_stage,
+            retune=retune,
+            meter=meter,
         )
         for name, (entries, tried) in by_name.items():
             measured[name], tuned[name] = _stacked(entries), tried
@@ -140,9 +156,9 @@ def evaluate(
             for index, member in enumerate(members)
         ]
     if with_gap_and_cost:
-        on_stage("measuring the gap to training tasks and the cost of adapting")
-        train_params = sample_tasks(gap_key, tasks, "train", num_tasks)
-        train_scale, train_measured = measure_with_ends(life_key, metas, train_params)
+        meter.begin(gap_and_cost)
+        train_params = _drawn(gap_key, tasks, "train", num_tasks)
+        train_scale, train_measured = measure_with_ends(life_key, metas, train_params, meter.advance)
         train_scores, scores = train_scale.scores(train_measured["learner"]), scale.scores(measured["learner"])
         report |= {"generalisation_gap": _gap(train_scores, scores)}
         report |= adaptation_cost(cost_key, learner, metas[0], tasks)
@@ -151,7 +167,7 @@ def evaluate(
     return report
 
 
-Measurement = Callable[[Key, Sequence[PyTree], PyTree], tuple[Scale, dict[str, Measured]]]
+Measurement = Callable[[Key, Sequence[PyTree], PyTree, Callable[[float], None]], tuple[Scale, dict[str, Measured]]]
 
 
 class Policies(NamedTuple):
@@ -172,7 +188,8 @@ def make_measurement(learner: MetaLearner, tasks: TaskDistribution, policies: Po
       policies: what `make_policies` returned for it, to be shared with other learners.
 
     Returns:
-      A function of key, the meta of each member and `EnvParams` with leaves [tasks, ...]. It returns the scale, and
+      A function of key, the meta of each member, `EnvParams` with leaves [tasks, ...] and `on_share`, which it tells
+      which share is done. Tasks are measured in groups, see `measurement.in_groups`. It returns the scale, and
       what was measured of `learner`, leaves [members, tasks, ...], and as of one member of `random`, each of
       `tasks.policies` and, where it is known, `oracle`, whose trial is taken to consist of episodes as long as the
       horizon.
@@ -180,14 +197,23 @@ def make_measurement(learner: MetaLearner, tasks: TaskDistribution, policies: Po
     measurers, oracle = policies or make_policies(tasks)
     measure_learner, measure_policy = _measurer(learner, tasks), measurers(learner.lifetime)
 
-    def measure_with_ends(key: Key, metas: Sequence[PyTree], env_params: PyTree):
+    def measure_with_ends(key: Key, metas: Sequence[PyTree], env_params: PyTree, on_share: Callable[[float], None]):
         learner_key, random_key = jax.random.split(key)
-        measured = {"learner": _stacked([measure_learner(learner_key, meta, env_params) for meta in metas])}
-        measured |= {name: _stacked([run(random_key, None, env_params)]) for name, run in measure_policy.items()}
+        runs = len(metas) + len(measure_policy)
+
+        def share_of_run(index: int) -> Callable[[float], None]:
+            return lambda share: on_share((index + share) / runs)
+
+        of_learner = [
+            measure_learner(learner_key, meta, env_params, share_of_run(index)) for index, meta in enumerate(metas)
+        ]
+        measured = {"learner": _stacked(of_learner)}
+        for index, (name, run) in enumerate(measure_policy.items(), len(metas)):
+            measured[name] = _stacked([run(random_key, None, env_params, share_of_run(index))])
         random = np.asarray(measured["random"].returns)
         scale = Scale(random=random[0].mean(axis=1), oracle=None)
         if oracle is not None:
-            best = np.asarray(oracle(env_params))
+            best = in_groups(oracle, (env_params,))
             episodes = learner.lifetime.rounds * learner.lifetime.steps / tasks.horizon
             measured["oracle"] = Measured(np.broadcast_to(best[:, None], random.shape), best[None] * episodes)
             scale = scale._replace(oracle=best)
@@ -210,10 +236,25 @@ def make_policies(tasks: TaskDistribution) -> Policies:
 
 
 def _measurer(learner: MetaLearner, tasks: TaskDistribution) -> Callable[..., Measured]:
-    return jax.jit(
-        lambda key, meta, env_params: measure(key, learner, meta, tasks, env_params),
-        compiler_options=COMPILER_OPTIONS,
-    )
+    """`measurer(key, meta, env_params, on_share)`, which measures tasks in groups."""
+
+    @functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
+    def measure_group(keys: Key, meta: PyTree, env_params: PyTree) -> Measured:
+        return jax.vmap(lambda key, env_params: measure_task(key, learner, meta, tasks, env_params))(keys, env_params)
+
+    def measurer(key: Key, meta: PyTree, env_params: PyTree, on_share: Callable[[float], None]) -> Measured:
+        keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
+
+        def run(keys: Key, env_params: PyTree) -> Measured:
+            return measure_group(keys, meta, env_params)
+
+        return in_groups(run, (keys, env_params), on_share=on_share)
+
+    return measurer
+
+
+def _drawn(key: Key, tasks: TaskDistribution, split: str, num_tasks: int) -> PyTree:
+    return jax.jit(lambda key: sample_tasks(key, tasks, split, num_tasks))(key)
 
 
 def _agent(learner: MetaLearner, config: Mapping[str, Any]) -> str:

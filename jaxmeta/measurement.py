@@ -2,8 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,10 @@ COMPILER_OPTIONS = {"xla_backend_optimization_level": 1}
 """For programs that run once or a few times, where compiling takes longer than running."""
 
 
+GROUP = 128
+"""Most tasks that are measured at once: memory grows with these, and not with the number of tasks."""
+
+
 class Measured(NamedTuple):
     """Returns of a batch of tasks, as they were computed or brought to the host."""
 
@@ -27,6 +31,68 @@ class Measured(NamedTuple):
     """[tasks, rounds + 1] float32, mean return of an episode after each round of adaptation; first, before any."""
     trial: jax.Array | np.ndarray
     """[tasks] float32, total reward of the lifetime itself, a mean over its environments."""
+
+
+Result = TypeVar("Result")
+
+
+class Meter:
+    """Tells how far work has come whose parts are known before it begins.
+
+    A part that is never begun, since its outcome is known already, counts no more once a later one begins.
+    """
+
+    def __init__(self, parts: Mapping[str, float], tell: Callable[[str, float], None] = lambda part, share: None):
+        """Takes the parts in order, how long each takes beside the others, and `tell(part, share of the whole)`."""
+        self._parts, self._tell = dict(parts), tell
+        self._done: dict[str, float] = {}
+        self._present = ""
+
+    def begin(self, part: str) -> None:
+        """Turns to a part; those begun before are done."""
+        self._done = {**dict.fromkeys(self._done, 1.0), part: 0.0}
+        self._present = part
+        self.advance(0.0)
+
+    def advance(self, share: float) -> None:
+        """Notes which share of the present part is done, from 0 to 1."""
+        self._done[self._present] = share
+        names = list(self._parts)
+        ahead = names[max(map(names.index, self._done)) + 1 :]
+        done = sum(self._parts[name] * share for name, share in self._done.items())
+        self._tell(self._present, done / sum(self._parts[name] for name in [*self._done, *ahead]))
+
+
+def in_groups(
+    run: Callable[..., Result],
+    batch: tuple[PyTree, ...],
+    axis: int = 0,
+    on_share: Callable[[float], None] = lambda share: None,
+) -> Result:
+    """Runs a program on `GROUP` tasks at a time, always as many, so that it is compiled once.
+
+    Args:
+      run: `run(*batch)`, compiled; it treats tasks independently, and its result has an axis of tasks.
+      batch: leaves [tasks, ...].
+      axis: where the result's leaves have it.
+      on_share: told after each group which share of the tasks is done.
+
+    Returns:
+      What `run` would return of all tasks, on the host.
+    """
+    count = jax.tree.leaves(batch)[0].shape[0]
+    if count <= GROUP:
+        result = jax.device_get(run(*batch))
+        on_share(1.0)
+        return result
+    parts = []
+    for start in range(0, count, GROUP):
+        members = np.arange(start, start + GROUP) % count  # the last group is filled up with the first tasks
+        part = jax.device_get(run(*jax.tree.map(lambda leaf, members=members: leaf[members], batch)))
+        own = np.arange(min(GROUP, count - start))
+        parts.append(jax.tree.map(lambda leaf, own=own: np.take(leaf, own, axis), part))
+        on_share(min(1.0, (start + GROUP) / count))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *parts)
 
 
 def measure(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree) -> Measured:

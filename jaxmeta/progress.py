@@ -1,11 +1,12 @@
 """Tells how training goes: a bar on a terminal, plain lines anywhere else."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
 
 
 @contextlib.contextmanager
@@ -34,6 +35,59 @@ def reporting(meta_steps: int, console: Console) -> Iterator[Callable[[dict[str,
             progress.update(bar, completed=record["meta_step"], description=summary(record, meta_steps))
 
         yield move_bar
+
+
+OnStage = Callable[[str, float], None]
+"""`on_stage(stage, done)`: what an evaluation does now, and which share of the whole is done, from 0 to 1."""
+
+
+@contextlib.contextmanager
+def evaluating(console: Console) -> Iterator[OnStage]:
+    """Yields what `evaluate` calls as it goes on: a bar on a terminal, elsewhere a line for each stage.
+
+    Args:
+      console: where to.
+    """
+    if not console.is_terminal:
+
+        def write(line: str) -> None:
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+            console.file.flush()
+
+        yield lines(write)
+        return
+
+    left = _time_left()
+    columns = (TextColumn("evaluating"), TaskProgressColumn(), BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=1.0)
+
+        def move_bar(stage: str, done: float) -> None:
+            progress.update(bar, completed=done, description="  ".join([*left(done), stage]))
+
+        yield move_bar
+
+
+def lines(write: Callable[[str], None]) -> OnStage:
+    """Writes a line when a stage begins: the stage, what is done and the time left."""
+    left, present = _time_left(), [""]
+
+    def on_stage(stage: str, done: float) -> None:
+        if stage != present[0]:
+            present[0] = stage
+            write("  ".join([f"Evaluating: {stage}", f"{done:.0%} done", *left(done)]))
+
+    return on_stage
+
+
+def _time_left() -> Callable[[float], list[str]]:
+    """Estimates the time left from that passed since this was called; nothing to say at the very beginning."""
+    began = time.monotonic()
+
+    def left(done: float) -> list[str]:
+        return [f"{duration((time.monotonic() - began) * (1 - done) / done)} left"] if done > 0.02 else []
+
+    return left
 
 
 def summary(record: dict[str, Any], meta_steps: int) -> str:

@@ -12,7 +12,7 @@ from jaxmeta.adapters import pose_openly, random_policy
 from jaxmeta.base import MetaLearner, MetaState
 from jaxmeta.config import LifetimeConfig
 from jaxmeta.errors import UsageError
-from jaxmeta.measurement import Measured, adaptation_cost, measure
+from jaxmeta.measurement import Measured, Meter, adaptation_cost, measure
 from jaxmeta.tasks import make
 from jaxmeta_envs.grid_navi_bayes import bayes_optimal_return
 from tests.boards import rows_of
@@ -200,13 +200,15 @@ def test_baselines_adapt_as_they_are_told(grid):
             settings,
             env_params,
             pretraining_steps=1,
+            seed=0,
             choices=choices,
-            on_stage=stages.append,
+            meter=Meter(baselines.parts_of_work(settings), lambda stage, done: stages.append(stage)),
             **options,
         )
 
     stages = []
-    still = measured({"scratch": told(learning_rate=0.0), "finetune": told(learning_rate=0.0)}, seeds=2)
+    still = measured({"scratch": told(learning_rate=0.0), "finetune": told(learning_rate=0.0)}, starts=2)
+    assert stages
     assert not any("tuning" in stage for stage in stages)
     busy = measured({"scratch": told(learning_rate=0.1), "finetune": told(learning_rate=0.0)})
     assert np.any(busy["scratch"][0][0].trial != still["scratch"][0][0].trial)
@@ -215,7 +217,7 @@ def test_baselines_adapt_as_they_are_told(grid):
     for entries, _ in still.values():
         assert len(entries) == 2
         assert np.any(entries[0].trial != entries[1].trial), "each start is its own"
-    assert still["finetune"][1] == baselines.Tried(told(learning_rate=0.0), baselines.grid_of(settings), None)
+    assert still["finetune"][1] == baselines.Tried(told(learning_rate=0.0), baselines.grid_of(settings), None, "given")
 
 
 def test_scratch_starts_anew_in_every_task(grid):

@@ -46,9 +46,9 @@ LAYERS = [
     {"outer"},
     {"presets", "recipes", "methods", "composition", "populations"},
     {"checkpoints", "runs", "journal", "measurement", "chunks"},
-    {"baselines", "jobs", "bookkeeping", "exports", "cells", "command_lines", "pretrained"},
+    {"baselines", "jobs", "bookkeeping", "baseline_cache", "exports", "cells", "command_lines", "pretrained"},
     {"comparison"},
-    {"training", "evaluation", "inspection", "plots", "progress", "tables"},
+    {"training", "evaluation", "inspection", "plots", "progress", "tables", "timings"},
     {"report"},
     {"cli", "commands"},
 ]
