@@ -116,7 +116,11 @@ class Train(Configuration):
     )
     num_processes: Positive = _option("How many processes train this run together.", None)
     process_id: Seed = _option("Which of them this one is, from 0.", None)
-    evaluate: bool = _option("Evaluate on test tasks after training.", True)
+    evaluate: Flag = _option("Evaluate on test tasks after training; so it is if nothing is said.", False)
+    no_evaluate: Flag = _option("Do not, also not when the run is resumed without --evaluate.", False)
+    baselines: Flag = _option("Measure scratch and finetune beside it; so it is if nothing is said.", False)
+    no_baselines: Flag = _option("Do not, also not when the run is resumed or evaluated without --baselines.", False)
+    timings: Flag = _option("Print how long each stage takes to trace, to compile and to run.", False)
     compilation_cache: Cache = True
 
 
@@ -129,9 +133,12 @@ class Evaluate:
     split: str = _option("Whose tasks: train, validation, test or shifted.", "test")
     num_tasks: Annotated[int, _integer(2)] = _option("How many tasks.", 128)
     seed: Annotated[int, _integer(0, 2**31 - 1)] = _option("Of the tasks and of all randomness.", 0)
-    baselines: Flag = _option("Of a pretrained learner too tune and measure scratch and finetune, for minutes.", False)
+    baselines: Flag = _option("Measure scratch and finetune beside it; of a run, so it is if nothing is said.", False)
+    no_baselines: Flag = _option("Do not; of a pretrained learner, so it is if nothing is said.", False)
+    retune: Flag = _option("Tune and measure them again, whatever is known of them; that takes minutes.", False)
     best: Flag = _option("Take the checkpoint with the highest return while training, instead of the newest.", False)
     json: JsonFile = _option("Also write the evaluation here.", None)
+    timings: Flag = _option("Print how long each stage takes to trace, to compile and to run.", False)
     allow_import: Flag = _option(ALLOW_IMPORT, False)
     compilation_cache: Cache = True
 
@@ -231,6 +238,7 @@ def parse(argv: Sequence[str]) -> Any:
     if unknown:
         require_known(f"An option of {program}", unknown[0].partition("=")[0], _flags(VERBS[verb]))
         raise UsageError(f"{program} must be given options as its help shows them, got {unknown[0]!r}.")
+    _require_no_contradiction(options)
     if isinstance(options, Evaluate):
         _require_run_or_pretrained(options)
     if isinstance(options, Inspect):
@@ -265,6 +273,19 @@ def _by_name(flag: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
     return texts
 
 
+def choice(options: Any, name: str) -> bool | None:
+    """What `--NAME` and `--no-NAME` say together; None where neither was given."""
+    return True if getattr(options, name) else False if getattr(options, f"no_{name}") else None
+
+
+def _require_no_contradiction(options: Any) -> None:
+    for name in vars(options):
+        if getattr(options, name) is True and getattr(options, f"no_{name}", False):
+            raise UsageError(f"--{name} must be given without --no-{name}, got both.")
+    if getattr(options, "retune", False) and options.no_baselines:
+        raise UsageError("--retune must be given without --no-baselines, got both.")
+
+
 def _require_run_or_pretrained(options: Evaluate) -> None:
     """Refuses neither and both, and options that the one that was given has no use for."""
     if (options.run_dir is None) == (options.pretrained is None):
@@ -272,7 +293,7 @@ def _require_run_or_pretrained(options: Evaluate) -> None:
         raise UsageError(f"jaxmeta evaluate must be given either RUN_DIR or --pretrained, got {got}.")
     ways = ("RUN_DIR", "--pretrained")
     has, lacks = ways if options.run_dir is not None else reversed(ways)
-    for name in {"RUN_DIR": ("best", "allow_import"), "--pretrained": ("baselines",)}[lacks]:
+    for name in ("best", "allow_import") if lacks == "RUN_DIR" else ():
         if getattr(options, name):
             raise UsageError(f"--{name.replace('_', '-')} must be given with {lacks}, got {has}.")
 

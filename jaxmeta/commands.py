@@ -27,6 +27,7 @@ from jaxmeta import (
     recipes,
     report,
     tables,
+    timings,
     training,
 )
 from jaxmeta import tasks as task_specs
@@ -45,9 +46,10 @@ def run(options: Any) -> None:
     with _plain_warnings():
         if isinstance(options, cli.Train):
             hosts.join(options.coordinator, options.num_processes, options.process_id)
-        if getattr(options, "compilation_cache", False) and not getattr(options, "plan", False):
-            compilation_cache.enable()
-        COMMANDS[type(options)](options)
+        if hasattr(options, "compilation_cache") and not getattr(options, "plan", False):
+            compilation_cache.use_compilation_cache(options.compilation_cache)
+        with timings.told(_console(stderr=True)) if getattr(options, "timings", False) else contextlib.nullcontext():
+            COMMANDS[type(options)](options)
 
 
 def list_all(options: cli.List) -> None:
@@ -65,6 +67,8 @@ def train(options: cli.Train) -> None:
     given = _configuration(options)
     for name in WAYS:
         given[name] = getattr(options, name)
+    for name in ("evaluate", "baselines"):
+        given[name] = cli.choice(options, name)
     if options.run_dir is None:
         unplaced = jobs.prepare(**given)
         given |= {"run_dir": default_run_dir(unplaced.config), "tasks": unplaced.tasks}
@@ -76,16 +80,18 @@ def train(options: cli.Train) -> None:
     _tell(
         console, f"Training {config['recipe']} on {config['tasks']} with {populations.described(config)}, in {run.path}"
     )
+    timings.begin("training")
     with progress.reporting(config["meta_steps"], console) as on_log:
         state = training.run_job(job, on_log)
     if not hosts.is_first():
         return
+    timings.begin("writing and showing")
     if metrics := run.read_metrics():
         plots.plot_training(metrics, run.picture("training"))
     if hosts.are_several():  # whose others would wait in vain
         _tell(console, f"Trained; `jaxmeta evaluate {run.path}` on one host evaluates it.")
-    elif options.evaluate:
-        _evaluate(console, run, (job.learner, state, job.tasks, config))
+    elif config["evaluate"]:
+        _evaluate(console, run, (job.learner, state, job.tasks, config), with_baselines=config["baselines"])
 
 
 def evaluate(options: cli.Evaluate) -> None:
@@ -96,6 +102,9 @@ def evaluate(options: cli.Evaluate) -> None:
         run = RunDirectory(Path(options.run_dir))
     else:
         restored, run = pretrained.load(options.pretrained or ""), None
+    wanted = cli.choice(options, "baselines")
+    if wanted is None:  # of a run what it was trained with, of a pretrained learner only by wish
+        wanted = options.retune or (run is not None and restored[3].get("baselines", True))
     content = _evaluate(
         _console(stderr=True),
         run,
@@ -104,7 +113,8 @@ def evaluate(options: cli.Evaluate) -> None:
         split=options.split,
         num_tasks=options.num_tasks,
         seed=options.seed,
-        with_baselines=run is not None or options.baselines,
+        with_baselines=wanted,
+        retune=options.retune,
     )
     if json_file:
         write_json(json_file, content)
@@ -214,7 +224,14 @@ def _evaluate(
     console: Console, run: RunDirectory | None, restored: tuple, best: bool = False, **how: Any
 ) -> dict[str, Any]:
     """Evaluates, and leaves numbers and a picture in the run's folder, if there is one; `best` is the checkpoint's."""
-    content = evaluation.evaluate(*restored, **how, on_stage=lambda stage: _tell(console, f"Evaluating: {stage}"))
+    with progress.evaluating(console) as tell:
+
+        def on_stage(stage: str, done: float) -> None:
+            timings.begin(stage)
+            tell(stage, done)
+
+        content = evaluation.evaluate(*restored, **how, on_stage=on_stage)
+    timings.begin("writing and showing")
     content["best"] = best
     if run is not None:
         write_json(run.evaluation, content)

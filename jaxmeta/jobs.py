@@ -57,6 +57,8 @@ def prepare(
     keep: int | None = None,
     on_nonfinite: str | None = None,
     on_write_error: str | None = None,
+    evaluate: bool | None = None,
+    baselines: bool | None = None,
     devices: int | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
@@ -81,6 +83,8 @@ def prepare(
       keep: how many of the newest checkpoints stay, at least 1.
       on_nonfinite: one of `ON_NONFINITE`.
       on_write_error: one of `ON_WRITE_ERROR`.
+      evaluate: whether the command line evaluates the run after training.
+      baselines: whether it measures `scratch` and `finetune` where it evaluates the run.
       devices: over how many the tasks of a batch are spread; by default all.
       run_dir: a new or empty folder, or that of the run that is resumed; None: nothing will be written.
       resume: go on from what `run_dir` holds.
@@ -98,9 +102,18 @@ def prepare(
         "keep": keep,
         "on_nonfinite": on_nonfinite,
         "on_write_error": on_write_error,
+        "evaluate": evaluate,
+        "baselines": baselines,
     }
     options = {"recipe": recipe, "tasks": getattr(tasks, "name", tasks), "seed": seed, **ways}
-    kinds = {"recipe": str, "tasks": str, "on_nonfinite": str, "on_write_error": str}
+    kinds = {
+        "recipe": str,
+        "tasks": str,
+        "on_nonfinite": str,
+        "on_write_error": str,
+        "evaluate": bool,
+        "baselines": bool,
+    }
     given = {name: as_kind(name, value, kinds.get(name, int)) for name, value in options.items() if value is not None}
     given |= populations.asked(seed, seeds, sweep)
     count = _devices_of(devices)
@@ -188,6 +201,8 @@ def _with_ways(config: dict[str, Any]) -> dict[str, Any]:
         require(config[name] >= 1, name, "be at least 1", config[name])
     for name, choices in (("on_nonfinite", ON_NONFINITE), ("on_write_error", ON_WRITE_ERROR)):
         require_known(name, config.setdefault(name, choices[0]), choices)
+    for name in ("evaluate", "baselines"):
+        config.setdefault(name, True)
     return config
 
 

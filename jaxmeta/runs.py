@@ -28,6 +28,8 @@ CONFIG = fields.record(
         "keep": fields.whole(1, LARGEST_INT),
         "on_nonfinite": fields.text,
         "on_write_error": fields.text,
+        "evaluate": fields.flag,
+        "baselines": fields.flag,
         "devices": fields.whole(1),
         "seeds": fields.listed(fields.whole(0, LARGEST_INT), "integers"),
         "sweep": fields.record({}, others=fields.numbers),
