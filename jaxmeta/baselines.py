@@ -19,7 +19,8 @@ import numpy as np
 
 from jaxmeta import baseline_cache
 from jaxmeta.base import Key, Params, PyTree, TaskDistribution, sample_tasks
-from jaxmeta.measurement import COMPILER_OPTIONS, Measured, Meter, in_groups, measure_task
+from jaxmeta.compilation import compiler_options
+from jaxmeta.measurement import Measured, Meter, in_groups, measure_task
 from jaxmeta.recipes import make_recipe
 from jaxmeta.settings import Settings
 
@@ -359,7 +360,7 @@ def make_programs(tasks: TaskDistribution, settings: dict[str, Any]) -> Programs
 
         in_each = jax.vmap(live, (0, 0, None, None, None, 0))
         over_step_sizes = jax.vmap(in_each, (None, None, 0, None, None, None))
-        return jax.jit(over_step_sizes, compiler_options=COMPILER_OPTIONS)
+        return jax.jit(over_step_sizes, compiler_options=compiler_options())
 
     return program
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.base import TASK_IS_FINITE, Key, MetaLearner, MetaState, Metrics, TaskDistribution, sample_tasks
+from jaxmeta.compilation import compiler_options
 from jaxmeta.errors import NonFiniteError
 from jaxmeta.trees import is_finite, strongly_typed
 
@@ -92,7 +93,7 @@ def make_chunk(
         logs = jax.tree.map(lambda shape: jnp.zeros((log_every, *shape.shape), shape.dtype), shapes)
         return jax.lax.fori_loop(0, length, body, (state, logs))
 
-    return jax.jit(chunk, donate_argnums=0, out_shardings=placement)
+    return jax.jit(chunk, donate_argnums=0, out_shardings=placement, compiler_options=compiler_options())
 
 
 def keys_of_meta_step(step_key: Key, step: jax.Array | int) -> tuple[Key, Key]:

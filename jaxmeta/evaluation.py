@@ -11,8 +11,9 @@ import numpy as np
 from jaxmeta import baselines, compilation_cache, populations, statistics
 from jaxmeta.adapters import pose_openly, random_policy
 from jaxmeta.base import Key, Lifetime, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.compilation import compiler_options
 from jaxmeta.errors import as_kind, require, require_known
-from jaxmeta.measurement import COMPILER_OPTIONS, GROUP, Measured, Meter, adaptation_cost, in_groups, measure_task
+from jaxmeta.measurement import GROUP, Measured, Meter, adaptation_cost, in_groups, measure_task
 from jaxmeta.recipes import make_recipe
 
 LEARNED = 0.9
@@ -238,7 +239,7 @@ def make_policies(tasks: TaskDistribution) -> Policies:
 def _measurer(learner: MetaLearner, tasks: TaskDistribution) -> Callable[..., Measured]:
     """`measurer(key, meta, env_params, on_share)`, which measures tasks in groups."""
 
-    @functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def measure_group(keys: Key, meta: PyTree, env_params: PyTree) -> Measured:
         return jax.vmap(lambda key, env_params: measure_task(key, learner, meta, tasks, env_params))(keys, env_params)
 

@@ -16,8 +16,6 @@ from jaxmeta.losses import first_episode_return
 
 EPISODES = 16
 """Fresh episodes that each task's return after a round is estimated from."""
-COMPILER_OPTIONS = {"xla_backend_optimization_level": 1}
-"""For programs that run once or a few times, where compiling takes longer than running."""
 
 
 GROUP = 128

@@ -13,6 +13,7 @@ from jaxmeta import checkpoints, compilation_cache, interrupts, populations
 from jaxmeta.base import Key, MetaLearner, MetaState, TaskDistribution
 from jaxmeta.bookkeeping import Bookkeeping
 from jaxmeta.chunks import make_chunk, summary
+from jaxmeta.compilation import compiler_options
 from jaxmeta.devices import everywhere, use, whole
 from jaxmeta.hosts import any_of_all, is_first
 from jaxmeta.jobs import Job, prepare
@@ -152,7 +153,7 @@ def starting_state(job: Job) -> MetaState:
         meta, optimizer, step = everywhere((state.meta, state.optimizer, state.step))
         return state.replace(meta=meta, optimizer=optimizer, step=step)
 
-    fresh = jax.jit(begin_on_devices)(populations.seeds_of(job.config))
+    fresh = jax.jit(begin_on_devices, compiler_options=compiler_options())(populations.seeds_of(job.config))
     if job.run and job.resume:
         return checkpoints.restore(job.run.checkpoints, fresh) or fresh
     return fresh

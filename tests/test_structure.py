@@ -24,6 +24,7 @@ LAYERS = [
         "statistics",
         "costs",
         "interrupts",
+        "compilation",
         "compilation_cache",
         "devices",
         "hosts",
