@@ -2,31 +2,24 @@
 
 Both get the environment steps that the evaluated learner gets, in the same rounds, and all data of a lifetime to learn
 from. Neither is differentiated through, so both may use Adam, a replay buffer and many gradient steps. How they adapt
-is tuned on validation tasks. They are one learner from two starts, so one program measures both.
+is tuned on validation tasks. They are one learner from two starts, so one program measures both. `tuned_baselines` has
+what an evaluation does with them.
 """
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from types import MappingProxyType
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta import baseline_cache
 from jaxmeta.base import Key, Params, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.compilation import compiler_options
-from jaxmeta.measurement import Measured, Meter, in_groups, measure_task
+from jaxmeta.measurement import Measured, in_groups, measure_task
 from jaxmeta.recipes import make_recipe
-from jaxmeta.settings import Settings
-
-NAMES = ("scratch", "finetune")
-PROTOCOL = 1
-"""Raised by whatever makes a choice that was tuned before no longer the one that tuning would arrive at."""
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Tried together, with everything else that is tried."""
@@ -110,141 +103,6 @@ Program = Callable[[Key, Params, np.ndarray, np.ndarray, np.ndarray, PyTree], Me
 result's leaves are [R, tasks, ...]."""
 Programs = Callable[[int, int], Program]
 """`programs(inner_steps, n_step)`: the compiled program for what cannot be traced."""
-
-
-def measure_baselines(
-    key: Key,
-    tasks: TaskDistribution,
-    settings: dict[str, Any],
-    env_params: PyTree,
-    *,
-    pretraining_steps: int,
-    seed: int,
-    starts: int = 1,
-    choices: Mapping[str, Choice] = MappingProxyType({}),
-    retune: bool = False,
-    meter: Meter | None = None,
-) -> dict[str, tuple[list[Measured], Tried]]:
-    """Tunes the baselines on validation tasks and lets them live in other tasks, several times over.
-
-    The first start is the one that is tuned. What is known already is neither tuned nor measured again, see
-    `baseline_cache`.
-
-    Args:
-      key: one key.
-      tasks: the task distribution.
-      settings: of the learner that is evaluated; its lifetime, agent and exploration are the baselines' own.
-      env_params: where the baselines are measured, leaves [tasks, ...].
-      pretraining_steps: environment steps on training tasks that `finetune` starts from.
-      seed: what `key` was made from, which a tuned choice is known by.
-      starts: how many starts of each are trained and measured.
-      choices: by baseline, how it adapts, where that was tuned before.
-      retune: tune and measure again whatever is known already.
-      meter: told what happens next, and how far it is; one of `parts_of_work`.
-
-    Returns:
-      By name, what was measured from each start, leaves [tasks, ...], and how the baseline adapted.
-    """
-    meter = meter or Meter(parts_of_work(settings))
-    train_key, *keys = jax.random.split(key, 3)
-    programs, grid = make_programs(tasks, settings), grid_of(settings)
-    count = jax.tree.leaves(env_params)[0].shape[0]
-    family = baseline_cache.of_tasks(tasks)
-    pretrained = functools.cache(lambda: make_pretraining(tasks, settings, pretraining_steps))
-
-    @functools.cache
-    def starts_of(name: str, index: int) -> Starts:
-        if name == "scratch":
-            return fresh_starts(tasks, settings)
-        meter.begin(PRETRAINING_PART)
-        return _from_one_start(pretrained()(jax.random.fold_in(train_key, index)))
-
-    def choose(name: str, tune_key: Key) -> Tried:
-        if name in choices:
-            return Tried(choices[name], grid, None, "given")
-        content = choice_content(name, tasks, settings, seed, pretraining_steps)
-        own = {**content, "family": family}
-        if not retune:
-            shipped = baseline_cache.shipped_choice(content)
-            known = shipped or baseline_cache.find(own)
-            if known:
-                source = "shipped" if shipped else "cached"
-                return Tried(Choice(**known["choice"]), grid, known["validation_return"], source)
-        start = starts_of(name, 0)
-        meter.begin(f"tuning {name} on validation tasks")
-        tried = tune(tune_key, tasks, programs, start, grid, meter.advance)
-        baseline_cache.keep(own, {"choice": asdict(tried.choice), "validation_return": tried.validation_return})
-        return tried
-
-    def lives(name: str, choice: Choice, start_key: Key, life_key: Key) -> list[Measured]:
-        entries = []
-        for index in range(starts):
-            params = starts_of(name, index)(jax.random.fold_in(start_key, index), count)
-            meter.begin(f"measuring {name}")
-            run_key = jax.random.fold_in(life_key, index)
-            measured = live_by(programs, run_key, choice, (choice.learning_rate,), params, env_params, meter.advance)
-            entries.append(jax.tree.map(lambda leaf: np.asarray(leaf[0]), measured))
-        return entries
-
-    measured = {}
-    for name, baseline_key in zip(NAMES, keys, strict=True):
-        tune_key, start_key, life_key = jax.random.split(baseline_key, 3)
-        tried = choose(name, tune_key)
-        content = {
-            **choice_content(name, tasks, settings, seed, pretraining_steps),
-            "family": family,
-            "choice": asdict(tried.choice),
-            "pretraining_steps": pretraining_steps if name == "finetune" else None,
-            "starts": starts,
-            "arguments": baseline_cache.of_arrays((key, env_params)),
-            "engine": baseline_cache.of_engine(),
-        }
-        known = None if retune else baseline_cache.find(content)
-        entries = baseline_cache.unpacked(known) if known else lives(name, tried.choice, start_key, life_key)
-        if not known:
-            baseline_cache.keep(content, baseline_cache.packed(entries))
-        measured[name] = (entries, tried)
-    return measured
-
-
-def choice_content(
-    name: str, tasks: TaskDistribution, settings: Mapping[str, Any], seed: int, pretraining_steps: int
-) -> baseline_cache.Content:
-    """What the choice of a baseline follows from, JSON-able.
-
-    Of the environment steps that `finetune` was trained for before, the power of ten counts: how it adapts best hardly
-    depends on them, and whoever trains a little longer need not tune again.
-    """
-    grouped = Settings.from_flat(_adaptation_settings(dict(settings)))
-    groups = (grouped.lifetime, grouped.agent, grouped.policy, grouped.inner, grouped.hypers)
-    tuned = {field.name for field in fields(Choice)}
-    fixed = {field: value for group in groups for field, value in asdict(group).items() if field not in tuned}
-    return {
-        "protocol": PROTOCOL,
-        "baseline": name,
-        "tasks": tasks.name,
-        "settings": fixed,
-        "grid": {"learning_rates": LEARNING_RATES, **grid_of(settings)._asdict()},
-        "tuning_tasks": TUNING_TASKS,
-        "seed": seed,
-        "pretraining": f"1e{round(math.log10(max(1, pretraining_steps)))}" if name == "finetune" else None,
-    }
-
-
-PRETRAINING_PART = "training the start of finetune"
-
-
-def parts_of_work(settings: Mapping[str, Any], num_tasks: int = 128, pretraining_steps: int = 0) -> dict[str, float]:
-    """What `measure_baselines` does, and about how long each part takes beside the others."""
-    rounds, grid = settings["rounds"], grid_of(settings)
-    middle = len(grid.inner_steps) // 2
-    several = len(grid.n_steps) + len(grid.epsilons) + len(grid.temperatures) - 2
-    steps = several * grid.inner_steps[middle] + sum(grid.inner_steps[middle + 1 :]) / 2
-    parts = {PRETRAINING_PART: 1.0 + pretraining_steps / 1e6}
-    for name in NAMES:
-        parts[f"tuning {name} on validation tasks"] = rounds * steps * len(LEARNING_RATES) * TUNING_TASKS / 20_000
-        parts[f"measuring {name}"] = 1.0 + rounds * grid.inner_steps[middle] * num_tasks / 20_000
-    return parts
 
 
 def tune(
@@ -351,7 +209,7 @@ def make_programs(tasks: TaskDistribution, settings: dict[str, Any]) -> Programs
     @functools.cache
     def program(inner_steps: int, n_step: int) -> Program:
         changes = {"inner_steps": inner_steps, "n_step": n_step}
-        learner = make_recipe("finetune", tasks, **_adaptation_settings(settings) | changes)
+        learner = make_recipe("finetune", tasks, **adaptation_settings(settings) | changes)
         meta = learner.adapter.init(jax.random.key(0))
 
         def live(key, params, learning_rate, epsilon, temperature, env_params):
@@ -367,17 +225,18 @@ def make_programs(tasks: TaskDistribution, settings: dict[str, Any]) -> Programs
 
 def fresh_starts(tasks: TaskDistribution, settings: dict[str, Any]) -> Starts:
     """Parameters drawn anew for every task."""
-    adapter = make_recipe("scratch", tasks, **_adaptation_settings(settings)).adapter
+    adapter = make_recipe("scratch", tasks, **adaptation_settings(settings)).adapter
     return lambda key, count: jax.vmap(lambda key: adapter.init(key).params)(jax.random.split(key, count))
 
 
-def _from_one_start(params: Params) -> Starts:
+def from_one_start(params: Params) -> Starts:
+    """The same parameters for every task."""
     return lambda key, count: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), params)
 
 
 def make_pretraining(tasks: TaskDistribution, settings: dict[str, Any], env_steps: int) -> Callable[[Key], Params]:
     """Trains the parameters that `finetune` starts from, for `env_steps` environment steps on training tasks."""
-    learner = make_recipe("finetune", tasks, **_adaptation_settings(settings) | PRETRAINING)
+    learner = make_recipe("finetune", tasks, **adaptation_settings(settings) | PRETRAINING)
     updates = max(1, env_steps // (learner.tasks_per_batch * learner.env_steps_per_task))
 
     @jax.jit
@@ -394,9 +253,10 @@ def make_pretraining(tasks: TaskDistribution, settings: dict[str, Any], env_step
     return train
 
 
-def _adaptation_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def adaptation_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """How a baseline adapts, but for what is tuned: the learner's lifetime and exploration, and the usual means."""
-    return settings | {
+    return {
+        **settings,
         "inner_optimizer": "adam",
         "replay_rounds": settings["rounds"],
         "batch_size": 32,

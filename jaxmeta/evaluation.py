@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta import baselines, compilation_cache, populations, statistics
+from jaxmeta import compilation_cache, populations, statistics, tuned_baselines
 from jaxmeta.adapters import pose_openly, random_policy
 from jaxmeta.base import Key, Lifetime, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.baselines import Choice
 from jaxmeta.compilation import compiler_options
 from jaxmeta.errors import as_kind, require, require_known
 from jaxmeta.measurement import GROUP, Measured, Meter, adaptation_cost, in_groups, measure_task
@@ -50,7 +51,7 @@ def evaluate(
     with_baselines: bool = True,
     with_gap_and_cost: bool = True,
     baseline_seeds: int = 1,
-    choices: Mapping[str, baselines.Choice] = MappingProxyType({}),
+    choices: Mapping[str, Choice] = MappingProxyType({}),
     retune: bool = False,
     measurement: "Measurement | None" = None,
     on_stage: Callable[[str, float], None] = lambda stage, done: None,
@@ -101,7 +102,7 @@ def evaluate(
     work = len(metas) * num_tasks / GROUP
     parts = {adapting: 1 + work}
     if with_baselines:
-        parts |= baselines.parts_of_work(alone["settings"], num_tasks, meta_env_steps)
+        parts |= tuned_baselines.parts_of_work(alone["settings"], num_tasks, meta_env_steps)
     meter = Meter(parts | ({gap_and_cost: 1 + work} if with_gap_and_cost else {}), on_stage)
 
     meter.begin(adapting)
@@ -110,7 +111,7 @@ def evaluate(
     scale, measured = measure_with_ends(life_key, metas, env_params, meter.advance)
     tuned = {}
     if with_baselines:
-        by_name = baselines.measure_baselines(
+        by_name = tuned_baselines.measure_baselines(
             baseline_key,
             tasks,
             alone["settings"],

@@ -7,7 +7,7 @@ import pytest
 from gymnax.environments.spaces import Box
 from scipy import stats
 
-from jaxmeta import baselines, costs, evaluation, recipes, statistics
+from jaxmeta import baselines, costs, evaluation, recipes, statistics, tuned_baselines
 from jaxmeta.adapters import pose_openly, random_policy
 from jaxmeta.base import MetaLearner, MetaState
 from jaxmeta.config import LifetimeConfig
@@ -194,7 +194,7 @@ def test_baselines_adapt_as_they_are_told(grid):
     env_params = evaluation.sample_tasks(jax.random.key(1), grid, "test", 32)
 
     def measured(choices, **options):
-        return baselines.measure_baselines(
+        return tuned_baselines.measure_baselines(
             jax.random.key(0),
             grid,
             settings,
@@ -202,7 +202,7 @@ def test_baselines_adapt_as_they_are_told(grid):
             pretraining_steps=1,
             seed=0,
             choices=choices,
-            meter=Meter(baselines.parts_of_work(settings), lambda stage, done: stages.append(stage)),
+            meter=Meter(tuned_baselines.parts_of_work(settings), lambda stage, done: stages.append(stage)),
             **options,
         )
 

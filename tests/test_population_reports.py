@@ -70,7 +70,7 @@ def test_baselines_are_measured_once_under_the_first_member_s_settings(grid, mon
         asked.append(settings["temperature"])
         return {}
 
-    monkeypatch.setattr(evaluation.baselines, "measure_baselines", measured)
+    monkeypatch.setattr(evaluation.tuned_baselines, "measure_baselines", measured)
     job = jobs.prepare("maml", grid, settings=TINY, seeds=(1, 2), sweep={"temperature": [2.0, 5.0]})
     evaluation.evaluate(job.learner, begun(job, job.config)[0], grid, job.config, num_tasks=2)
     assert asked == [2.0]
