@@ -31,7 +31,14 @@ from jaxmeta import (
 )
 from jaxmeta import tasks as task_specs
 from jaxmeta.errors import require
-from jaxmeta.runs import RunDirectory, default_run_dir, require_possible, write_json, write_text
+from jaxmeta.runs import (
+    RunDirectory,
+    default_run_dir,
+    require_possible,
+    require_writable_folder,
+    write_json,
+    write_text,
+)
 from jaxmeta.settings import parse_settings
 
 WAYS = ("log_every", "checkpoint_every", "keep", "devices", "on_nonfinite", "on_write_error", "allow_import")
@@ -94,6 +101,7 @@ def evaluate(options: cli.Evaluate) -> None:
     if options.run_dir is not None:
         restored = jobs.restore(options.run_dir, best=options.best, allow_import=options.allow_import)
         run = RunDirectory(Path(options.run_dir))
+        run.require_writable()
     else:
         restored, run = pretrained.load(options.pretrained or ""), None
     content = _evaluate(
@@ -231,7 +239,7 @@ def _file(option: str, name: str | None) -> Path | None:
     require_possible(option, path)
     replaceable = path.parent.is_dir() and (path.is_file() or not path.exists())  # no folder, and no device
     require(replaceable, option, "be a file in a folder that exists", name)
-    require(os.access(path.parent, os.W_OK), option, "be a file in a folder that can be written to", name)
+    require_writable_folder(option, "be a file in a folder that can be written to", path.parent, name)
     return path
 
 

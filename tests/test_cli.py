@@ -1,5 +1,6 @@
 """The command line: what it answers, what it refuses and how, and with which exit status."""
 
+import errno
 import inspect
 import json
 import os
@@ -10,7 +11,7 @@ import sys
 
 import pytest
 
-from jaxmeta import cli, compilation_cache, evaluation, recipes, training
+from jaxmeta import cells, cli, compilation_cache, evaluation, inspection, recipes, training
 from jaxmeta.cli import main
 from jaxmeta.errors import NonFiniteError
 
@@ -139,6 +140,37 @@ def test_a_mistake_is_one_sentence_and_touches_nothing(folder, capsys, argv, sen
     assert err.startswith(sentence)
     assert err.count("\n") == 1
     assert snapshot(folder) == before
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc")
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["train", *TINY, "--run-dir", "/proc/nope", *QUIET],
+        ["inspect", "--plan", "--json", "/proc/nope.json", *QUIET],
+        ["report", "run", "--out", "/proc/nope.html"],
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_any_work(folder, capsys, monkeypatch, argv):
+    for module, name in ((training, "run_job"), (inspection, "plan"), (cells, "load_all")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("work began"))
+    assert main(argv) == cli.USAGE_STATUS
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert " that can be written" in err
+    assert err.endswith(" (No such file or directory).\n")
+    assert err.count("\n") == 1
+    assert not list(folder.iterdir())
+
+
+def test_the_folder_of_an_evaluation_must_be_writable(trained, capsys, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("work began"))
+    monkeypatch.setattr(os, "mkdir", refuse)
+    assert main(["evaluate", str(trained), *QUIET]) == cli.USAGE_STATUS
+    assert capsys.readouterr().err.endswith(" (Permission denied).\n")
 
 
 def test_an_unknown_option_is_named_with_its_nearest(capsys):
