@@ -53,11 +53,16 @@ def _integer(low: int, high: float = math.inf) -> PrimitiveConstructorSpec:
     )
 
 
-Positive = Annotated[int | None, _integer(1)]
-Seed = Annotated[int | None, _integer(0, 2**31 - 1)]
-Text = Annotated[str | None, arg(metavar="NAME")]
-JsonFile = Annotated[str | None, arg(metavar="FILE")]
-OptionalRunDir = Annotated[Positional[str | None], arg(metavar="[RUN_DIR]")]
+def _optional(metavar: str | None = None) -> Any:
+    """Of an option whose help says in words what holds where it is not given, which tyro would call None."""
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+Positive = Annotated[int | None, _integer(1), _optional()]
+Seed = Annotated[int | None, _integer(0, 2**31 - 1), _optional()]
+Text = Annotated[str | None, _optional("NAME")]
+JsonFile = Annotated[str | None, _optional("FILE")]
+OptionalRunDir = Annotated[Positional[str | None], _optional("[RUN_DIR]")]
 Folders = Annotated[Positional[tuple[str, ...]], arg(metavar="DIR ...")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:function; it runs that code."
@@ -79,12 +84,12 @@ class Configuration:
     """What is trained, on what, and how."""
 
     recipe: Text = _option("A name that `jaxmeta list` shows; maml if not given.", None)
-    tasks: Annotated[str | None, arg(metavar="SPEC")] = _option(
+    tasks: Annotated[str | None, _optional("SPEC")] = _option(
         "NAME or NAME:key=value,key=value; grid_navi if not given.", None
     )
     agent: Text = _option("actor_critic, dqn or tabular_q; what suits the recipe and the tasks if not given.", None)
     seed: Seed = _option("Of everything random; 0 if not given.", None)
-    seeds: Annotated[str | None, arg(metavar="SEEDS")] = _option(
+    seeds: Annotated[str | None, _optional("SEEDS")] = _option(
         "In place of --seed several, 0-7 or 0,3,5, trained in one program.", None
     )
     sweep: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE,VALUE ...")] = _option(
@@ -100,7 +105,7 @@ class Configuration:
 class Train(Configuration):
     """Meta-trains a recipe, then evaluates it. Without options: MAML over DQN on grid_navi."""
 
-    run_dir: Annotated[str | None, arg(metavar="DIR")] = _option(
+    run_dir: Annotated[str | None, _optional("DIR")] = _option(
         "A new or empty folder; runs/RECIPE-AGENT-TASKS-seedSEED if not given.", None
     )
     resume: Flag = _option("Go on from the newest checkpoint of a run; what is not given is taken from it.", False)
@@ -111,7 +116,7 @@ class Train(Configuration):
     devices: Positive = _option("How many the tasks of a batch are spread over; all if not given.", None)
     on_nonfinite: Text = _option("Where numbers are not finite: stop, or skip the meta-step; stop if not given.", None)
     on_write_error: Text = _option("Where a disk is full: continue, or stop; continue if not given.", None)
-    coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = _option(
+    coordinator: Annotated[str | None, _optional("HOST:PORT")] = _option(
         "Of several processes, where the first one listens; not needed on Slurm and TPU pods.", None
     )
     num_processes: Positive = _option("How many processes train this run together.", None)
@@ -150,8 +155,8 @@ class Report:
 
     folders: Folders = _option("Folders of runs that were evaluated, or of scoreboards.")
     out: Annotated[str, arg(metavar="FILE.html")] = _option("Where to write the page.")
-    markdown: Annotated[str | None, arg(metavar="FILE.md")] = _option("Also write the overview as a table here.", None)
-    picture: Annotated[str | None, arg(metavar="FILE.png")] = _option("Also draw the overview here.", None)
+    markdown: Annotated[str | None, _optional("FILE.md")] = _option("Also write the overview as a table here.", None)
+    picture: Annotated[str | None, _optional("FILE.png")] = _option("Also draw the overview here.", None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The command line: what it answers, what it refuses and how, and with which exit status."""
 
+import dataclasses
 import errno
 import inspect
 import json
@@ -184,6 +185,16 @@ def test_help_is_given(capsys, argv):
     out, err = capsys.readouterr()
     assert out.startswith("usage: jaxmeta")
     assert err == ""
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_tells_defaults_that_are_values(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "default: None" not in out
+    for field in dataclasses.fields(cli.VERBS[verb]):
+        if isinstance(field.default, int | str):
+            assert f"(default: {field.default})" in out
 
 
 def test_help_and_mistakes_need_no_source(capsys, monkeypatch):
