@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,7 +31,12 @@ REWORDED = (
 )
 """What tyro says, and how this library says it: the argument, the rule, the value."""
 
-USAGE_STATUS, FAILURE_STATUS, INTERRUPT_STATUS = 2, 1, 130
+USAGE_STATUS, FAILURE_STATUS, INTERRUPT_STATUS, PIPE_STATUS = 2, 1, 130, 141
+"""130 and 141 are what shells report of a process that SIGINT or SIGPIPE has ended."""
+ABOUT = (
+    "Meta-reinforcement learning in JAX. The main job is `jaxmeta train`: without options it trains MAML over DQN on \
+grid_navi and evaluates it, in minutes; `jaxmeta VERB --help` shows the options of a verb."
+)
 
 
 def _integer(low: int, high: float = math.inf) -> PrimitiveConstructorSpec:
@@ -185,8 +191,9 @@ VERBS: dict[str, type] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
-    0: done. 1: it failed. 2: a mistake in what was asked. 130: Ctrl-C or SIGTERM. A failure is one sentence on stderr;
-    the environment variable JAXMETA_DEBUG=1 adds where an unexpected one came from.
+    0: done. 1: it failed. 2: a mistake in what was asked. 130: Ctrl-C or SIGTERM. 141: nobody reads the output any
+    more, as after `| head`; nothing is said then. A failure is one sentence on stderr; the environment variable
+    JAXMETA_DEBUG=1 adds where an unexpected one came from.
     """
     try:
         with interrupts.terminable():
@@ -195,12 +202,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from jaxmeta import commands
 
                 commands.run(options)
+            sys.stdout.flush()  # what a reader that has gone refuses is met here, and not when Python exits
         return 0
     except UsageError as error:
         return _fail(USAGE_STATUS, str(error))
     except KeyboardInterrupt as error:
         return _fail(INTERRUPT_STATUS, str(error) or "Interrupted.")
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _readers_gone():
+            return PIPE_STATUS
         if os.environ.get("JAXMETA_DEBUG") == "1":
             traceback.print_exc()
         # Our own errors are sentences already; of anybody else's, the kind and the first line.
@@ -214,9 +224,11 @@ def parse(argv: Sequence[str]) -> Any:
     Raises:
       UsageError: one sentence that names the argument, the rule and the value.
     """
-    verb, *rest = argv or [""]
+    verb, *rest = argv or ["--help"]
     if verb in ("-h", "--help"):
-        return _help(lambda: tyro.extras.subcommand_cli_from_dict(VERBS, prog="jaxmeta", args=["--help"]))
+        return _help(
+            lambda: tyro.extras.subcommand_cli_from_dict(VERBS, prog="jaxmeta", description=ABOUT, args=["--help"])
+        )
     if verb == "--version":
         import jaxmeta
 
@@ -329,5 +341,21 @@ def _first_line(error: Exception) -> str:
 
 
 def _fail(status: int, sentence: str) -> int:
-    print(sentence, file=sys.stderr)
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _readers_gone()
     return status
+
+
+def _readers_gone() -> bool:
+    """Whether output goes to a pipe that nobody reads any more; what is left of it is thrown away then."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # it is no file
+            watch = select.poll()
+            watch.register(stream, 0)
+            if watch.poll(0):  # an error, which a pipe has whose other end is closed
+                gone = True
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return gone

@@ -104,18 +104,17 @@ def evaluate(options: cli.Evaluate) -> None:
         run.require_writable()
     else:
         restored, run = pretrained.load(options.pretrained or ""), None
-    content = _evaluate(
+    _evaluate(
         _console(stderr=True),
         run,
         restored,
+        json_file,
         best=options.best,
         split=options.split,
         num_tasks=options.num_tasks,
         seed=options.seed,
         with_baselines=run is not None or options.baselines,
     )
-    if json_file:
-        write_json(json_file, content)
 
 
 def compare(options: cli.Compare) -> None:
@@ -123,9 +122,9 @@ def compare(options: cli.Compare) -> None:
     json_file = _file("--json", options.json)
     found, missing = _cells("compare", options.folders)
     rows = comparison.rows(found)
-    tables.show_comparison(_results(), rows, missing)
     if json_file:
         write_json(json_file, {"rows": rows, "missing": missing})
+    tables.show_comparison(_results(), rows, missing)
 
 
 def write_report(options: cli.Report) -> None:
@@ -161,14 +160,15 @@ def inspect(options: cli.Inspect) -> None:
     if options.run_dir is None:
         job = jobs.prepare(**_configuration(options))
         content = inspection.plan(job, lambda stage: _tell(console, f"Planning: {stage}"))
-        tables.show_plan(_results(), content)
+        show = tables.show_plan
     else:
         content = inspection.inspect_run(
             options.run_dir, options.allow_import, lambda stage: _tell(console, f"Inspecting: {stage}")
         )
-        tables.show_inspection(_results(), content)
+        show = tables.show_inspection
     if json_file:
         write_json(json_file, content)
+    show(_results(), content)
 
 
 COMMANDS = {
@@ -219,16 +219,25 @@ def _configuration(options: cli.Configuration) -> dict[str, Any]:
 
 
 def _evaluate(
-    console: Console, run: RunDirectory | None, restored: tuple, best: bool = False, **how: Any
-) -> dict[str, Any]:
-    """Evaluates, and leaves numbers and a picture in the run's folder, if there is one; `best` is the checkpoint's."""
+    console: Console,
+    run: RunDirectory | None,
+    restored: tuple,
+    json_file: Path | None = None,
+    best: bool = False,
+    **how: Any,
+) -> None:
+    """Evaluates, and leaves numbers and a picture in the run's folder, if there is one; `best` is the checkpoint's.
+
+    Files come before the table, which a closed pipe may refuse.
+    """
     content = evaluation.evaluate(*restored, **how, on_stage=lambda stage: _tell(console, f"Evaluating: {stage}"))
     content["best"] = best
     if run is not None:
         write_json(run.evaluation, content)
         plots.plot_adaptation(content, run.picture("adaptation"))
+    if json_file:
+        write_json(json_file, content)
     tables.show_evaluation(_results(), content)
-    return content
 
 
 def _file(option: str, name: str | None) -> Path | None:
@@ -251,9 +260,16 @@ def _results() -> Console:
     return console if console.is_terminal else _console(width=WIDTH)
 
 
+class _Console(Console):
+    """A console that leaves it to `cli.main` to end where nobody reads the output any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # the error that rich handles as it calls this
+
+
 def _console(**options: Any) -> Console:
     """A console that prints names as they are, also those that look like markup."""
-    return Console(markup=False, emoji=False, **options)
+    return _Console(markup=False, emoji=False, **options)
 
 
 def _print_lines(lines: dict[str, str]) -> None:

@@ -72,7 +72,6 @@ def subprocess_environment(folder):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ("", "The command must be one of compare, evaluate, inspect, list, report, train, got ''."),
         (
             "tran",
             "The command must be one of compare, evaluate, inspect, list, report, train, got 'tran'. Did you mean "
@@ -185,6 +184,45 @@ def test_help_is_given(capsys, argv):
     out, err = capsys.readouterr()
     assert out.startswith("usage: jaxmeta")
     assert err == ""
+
+
+def test_without_a_verb_the_help_is_printed_with_status_0(capsys):
+    assert main(["--help"]) == 0
+    asked = capsys.readouterr().out
+    assert main([]) == 0
+    assert capsys.readouterr() == (asked, "")
+    assert "The main job is `jaxmeta train`" in asked
+    assert main([""]) == cli.USAGE_STATUS
+    assert capsys.readouterr().err.startswith("The command must be one of compare, evaluate, ")
+
+
+def test_a_reader_that_goes_early_ends_a_command_quietly(trained, folder, monkeypatch):
+    shutil.copytree(trained, folder / "run")
+    monkeypatch.setattr(evaluation, "evaluate", canned_evaluation)
+    assert main(["evaluate", "run", *QUIET]) == 0
+    for argv in (["list"], ["train", "--help"], ["compare", "run", "--json", "rows.json"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = subprocess.run(
+            [sys.executable, "-m", "jaxmeta", *argv],
+            env=subprocess_environment(folder),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        os.close(writing)
+        assert (process.returncode, process.stderr) == (cli.PIPE_STATUS, ""), argv
+    assert (folder / "rows.json").is_file()
+
+
+def test_a_broken_pipe_of_anything_else_is_a_failure(trained, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(evaluation, "evaluate", fail)
+    assert main(["evaluate", str(trained), *QUIET]) == cli.FAILURE_STATUS
+    assert "BrokenPipeError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
