@@ -5,6 +5,7 @@ Nothing here imports JAX, so that help and mistakes are answered at once; `jaxme
 
 import contextlib
 import dataclasses
+import difflib
 import io
 import itertools
 import math
@@ -21,7 +22,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from jaxmeta import interrupts
+from jaxmeta import interrupts, synonyms
 from jaxmeta.errors import UsageError, require_known
 
 REWORDED = (
@@ -73,6 +74,9 @@ Folders = Annotated[Positional[tuple[str, ...]], arg(metavar="DIR ...")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:function; it runs that code."
 Cache = Annotated[bool, arg(help="Keep compiled programs for the next time, in the user's cache folder.")]
+
+
+_SET = "--set {}=..."
 
 
 def _option(text: str, default: Any = dataclasses.MISSING) -> Any:
@@ -246,7 +250,9 @@ def parse(argv: Sequence[str]) -> Any:
     except SystemExit:
         raise UsageError(_sentence(panel.getvalue())) from None
     if unknown:
-        require_known(f"An option of {program}", unknown[0].partition("=")[0], _flags(VERBS[verb]))
+        option, flags = unknown[0].partition("=")[0], _flags(VERBS[verb])
+        meant, see = _meant(option, flags), f"`{program} --help`"
+        require_known(f"An option of {program}", option, flags, meant=meant, see=see)
         raise UsageError(f"{program} must be given options as its help shows them, got {unknown[0]!r}.")
     if isinstance(options, Evaluate):
         _require_run_or_pretrained(options)
@@ -261,7 +267,11 @@ def read_settings(options: Configuration) -> dict[str, str]:
     for name in ("agent", "meta_steps"):
         value = getattr(options, name)
         pairs += [] if value is None else [f"{name}={value}"]
-    return _by_name("--set", "key=value", pairs)
+    texts = _by_name("--set", "key=value", pairs)
+    for field in dataclasses.fields(options):
+        if field.name in texts and field.name not in _settings():
+            raise UsageError(f"--set must name a setting, got {field.name!r}. Did you mean {_flag(field)!r}?")
+    return texts
 
 
 def read_sweep(options: Configuration) -> dict[str, str] | None:
@@ -302,6 +312,29 @@ def _require_run_or_plan(options: Inspect) -> None:
     for field in dataclasses.fields(Configuration):
         if not options.plan and getattr(options, field.name) != field.default:
             raise UsageError(f"{_flag(field)} must come with --plan, got RUN_DIR {options.run_dir!r}.")
+
+
+def _meant(option: str, flags: Sequence[str]) -> list[str]:
+    """What an option stands for that there is not: another one, or a setting.
+
+    >>> _meant("--steps", ["--meta-steps", "--set"]), _meant("--round", ["--set"]), _meant("--rounds", ["--json"])
+    (['--meta-steps', '--set steps=...'], ['--set rounds=...'], [])
+    """
+    word, known = option.lstrip("-").replace("-", "_"), _settings() if "--set" in flags else set()
+    settings = [*sorted(known & {word}), *synonyms.meant(synonyms.SETTINGS, option, known)]
+    meant = [*synonyms.meant(synonyms.OPTIONS, option, flags), *map(_SET.format, settings)]
+    if meant:
+        return meant
+    forms = {name: _SET.format(name) for name in known} | {flag[2:].replace("-", "_"): flag for flag in flags}
+    return [forms[name] for name in difflib.get_close_matches(word, sorted(forms), n=1)]
+
+
+def _settings() -> set[str]:
+    """Names of the settings, by modules that do without JAX."""
+    from jaxmeta import config
+
+    groups = [kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)]
+    return {field.name for kind in groups for field in dataclasses.fields(kind)}
 
 
 def _help(show: Any) -> None:
