@@ -23,7 +23,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from jaxmeta import interrupts, synonyms
-from jaxmeta.errors import UsageError, require_known
+from jaxmeta.errors import UsageError, require_known, told
 
 REWORDED = (
     (r"^Error parsing (\S+): ", r"\1 "),
@@ -74,8 +74,7 @@ Folders = Annotated[Positional[tuple[str, ...]], arg(metavar="DIR ...")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:function; it runs that code."
 Cache = Annotated[bool, arg(help="Keep compiled programs for the next time, in the user's cache folder.")]
-
-
+Traceback = Annotated[Flag, arg(help="Of an error show the whole traceback, beside the sentence that tells it.")]
 _SET = "--set {}=..."
 
 
@@ -87,6 +86,8 @@ def _option(text: str, default: Any = dataclasses.MISSING) -> Any:
 @dataclass(frozen=True, kw_only=True)
 class List:
     """Recipes and task distributions, one line each."""
+
+    traceback: Traceback = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +134,7 @@ class Train(Configuration):
     process_id: Seed = _option("Which of them this one is, from 0.", None)
     evaluate: bool = _option("Evaluate on test tasks after training.", True)
     compilation_cache: Cache = True
+    traceback: Traceback = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +151,7 @@ class Evaluate:
     json: JsonFile = _option("Also write the evaluation here.", None)
     allow_import: Flag = _option(ALLOW_IMPORT, False)
     compilation_cache: Cache = True
+    traceback: Traceback = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +160,7 @@ class Compare:
 
     folders: Folders = _option("Folders of runs that were evaluated, or of scoreboards.")
     json: JsonFile = _option("Also write the rows here.", None)
+    traceback: Traceback = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +171,7 @@ class Report:
     out: Annotated[str, arg(metavar="FILE.html")] = _option("Where to write the page.")
     markdown: Annotated[str | None, _optional("FILE.md")] = _option("Also write the overview as a table here.", None)
     picture: Annotated[str | None, _optional("FILE.png")] = _option("Also draw the overview here.", None)
+    traceback: Traceback = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +185,7 @@ class Inspect(Configuration):
     json: JsonFile = _option("Also write it here, with all settings.", None)
     allow_import: Flag = _option(ALLOW_IMPORT, False)
     compilation_cache: Cache = True
+    traceback: Traceback = False
 
 
 VERBS: dict[str, type] = {
@@ -196,30 +202,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
     0: done. 1: it failed. 2: a mistake in what was asked. 130: Ctrl-C or SIGTERM. 141: nobody reads the output any
-    more, as after `| head`; nothing is said then. A failure is one sentence on stderr; the environment variable
-    JAXMETA_DEBUG=1 adds where an unexpected one came from.
+    more, as after `| head`; nothing is said then. A failure is one sentence on stderr, which names the line of a user's
+    own code that it comes from, if there is one; `--traceback` puts the whole traceback before it.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
         with interrupts.terminable():
-            options = parse(sys.argv[1:] if argv is None else argv)
+            options = parse(words)
             if options is not None:
                 from jaxmeta import commands
 
                 commands.run(options)
             sys.stdout.flush()  # what a reader that has gone refuses is met here, and not when Python exits
         return 0
-    except UsageError as error:
-        return _fail(USAGE_STATUS, str(error))
     except KeyboardInterrupt as error:
         return _fail(INTERRUPT_STATUS, str(error) or "Interrupted.")
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _readers_gone():
             return PIPE_STATUS
-        if os.environ.get("JAXMETA_DEBUG") == "1":
-            traceback.print_exc()
+        status = USAGE_STATUS if isinstance(error, UsageError) else FAILURE_STATUS
         # Our own errors are sentences already; of anybody else's, the kind and the first line.
-        told = type(error).__module__.startswith("jaxmeta")
-        return _fail(FAILURE_STATUS, str(error) if told else f"{type(error).__name__}: {_first_line(error)}")
+        own = type(error).__module__.startswith("jaxmeta")
+        sentence = _with_place(str(error) if own else told(error), error)
+        return _fail(status, sentence, error if "--traceback" in words else None)
 
 
 def parse(argv: Sequence[str]) -> Any:
@@ -369,12 +374,18 @@ def _flag(field: dataclasses.Field) -> str:
     return "--set" if field.name == "settings" else f"--{field.name.replace('_', '-')}"
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _with_place(sentence: str, error: Exception) -> str:
+    """A sentence that ends on the line of a user's own code that the error comes from, if there is one."""
+    from jaxmeta import tracebacks
+
+    line = tracebacks.user_line(error)
+    return sentence if line is None else f"{sentence.removesuffix('.')} ({line})."
 
 
-def _fail(status: int, sentence: str) -> int:
+def _fail(status: int, sentence: str, to_trace: Exception | None = None) -> int:
     try:
+        if to_trace is not None:
+            traceback.print_exception(to_trace)
         print(sentence, file=sys.stderr, flush=True)
     except BrokenPipeError:
         _readers_gone()

@@ -49,7 +49,7 @@ WIDTH = 200
 
 def run(options: Any) -> None:
     """Does what one of the dataclasses in `jaxmeta.cli` asks for."""
-    with _plain_warnings():
+    with _plain_warnings(options.traceback):
         if isinstance(options, cli.Train):
             hosts.join(options.coordinator, options.num_processes, options.process_id)
         if getattr(options, "compilation_cache", False) and not getattr(options, "plan", False):
@@ -182,7 +182,7 @@ COMMANDS = {
 
 
 @contextlib.contextmanager
-def _plain_warnings() -> Iterator[None]:
+def _plain_warnings(tracebacks: bool) -> Iterator[None]:
     """Shows what this library logs as bare sentences on stderr, whatever other libraries have set up.
 
     Of a save that failed, which is told in one sentence, Orbax logs a traceback, and what still reports to its event
@@ -190,7 +190,7 @@ def _plain_warnings() -> Iterator[None]:
     """
     orbax, unraisable = logging.getLogger("absl"), sys.unraisablehook
     loudness = orbax.level
-    if os.environ.get("JAXMETA_DEBUG") != "1":
+    if not tracebacks:
         orbax.setLevel(logging.CRITICAL)
         sys.unraisablehook = lambda event: None if str(event.exc_value) == "Event loop is closed" else unraisable(event)
     logger, handler = logging.getLogger("jaxmeta"), logging.StreamHandler()

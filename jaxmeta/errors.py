@@ -25,6 +25,10 @@ _REPR.maxlevel, _REPR.maxlist, _REPR.maxtuple, _REPR.maxdict = 4, 20, 20, 20
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 200
 
 
+TRACEBACK = "Traceback (most recent call last)"
+"""What JAX says of an error in a callback holds one."""
+
+
 class UsageError(ValueError):
     """A mistake in what was asked. The command line prints it and exits with status 2."""
 
@@ -46,6 +50,17 @@ def require(condition: bool, name: str, rule: str, value: Any) -> None:
 def shown(value: Any) -> str:
     """A value as Python writes it, of which a sentence shows no more than its length allows."""
     return _REPR.repr(value)
+
+
+def told(error: BaseException) -> str:
+    r"""The kind of anybody's error, and the first line of what it says; the last one if that is a traceback.
+
+    >>> told(ValueError("two lines\nof text")), told(AssertionError())
+    ('ValueError: two lines', 'AssertionError')
+    """
+    text = error.msg if isinstance(error, SyntaxError) else str(error)  # whose text also says where
+    line = text.strip().split("\n")[-1 if TRACEBACK in text else 0]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def as_kind(name: str, value: Any, kind: type) -> Any:

@@ -5,6 +5,7 @@ import errno
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -77,7 +78,7 @@ def subprocess_environment(folder):
             "The command must be one of compare, evaluate, inspect, list, report, train, got 'tran'. Did you mean "
             "'train'?",
         ),
-        ("list extra", "An option of jaxmeta list must be one of --help, got 'extra'."),
+        ("list extra", "An option of jaxmeta list must be one of --help, --traceback, got 'extra'."),
         ("train -- --seed", "jaxmeta train must be given options as its help shows them, got '--seed'."),
         ("train --seed -1", "--seed must be an integer from 0 to 2147483647, got '-1'."),
         ("train --seed 2147483648", "--seed must be an integer from 0 to 2147483647, got '2147483648'."),
@@ -345,10 +346,33 @@ def test_failures_are_one_sentence_with_status_1(trained, capsys, monkeypatch):
 
     monkeypatch.setattr(evaluation, "evaluate", fail)
     assert main(["evaluate", str(trained), *QUIET]) == cli.FAILURE_STATUS
-    assert capsys.readouterr().err.splitlines()[-1] == "RuntimeError: first line"
-    monkeypatch.setenv("JAXMETA_DEBUG", "1")
-    assert main(["evaluate", str(trained), *QUIET]) == cli.FAILURE_STATUS
-    assert "Traceback" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert re.fullmatch(r"RuntimeError: first line \(.*test_cli\.py:\d+\)\.", err.splitlines()[-1])
+    assert "Traceback" not in err
+    assert main(["evaluate", str(trained), "--traceback", *QUIET]) == cli.FAILURE_STATUS
+    whole = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in whole
+    assert whole.splitlines()[-1] == err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["list", "extra"],
+        ["train", "--seed", "-1"],
+        ["evaluate"],
+        ["compare", "nowhere"],
+        ["report", "nowhere", "--out", "page.html"],
+        ["inspect", "--plan", "--set", "rounds=0"],
+    ],
+)
+def test_every_verb_shows_the_whole_traceback_of_a_mistake(folder, capsys, argv):
+    assert main(argv) == cli.USAGE_STATUS
+    sentence = capsys.readouterr().err
+    assert main([*argv, "--traceback"]) == cli.USAGE_STATUS
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback (most recent call last)")
+    assert err.endswith(f"\n{sentence}")
 
 
 def test_numbers_that_are_not_finite_fail_with_status_1(folder, capsys, monkeypatch):
@@ -357,7 +381,7 @@ def test_numbers_that_are_not_finite_fail_with_status_1(folder, capsys, monkeypa
 
     monkeypatch.setattr(training, "run_job", diverge)
     assert main(["train", *TINY, *QUIET]) == cli.FAILURE_STATUS
-    assert capsys.readouterr().err.splitlines()[-1] == "loss became nan at meta-step 3."
+    assert capsys.readouterr().err.splitlines()[-1].startswith("loss became nan at meta-step 3")
 
 
 def test_ctrl_c_anywhere_is_status_130(trained, capsys, monkeypatch):

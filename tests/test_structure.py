@@ -13,7 +13,7 @@ from jaxmeta.settings import GROUPS
 
 SOURCES = Path(jaxmeta.__file__).parent
 LAYERS = [
-    {"errors", "base", "synonyms"},
+    {"errors", "base", "synonyms", "tracebacks"},
     {"plugins", "contracts", "fields"},
     {
         "trees",
