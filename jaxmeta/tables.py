@@ -105,7 +105,7 @@ def _show_configuration(console: Console, title: str, content: dict[str, Any]) -
     versions = {"python": config["python"], **config["versions"]}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     _show_facts(console, title, facts)
-    _show_facts(console, "Settings that differ from their defaults", content["changed_settings"])
+    _show_facts(console, "Settings that were changed", content["changed_settings"])
 
 
 def _show_costs(console: Console, content: dict[str, Any]) -> None:
