@@ -47,7 +47,7 @@ LAYERS = [
     {"presets", "recipes", "methods", "composition", "populations"},
     {"checkpoints", "runs", "journal", "measurement", "chunks"},
     {"baselines", "jobs", "bookkeeping", "exports", "cells", "command_lines", "pretrained"},
-    {"comparison"},
+    {"comparison", "columns"},
     {"training", "evaluation", "inspection", "plots", "progress", "tables"},
     {"report"},
     {"cli", "commands"},
