@@ -5,11 +5,13 @@ Nothing here imports JAX, so that help and mistakes are answered at once; `jaxme
 
 import contextlib
 import dataclasses
+import difflib
 import io
 import itertools
 import math
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,8 +22,8 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from jaxmeta import interrupts
-from jaxmeta.errors import UsageError, require_known
+from jaxmeta import interrupts, synonyms
+from jaxmeta.errors import UsageError, require_known, told
 
 REWORDED = (
     (r"^Error parsing (\S+): ", r"\1 "),
@@ -30,7 +32,12 @@ REWORDED = (
 )
 """What tyro says, and how this library says it: the argument, the rule, the value."""
 
-USAGE_STATUS, FAILURE_STATUS, INTERRUPT_STATUS = 2, 1, 130
+USAGE_STATUS, FAILURE_STATUS, INTERRUPT_STATUS, PIPE_STATUS = 2, 1, 130, 141
+"""130 and 141 are what shells report of a process that SIGINT or SIGPIPE has ended."""
+ABOUT = (
+    "Meta-reinforcement learning in JAX. The main job is `jaxmeta train`: without options it trains MAML over DQN on \
+grid_navi and evaluates it, in minutes; `jaxmeta VERB --help` shows the options of a verb."
+)
 
 
 def _integer(low: int, high: float = math.inf) -> PrimitiveConstructorSpec:
@@ -53,15 +60,22 @@ def _integer(low: int, high: float = math.inf) -> PrimitiveConstructorSpec:
     )
 
 
-Positive = Annotated[int | None, _integer(1)]
-Seed = Annotated[int | None, _integer(0, 2**31 - 1)]
-Text = Annotated[str | None, arg(metavar="NAME")]
-JsonFile = Annotated[str | None, arg(metavar="FILE")]
-OptionalRunDir = Annotated[Positional[str | None], arg(metavar="[RUN_DIR]")]
+def _optional(metavar: str | None = None) -> Any:
+    """Of an option whose help says in words what holds where it is not given, which tyro would call None."""
+    return arg(metavar=metavar, help_behavior_hint="")
+
+
+Positive = Annotated[int | None, _integer(1), _optional()]
+Seed = Annotated[int | None, _integer(0, 2**31 - 1), _optional()]
+Text = Annotated[str | None, _optional("NAME")]
+JsonFile = Annotated[str | None, _optional("FILE")]
+OptionalRunDir = Annotated[Positional[str | None], _optional("[RUN_DIR]")]
 Folders = Annotated[Positional[tuple[str, ...]], arg(metavar="DIR ...")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:function; it runs that code."
 Cache = Annotated[bool, arg(help="Keep compiled programs for the next time, in the user's cache folder.")]
+Traceback = Annotated[Flag, arg(help="Of an error show the whole traceback, beside the sentence that tells it.")]
+_SET = "--set {}=..."
 
 
 def _option(text: str, default: Any = dataclasses.MISSING) -> Any:
@@ -73,18 +87,20 @@ def _option(text: str, default: Any = dataclasses.MISSING) -> Any:
 class List:
     """Recipes and task distributions, one line each."""
 
+    traceback: Traceback = False
+
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
     """What is trained, on what, and how."""
 
     recipe: Text = _option("A name that `jaxmeta list` shows; maml if not given.", None)
-    tasks: Annotated[str | None, arg(metavar="SPEC")] = _option(
+    tasks: Annotated[str | None, _optional("SPEC")] = _option(
         "NAME or NAME:key=value,key=value; grid_navi if not given.", None
     )
     agent: Text = _option("actor_critic, dqn or tabular_q; what suits the recipe and the tasks if not given.", None)
     seed: Seed = _option("Of everything random; 0 if not given.", None)
-    seeds: Annotated[str | None, arg(metavar="SEEDS")] = _option(
+    seeds: Annotated[str | None, _optional("SEEDS")] = _option(
         "In place of --seed several, 0-7 or 0,3,5, trained in one program.", None
     )
     sweep: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE,VALUE ...")] = _option(
@@ -100,7 +116,7 @@ class Configuration:
 class Train(Configuration):
     """Meta-trains a recipe, then evaluates it. Without options: MAML over DQN on grid_navi."""
 
-    run_dir: Annotated[str | None, arg(metavar="DIR")] = _option(
+    run_dir: Annotated[str | None, _optional("DIR")] = _option(
         "A new or empty folder; runs/RECIPE-AGENT-TASKS-seedSEED if not given.", None
     )
     resume: Flag = _option("Go on from the newest checkpoint of a run; what is not given is taken from it.", False)
@@ -111,7 +127,7 @@ class Train(Configuration):
     devices: Positive = _option("How many the tasks of a batch are spread over; all if not given.", None)
     on_nonfinite: Text = _option("Where numbers are not finite: stop, or skip the meta-step; stop if not given.", None)
     on_write_error: Text = _option("Where a disk is full: continue, or stop; continue if not given.", None)
-    coordinator: Annotated[str | None, arg(metavar="HOST:PORT")] = _option(
+    coordinator: Annotated[str | None, _optional("HOST:PORT")] = _option(
         "Of several processes, where the first one listens; not needed on Slurm and TPU pods.", None
     )
     num_processes: Positive = _option("How many processes train this run together.", None)
@@ -122,6 +138,7 @@ class Train(Configuration):
     no_baselines: Flag = _option("Do not, also not when the run is resumed or evaluated without --baselines.", False)
     timings: Flag = _option("Print how long each stage takes to trace, to compile and to run.", False)
     compilation_cache: Cache = True
+    traceback: Traceback = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +158,7 @@ class Evaluate:
     timings: Flag = _option("Print how long each stage takes to trace, to compile and to run.", False)
     allow_import: Flag = _option(ALLOW_IMPORT, False)
     compilation_cache: Cache = True
+    traceback: Traceback = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +167,7 @@ class Compare:
 
     folders: Folders = _option("Folders of runs that were evaluated, or of scoreboards.")
     json: JsonFile = _option("Also write the rows here.", None)
+    traceback: Traceback = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +176,9 @@ class Report:
 
     folders: Folders = _option("Folders of runs that were evaluated, or of scoreboards.")
     out: Annotated[str, arg(metavar="FILE.html")] = _option("Where to write the page.")
-    markdown: Annotated[str | None, arg(metavar="FILE.md")] = _option("Also write the overview as a table here.", None)
-    picture: Annotated[str | None, arg(metavar="FILE.png")] = _option("Also draw the overview here.", None)
+    markdown: Annotated[str | None, _optional("FILE.md")] = _option("Also write the overview as a table here.", None)
+    picture: Annotated[str | None, _optional("FILE.png")] = _option("Also draw the overview here.", None)
+    traceback: Traceback = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +192,7 @@ class Inspect(Configuration):
     json: JsonFile = _option("Also write it here, with all settings.", None)
     allow_import: Flag = _option(ALLOW_IMPORT, False)
     compilation_cache: Cache = True
+    traceback: Traceback = False
 
 
 VERBS: dict[str, type] = {
@@ -187,27 +208,30 @@ VERBS: dict[str, type] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
-    0: done. 1: it failed. 2: a mistake in what was asked. 130: Ctrl-C or SIGTERM. A failure is one sentence on stderr;
-    the environment variable JAXMETA_DEBUG=1 adds where an unexpected one came from.
+    0: done. 1: it failed. 2: a mistake in what was asked. 130: Ctrl-C or SIGTERM. 141: nobody reads the output any
+    more, as after `| head`; nothing is said then. A failure is one sentence on stderr, which names the line of a user's
+    own code that it comes from, if there is one; `--traceback` puts the whole traceback before it.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
         with interrupts.terminable():
-            options = parse(sys.argv[1:] if argv is None else argv)
+            options = parse(words)
             if options is not None:
                 from jaxmeta import commands
 
                 commands.run(options)
+            sys.stdout.flush()  # what a reader that has gone refuses is met here, and not when Python exits
         return 0
-    except UsageError as error:
-        return _fail(USAGE_STATUS, str(error))
     except KeyboardInterrupt as error:
         return _fail(INTERRUPT_STATUS, str(error) or "Interrupted.")
     except Exception as error:
-        if os.environ.get("JAXMETA_DEBUG") == "1":
-            traceback.print_exc()
+        if isinstance(error, BrokenPipeError) and _readers_gone():
+            return PIPE_STATUS
+        status = USAGE_STATUS if isinstance(error, UsageError) else FAILURE_STATUS
         # Our own errors are sentences already; of anybody else's, the kind and the first line.
-        told = type(error).__module__.startswith("jaxmeta")
-        return _fail(FAILURE_STATUS, str(error) if told else f"{type(error).__name__}: {_first_line(error)}")
+        own = type(error).__module__.startswith("jaxmeta")
+        sentence = _with_place(str(error) if own else told(error), error)
+        return _fail(status, sentence, error if "--traceback" in words else None)
 
 
 def parse(argv: Sequence[str]) -> Any:
@@ -216,9 +240,11 @@ def parse(argv: Sequence[str]) -> Any:
     Raises:
       UsageError: one sentence that names the argument, the rule and the value.
     """
-    verb, *rest = argv or [""]
+    verb, *rest = argv or ["--help"]
     if verb in ("-h", "--help"):
-        return _help(lambda: tyro.extras.subcommand_cli_from_dict(VERBS, prog="jaxmeta", args=["--help"]))
+        return _help(
+            lambda: tyro.extras.subcommand_cli_from_dict(VERBS, prog="jaxmeta", description=ABOUT, args=["--help"])
+        )
     if verb == "--version":
         import jaxmeta
 
@@ -236,7 +262,9 @@ def parse(argv: Sequence[str]) -> Any:
     except SystemExit:
         raise UsageError(_sentence(panel.getvalue())) from None
     if unknown:
-        require_known(f"An option of {program}", unknown[0].partition("=")[0], _flags(VERBS[verb]))
+        option, flags = unknown[0].partition("=")[0], _flags(VERBS[verb])
+        meant, see = _meant(option, flags), f"`{program} --help`"
+        require_known(f"An option of {program}", option, flags, meant=meant, see=see)
         raise UsageError(f"{program} must be given options as its help shows them, got {unknown[0]!r}.")
     _require_no_contradiction(options)
     if isinstance(options, Evaluate):
@@ -252,7 +280,11 @@ def read_settings(options: Configuration) -> dict[str, str]:
     for name in ("agent", "meta_steps"):
         value = getattr(options, name)
         pairs += [] if value is None else [f"{name}={value}"]
-    return _by_name("--set", "key=value", pairs)
+    texts = _by_name("--set", "key=value", pairs)
+    for field in dataclasses.fields(options):
+        if field.name in texts and field.name not in _settings():
+            raise UsageError(f"--set must name a setting, got {field.name!r}. Did you mean {_flag(field)!r}?")
+    return texts
 
 
 def read_sweep(options: Configuration) -> dict[str, str] | None:
@@ -308,6 +340,29 @@ def _require_run_or_plan(options: Inspect) -> None:
             raise UsageError(f"{_flag(field)} must come with --plan, got RUN_DIR {options.run_dir!r}.")
 
 
+def _meant(option: str, flags: Sequence[str]) -> list[str]:
+    """What an option stands for that there is not: another one, or a setting.
+
+    >>> _meant("--steps", ["--meta-steps", "--set"]), _meant("--round", ["--set"]), _meant("--rounds", ["--json"])
+    (['--meta-steps', '--set steps=...'], ['--set rounds=...'], [])
+    """
+    word, known = option.lstrip("-").replace("-", "_"), _settings() if "--set" in flags else set()
+    settings = [*sorted(known & {word}), *synonyms.meant(synonyms.SETTINGS, option, known)]
+    meant = [*synonyms.meant(synonyms.OPTIONS, option, flags), *map(_SET.format, settings)]
+    if meant:
+        return meant
+    forms = {name: _SET.format(name) for name in known} | {flag[2:].replace("-", "_"): flag for flag in flags}
+    return [forms[name] for name in difflib.get_close_matches(word, sorted(forms), n=1)]
+
+
+def _settings() -> set[str]:
+    """Names of the settings, by modules that do without JAX."""
+    from jaxmeta import config
+
+    groups = [kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)]
+    return {field.name for kind in groups for field in dataclasses.fields(kind)}
+
+
 def _help(show: Any) -> None:
     with contextlib.suppress(SystemExit):
         show()
@@ -340,10 +395,32 @@ def _flag(field: dataclasses.Field) -> str:
     return "--set" if field.name == "settings" else f"--{field.name.replace('_', '-')}"
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _with_place(sentence: str, error: Exception) -> str:
+    """A sentence that ends on the line of a user's own code that the error comes from, if there is one."""
+    from jaxmeta import tracebacks
+
+    line = tracebacks.user_line(error)
+    return sentence if line is None else f"{sentence.removesuffix('.')} ({line})."
 
 
-def _fail(status: int, sentence: str) -> int:
-    print(sentence, file=sys.stderr)
+def _fail(status: int, sentence: str, to_trace: Exception | None = None) -> int:
+    try:
+        if to_trace is not None:
+            traceback.print_exception(to_trace)
+        print(sentence, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _readers_gone()
     return status
+
+
+def _readers_gone() -> bool:
+    """Whether output goes to a pipe that nobody reads any more; what is left of it is thrown away then."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # it is no file
+            watch = select.poll()
+            watch.register(stream, 0)
+            if watch.poll(0):  # an error, which a pipe has whose other end is closed
+                gone = True
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return gone

@@ -32,7 +32,14 @@ from jaxmeta import (
 )
 from jaxmeta import tasks as task_specs
 from jaxmeta.errors import require
-from jaxmeta.runs import RunDirectory, default_run_dir, require_possible, write_json, write_text
+from jaxmeta.runs import (
+    RunDirectory,
+    default_run_dir,
+    require_possible,
+    require_writable_folder,
+    write_json,
+    write_text,
+)
 from jaxmeta.settings import parse_settings
 
 WAYS = ("log_every", "checkpoint_every", "keep", "devices", "on_nonfinite", "on_write_error", "allow_import")
@@ -43,7 +50,7 @@ WIDTH = 200
 
 def run(options: Any) -> None:
     """Does what one of the dataclasses in `jaxmeta.cli` asks for."""
-    with _plain_warnings():
+    with _plain_warnings(options.traceback):
         if isinstance(options, cli.Train):
             hosts.join(options.coordinator, options.num_processes, options.process_id)
         if hasattr(options, "compilation_cache") and not getattr(options, "plan", False):
@@ -100,15 +107,17 @@ def evaluate(options: cli.Evaluate) -> None:
     if options.run_dir is not None:
         restored = jobs.restore(options.run_dir, best=options.best, allow_import=options.allow_import)
         run = RunDirectory(Path(options.run_dir))
+        run.require_writable()
     else:
         restored, run = pretrained.load(options.pretrained or ""), None
     wanted = cli.choice(options, "baselines")
     if wanted is None:  # of a run what it was trained with, of a pretrained learner only by wish
         wanted = options.retune or (run is not None and restored[3].get("baselines", True))
-    content = _evaluate(
+    _evaluate(
         _console(stderr=True),
         run,
         restored,
+        json_file,
         best=options.best,
         split=options.split,
         num_tasks=options.num_tasks,
@@ -116,8 +125,6 @@ def evaluate(options: cli.Evaluate) -> None:
         with_baselines=wanted,
         retune=options.retune,
     )
-    if json_file:
-        write_json(json_file, content)
 
 
 def compare(options: cli.Compare) -> None:
@@ -125,9 +132,9 @@ def compare(options: cli.Compare) -> None:
     json_file = _file("--json", options.json)
     found, missing = _cells("compare", options.folders)
     rows = comparison.rows(found)
-    tables.show_comparison(_results(), rows, missing)
     if json_file:
         write_json(json_file, {"rows": rows, "missing": missing})
+    tables.show_comparison(_results(), rows, missing)
 
 
 def write_report(options: cli.Report) -> None:
@@ -163,14 +170,15 @@ def inspect(options: cli.Inspect) -> None:
     if options.run_dir is None:
         job = jobs.prepare(**_configuration(options))
         content = inspection.plan(job, lambda stage: _tell(console, f"Planning: {stage}"))
-        tables.show_plan(_results(), content)
+        show = tables.show_plan
     else:
         content = inspection.inspect_run(
             options.run_dir, options.allow_import, lambda stage: _tell(console, f"Inspecting: {stage}")
         )
-        tables.show_inspection(_results(), content)
+        show = tables.show_inspection
     if json_file:
         write_json(json_file, content)
+    show(_results(), content)
 
 
 COMMANDS = {
@@ -184,7 +192,7 @@ COMMANDS = {
 
 
 @contextlib.contextmanager
-def _plain_warnings() -> Iterator[None]:
+def _plain_warnings(tracebacks: bool) -> Iterator[None]:
     """Shows what this library logs as bare sentences on stderr, whatever other libraries have set up.
 
     Of a save that failed, which is told in one sentence, Orbax logs a traceback, and what still reports to its event
@@ -192,7 +200,7 @@ def _plain_warnings() -> Iterator[None]:
     """
     orbax, unraisable = logging.getLogger("absl"), sys.unraisablehook
     loudness = orbax.level
-    if os.environ.get("JAXMETA_DEBUG") != "1":
+    if not tracebacks:
         orbax.setLevel(logging.CRITICAL)
         sys.unraisablehook = lambda event: None if str(event.exc_value) == "Event loop is closed" else unraisable(event)
     logger, handler = logging.getLogger("jaxmeta"), logging.StreamHandler()
@@ -221,9 +229,17 @@ def _configuration(options: cli.Configuration) -> dict[str, Any]:
 
 
 def _evaluate(
-    console: Console, run: RunDirectory | None, restored: tuple, best: bool = False, **how: Any
-) -> dict[str, Any]:
-    """Evaluates, and leaves numbers and a picture in the run's folder, if there is one; `best` is the checkpoint's."""
+    console: Console,
+    run: RunDirectory | None,
+    restored: tuple,
+    json_file: Path | None = None,
+    best: bool = False,
+    **how: Any,
+) -> None:
+    """Evaluates, and leaves numbers and a picture in the run's folder, if there is one; `best` is the checkpoint's.
+
+    Files come before the table, which a closed pipe may refuse.
+    """
     with progress.evaluating(console) as tell:
 
         def on_stage(stage: str, done: float) -> None:
@@ -236,8 +252,9 @@ def _evaluate(
     if run is not None:
         write_json(run.evaluation, content)
         plots.plot_adaptation(content, run.picture("adaptation"))
+    if json_file:
+        write_json(json_file, content)
     tables.show_evaluation(_results(), content)
-    return content
 
 
 def _file(option: str, name: str | None) -> Path | None:
@@ -248,7 +265,7 @@ def _file(option: str, name: str | None) -> Path | None:
     require_possible(option, path)
     replaceable = path.parent.is_dir() and (path.is_file() or not path.exists())  # no folder, and no device
     require(replaceable, option, "be a file in a folder that exists", name)
-    require(os.access(path.parent, os.W_OK), option, "be a file in a folder that can be written to", name)
+    require_writable_folder(option, "be a file in a folder that can be written to", path.parent, name)
     return path
 
 
@@ -260,9 +277,16 @@ def _results() -> Console:
     return console if console.is_terminal else _console(width=WIDTH)
 
 
+class _Console(Console):
+    """A console that leaves it to `cli.main` to end where nobody reads the output any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # the error that rich handles as it calls this
+
+
 def _console(**options: Any) -> Console:
     """A console that prints names as they are, also those that look like markup."""
-    return Console(markup=False, emoji=False, **options)
+    return _Console(markup=False, emoji=False, **options)
 
 
 def _print_lines(lines: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.base import TASK_IS_FINITE, MetaLearner, MetaState, TaskDistribution
-from jaxmeta.errors import UsageError, require
+from jaxmeta.errors import UsageError, require, told
 
 SPLITS = ("train", "validation", "test")
 METRICS = ("loss", "return")
@@ -108,8 +108,7 @@ def _traced(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return jax.eval_shape(function, *arguments)
     except Exception as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise UsageError(f"{what} must be traceable by JAX, got {type(error).__name__}: {first_line}") from error
+        raise UsageError(f"{what} must be traceable by JAX, got {told(error).rstrip('.')}.") from error
 
 
 def _require_same(what: str, rule: str, got: Any, wanted: Any) -> None:

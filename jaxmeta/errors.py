@@ -4,15 +4,29 @@ import difflib
 import math
 import numbers
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from jaxmeta import synonyms
 
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3.4028234663852886e38
 """What arrays of int32 and float32 hold."""
+FEW, NEAREST = 8, 5
+"""How many names a refusal lists, all of them or the nearest."""
+SHOWN_BY = {
+    **dict.fromkeys(("recipe", "--tasks", "--pretrained"), "`jaxmeta list`"),
+    **dict.fromkeys(("setting", "--set"), "`python -m pydoc jaxmeta.config`"),
+    "gymnax:id": "`gymnax.registered_envs`",
+}
+"""By argument, what shows all the names that it takes."""
 
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxlist, _REPR.maxtuple, _REPR.maxdict = 4, 20, 20, 20
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 200
+
+
+TRACEBACK = "Traceback (most recent call last)"
+"""What JAX says of an error in a callback holds one."""
 
 
 class UsageError(ValueError):
@@ -36,6 +50,17 @@ def require(condition: bool, name: str, rule: str, value: Any) -> None:
 def shown(value: Any) -> str:
     """A value as Python writes it, of which a sentence shows no more than its length allows."""
     return _REPR.repr(value)
+
+
+def told(error: BaseException) -> str:
+    r"""The kind of anybody's error, and the first line of what it says; the last one if that is a traceback.
+
+    >>> told(ValueError("two lines\nof text")), told(AssertionError())
+    ('ValueError: two lines', 'AssertionError')
+    """
+    text = error.msg if isinstance(error, SyntaxError) else str(error)  # whose text also says where
+    line = text.strip().split("\n")[-1 if TRACEBACK in text else 0]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def as_kind(name: str, value: Any, kind: type) -> Any:
@@ -79,15 +104,35 @@ def require_finite(name: str, value: float) -> None:
     require(abs(value) <= LARGEST_FLOAT, name, f"be at most {LARGEST_FLOAT:.1e} in size", value)
 
 
-def require_known(name: str, value: str, known: Iterable[str]) -> None:
+def require_known(
+    name: str, value: str, known: Iterable[str], *, meant: Sequence[str] = (), see: str | None = None
+) -> None:
     """Refuses a name that is not among the known ones, and says which one is nearest.
+
+    Args:
+      name: what takes the value.
+      value: the name that was given.
+      known: those that there are; of more than `FEW` the sentence lists the `NEAREST`.
+      meant: what the value stands for, where the caller knows; else what the field calls a setting, or a similar name.
+      see: what shows all the known ones; `SHOWN_BY` knows it of many arguments.
 
     Raises:
       UsageError: the name is not among them.
+
+    >>> require_known("--set", "gamma", ["discount", "rounds"])
+    Traceback (most recent call last):
+    jaxmeta.errors.UsageError: --set must be one of discount, rounds, got 'gamma'. Did you mean 'discount'?
     """
     known = sorted(known)
     if value in known:
         return
-    nearest = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    raise UsageError(f"{name} must be one of {', '.join(known)}, got {shown(value)}.{hint}")
+    meant = meant or synonyms.meant(synonyms.SETTINGS, value, known)
+    meant = meant or difflib.get_close_matches(value, known, n=1, cutoff=0.4)
+    listed, more = known, ""
+    if len(known) > FEW:
+        near = [*meant, *difflib.get_close_matches(value, known, n=NEAREST, cutoff=0.0), *known]
+        listed = list(dict.fromkeys(name for name in near if name in known))[:NEAREST]
+        see = see or SHOWN_BY.get(name)
+        more = f" and {len(known) - NEAREST} more" + (f" ({see} shows all)" if see else "")
+    hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
+    raise UsageError(f"{name} must be one of {', '.join(listed)}{more}, got {shown(value)}.{hint}")

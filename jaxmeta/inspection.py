@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta import checkpoints, compilation_cache, costs, jobs, populations
+from jaxmeta import checkpoints, compilation_cache, costs, jobs, populations, recipes
 from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
 from jaxmeta.chunks import make_chunk
 from jaxmeta.runs import RunDirectory
-from jaxmeta.settings import Settings
 
 TIMED_META_STEPS = 3
 """Meta-steps that a plan times, after one that it does not."""
@@ -46,7 +45,7 @@ def inspect_run(
     return {
         "run_dir": str(run_dir),
         "config": config,
-        "changed_settings": changed_settings(config["settings"]),
+        "changed_settings": changed_settings(config["recipe"], tasks, config["settings"]),
         "meta_step": state.steps_taken,
         "state_digest": checkpoints.state_digest(state),
         "last_log_point": records[-1] if records else None,
@@ -79,7 +78,7 @@ def plan(job: jobs.Job, on_stage: OnStage = lambda stage: None) -> dict[str, Any
     meta_steps = job.config["meta_steps"]
     return {
         "config": job.config,
-        "changed_settings": changed_settings(job.config["settings"]),
+        "changed_settings": changed_settings(job.config["recipe"], job.tasks, job.config["settings"]),
         **needed,
         "devices": device_layout(job.learner, job.config["devices"]),
         "env_steps": meta_steps * needed["env_steps_per_meta_step"],
@@ -114,14 +113,18 @@ def verify(folder: Path, like: MetaState) -> list[dict[str, Any]]:
     return found
 
 
-def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those that differ from the defaults in `jaxmeta.config`, whoever set them: a user, the recipe or the family.
+def changed_settings(recipe: str, tasks: TaskDistribution, settings: dict[str, Any]) -> dict[str, Any]:
+    """Those that somebody has set to something else than what the recipe has for these tasks and this agent.
 
-    >>> changed_settings({"rounds": 77, "inner_steps": 1})
+    >>> from jaxmeta.tasks import make
+    >>> changed_settings("maml", make("probe"), recipes.resolve_settings("maml", make("probe"), rounds=77))
     {'rounds': 77}
     """
-    defaults = Settings.from_flat({}).flat()
-    return {name: value for name, value in settings.items() if value != defaults[name]}
+    own = recipes.resolve_settings(recipe, tasks)
+    agent = own.get("agent")
+    if settings.get("agent", agent) != agent:  # which has other settings by itself
+        own = recipes.resolve_settings(recipe, tasks, agent=settings["agent"]) | {"agent": agent}
+    return {name: value for name, value in settings.items() if name not in own or value != own[name]}
 
 
 def parameters_by_part(learner: MetaLearner, state: MetaState) -> dict[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from jaxmeta.errors import UsageError, require, require_known
+from jaxmeta.errors import UsageError, require, require_known, told
 
 
 def entry_points(group: str) -> dict[str, metadata.EntryPoint]:
@@ -23,7 +23,7 @@ def import_function(argument: str, path: str) -> Callable[..., Any]:
       path: where the function is.
 
     Raises:
-      UsageError: there is no such module, or no such function in it.
+      UsageError: there is no such module, it raises an error or ends the program, or there is no such function in it.
 
     >>> import_function("--tasks", "jaxmeta.tasks:available").__name__
     'available'
@@ -34,8 +34,9 @@ def import_function(argument: str, path: str) -> Callable[..., Any]:
         sys.path.insert(0, os.getcwd())  # a console script does not look there, unlike `python -m`
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"{argument} must name a module that can be imported, got {path!r} ({error}).") from error
+    except (Exception, SystemExit) as error:
+        rule = f"{argument} must name a module that can be imported"
+        raise UsageError(f"{rule}, got {path!r} ({told(error).rstrip('.')}).") from error
     require_known(
         f"{argument} {module_name}:", name, [known for known, value in vars(module).items() if callable(value)]
     )

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from jaxmeta.errors import LARGEST_INT, UsageError, require, shown
 
 LOCK = ".lock"
 """An empty file, which whoever trains in the folder holds a lock on."""
+WRITABLE = "be a folder that can be written"
+"""What a run's folder must be."""
 CONFIG = fields.record(
     {
         "recipe": fields.text,
@@ -125,10 +128,9 @@ class RunDirectory:
         require(not used, "run_dir", "be a new or empty folder, or be resumed", str(self.path))
 
     def require_writable(self) -> None:
-        """Raises UsageError where the folder, or what it would be made in, cannot be written. Writes nothing."""
-        nearest = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
-        writable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
-        require(writable, "run_dir", "be a folder that can be written", str(self.path))
+        """Raises UsageError where the folder, or what it would be made in, cannot be written. Leaves nothing behind."""
+        nearest = next(path for path in (self.path, *self.path.absolute().parents) if os.path.lexists(path))
+        require_writable_folder("run_dir", WRITABLE, nearest, str(self.path))
 
     @contextlib.contextmanager
     def claimed(self, unused: bool) -> Iterator[None]:
@@ -140,16 +142,18 @@ class RunDirectory:
           unused: whether the folder must be new or empty.
 
         Raises:
-          UsageError: another process has it, or it is in use.
+          UsageError: another process has it, it is in use, or it cannot be made or written.
         """
         from filelock import FileLock, Timeout
 
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / LOCK)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise UsageError(f"run_dir must not be in use by another process, got {str(self.path)!r}.") from None
+        except OSError as error:
+            raise _refusal("run_dir", WRITABLE, str(self.path), error) from None
         try:
             if unused:
                 self.require_unused()
@@ -224,8 +228,22 @@ def require_possible(argument: str, path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{argument} must be a possible path, got {shown(str(path))} ({reason}).") from None
+        raise _refusal(argument, "be a possible path", str(path), error) from None
+
+
+def require_writable_folder(argument: str, rule: str, folder: Path, value: str) -> None:
+    """Raises UsageError where nothing can be made in a folder that exists; says the operating system's reason.
+
+    Permissions do not tell, of root or in `/proc`, so that a folder is made inside and removed again.
+    """
+    require(folder.is_dir(), argument, rule, value)
+    try:
+        before = folder.stat()
+        os.rmdir(tempfile.mkdtemp(prefix=".jaxmeta-", dir=folder))
+    except OSError as error:
+        raise _refusal(argument, rule, value, error) from None
+    with contextlib.suppress(OSError):  # who may write there need not be its owner
+        os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -236,6 +254,11 @@ def write_text(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refusal(argument: str, rule: str, value: str, error: Exception) -> UsageError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return UsageError(f"{argument} must {rule}, got {shown(value)} ({reason}).")
 
 
 def _read_text(path: Path) -> str:

@@ -2,12 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from jaxmeta.columns import GAP, Column, show
 from jaxmeta.populations import Member, described, members_of
 from jaxmeta.progress import duration
 
@@ -19,32 +19,32 @@ PREFIXES = {-2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P", 6:
 def show_evaluation(console: Console, evaluation: dict[str, Any]) -> None:
     """Prints a learner's returns by round beside its baselines'."""
     seen = ", which training has seen" if evaluation["tasks_seen"] else ""
-    rounds = [f"round {index}" for index in range(len(evaluation["returns"]))]
-    table = _table(["", "score", "95 %", *rounds], left=1)
     each = {f"  {Member(report['seed'], report['hypers'])}": report for report in evaluation.get("members", ())}
-    for name, report in {evaluation["recipe"]: evaluation, **each, **evaluation["baselines"]}.items():
-        table.add_row(name, *_score(report), *map(number, report["returns"]))
+    rows = {evaluation["recipe"]: evaluation, **each, **evaluation["baselines"]}
+    columns = [Column("", list(rows), is_text=True), *_scores(rows.values())]
+    columns += _rounds([report["returns"] for report in rows.values()])
     _print(console, f"{evaluation['num_tasks']} {evaluation['split']} tasks of {evaluation['tasks']}{seen}", "bold")
-    console.print(table)
+    left_out = show(console, columns)
     _print(console, "Score: 0 is random, 1 the oracle. Rounds: mean return of an episode after each.", "dim")
+    if left_out:
+        _print(console, f"Left out for want of width: {len(left_out)} of {len(evaluation['returns'])} rounds.", "dim")
 
 
 def show_comparison(console: Console, rows: list[dict[str, Any]], missing: list[str]) -> None:
     """Prints rows of `jaxmeta.compare`, a table for each task family and split, and what is missing."""
+    left_out: dict[str, None] = {}
     for _, family in itertools.groupby(rows, key=lambda row: row["family"]):
         group = list(family)
-        facts = ["", "agent", "seeds", "training steps", "score", "95 %"]
-        table = _table([*facts, "verdict", "P(beats it)", "before", "after"], left=2)
-        for row in group:
-            steps = row["training"].get("env_steps")
-            returns = (number(row["returns"][0]), number(row["returns"][-1]))
-            facts = (str(row["seeds"]), ABSENT if steps is None else f"{steps:,}", *_score(row))
-            beside = (row["verdict"] or "", "" if row["probability"] is None else number(row["probability"]))
-            table.add_row(row["name"], "" if row["kind"] == "reference" else row["agent"], *facts, *beside, *returns)
         _print(console, f"{group[0]['split']} tasks of {group[0]['tasks']}", "bold")
-        console.print(table)
-    _print(console, "Verdict: beside the best baseline of the family, by the 95 % interval of the difference.", "dim")
+        left_out |= dict.fromkeys(show(console, _comparison(group)))
+    _print(
+        console,
+        "Verdict: beside the best baseline of the family, by the 95 % interval of the difference; P: to beat it.",
+        "dim",
+    )
     _print(console, "Before and after: mean return of an episode before and after adaptation.", "dim")
+    if left_out:
+        _print(console, f"Left out for want of width: {', '.join(left_out)}.", "dim")
     for sentence in missing:
         _print(console, sentence, "yellow")
 
@@ -105,7 +105,7 @@ def _show_configuration(console: Console, title: str, content: dict[str, Any]) -
     versions = {"python": config["python"], **config["versions"]}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     _show_facts(console, title, facts)
-    _show_facts(console, "Settings that differ from their defaults", content["changed_settings"])
+    _show_facts(console, "Settings that were changed", content["changed_settings"])
 
 
 def _show_costs(console: Console, content: dict[str, Any]) -> None:
@@ -151,12 +151,41 @@ def _log_point(record: dict[str, Any]) -> str:
     return ", ".join([f"{reached} in {_time(record['seconds'])}", *told])
 
 
-def _table(headings: list[str], left: int) -> Table:
-    """An empty table; its first `left` columns hold text, the others numbers."""
-    table = Table(box=None, pad_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index < left else "right", no_wrap=True)
-    return table
+def _rounds(returns: Sequence[Sequence[float]]) -> list[Column]:
+    """A column for each round; the middle ones leave first, and the first and the last one stay longest.
+
+    Args:
+      returns: of each row, by round. A row may have fewer rounds than the first one.
+    """
+    last = len(returns[0]) - 1
+    columns = []
+    for index in range(last + 1):
+        cells = [number(row[index]) if index < len(row) else "" for row in returns]
+        leaves = {last: 2.0, 0: 1.0}.get(index, -1.0 - min(index, last - index))
+        columns.append(Column(f"round {index}", cells, f"r{index}", leaves=leaves))
+    middle = (last + 1) // 2
+    return [*columns[:middle], Column(GAP, [""] * len(returns), is_gap=True), *columns[middle:]]
+
+
+def _comparison(group: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Columns of one family's rows."""
+    steps = [row["training"].get("env_steps") for row in group]
+    return [
+        Column("", [row["name"] for row in group], is_text=True),
+        Column("agent", ["" if row["kind"] == "reference" else row["agent"] for row in group], is_text=True, leaves=4),
+        Column("seeds", [str(row["seeds"]) for row in group], leaves=3),
+        Column("training steps", [ABSENT if count is None else f"{count:,}" for count in steps], "steps", leaves=1),
+        *_scores(group),
+        Column("verdict", [row["verdict"] or "" for row in group], is_text=True, leaves=6),
+        Column(
+            "P(beats it)",
+            ["" if row["probability"] is None else number(row["probability"]) for row in group],
+            "P",
+            leaves=2,
+        ),
+        Column("before", [number(row["returns"][0]) for row in group], leaves=0),
+        Column("after", [number(row["returns"][-1]) for row in group], leaves=5),
+    ]
 
 
 def _print(console: Console, line: str, style: str = "") -> None:
@@ -164,9 +193,11 @@ def _print(console: Console, line: str, style: str = "") -> None:
     console.print(line, style=style, soft_wrap=True, markup=False, highlight=False)
 
 
-def _score(report: dict[str, Any]) -> tuple[str, str]:
-    interval = report["ci95"]
-    return number(report["score"]), ABSENT if interval is None else " to ".join(map(number, interval))
+def _scores(reports: Iterable[Mapping[str, Any]]) -> list[Column]:
+    """The columns of score and interval, which are never left out."""
+    scores = [(report["score"], report["ci95"]) for report in reports]
+    intervals = [ABSENT if interval is None else " to ".join(map(number, interval)) for _, interval in scores]
+    return [Column("score", [number(score) for score, _ in scores]), Column("95 %", intervals)]
 
 
 def number(value: float | None) -> str:

@@ -1,8 +1,11 @@
 """The command line: what it answers, what it refuses and how, and with which exit status."""
 
+import dataclasses
+import errno
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +13,7 @@ import sys
 
 import pytest
 
-from jaxmeta import cli, compilation_cache, evaluation, recipes, training
+from jaxmeta import cells, cli, compilation_cache, evaluation, inspection, recipes, training
 from jaxmeta.cli import main
 from jaxmeta.errors import NonFiniteError
 
@@ -70,13 +73,12 @@ def subprocess_environment(folder):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ("", "The command must be one of compare, evaluate, inspect, list, report, train, got ''."),
         (
             "tran",
             "The command must be one of compare, evaluate, inspect, list, report, train, got 'tran'. Did you mean "
             "'train'?",
         ),
-        ("list extra", "An option of jaxmeta list must be one of --help, got 'extra'."),
+        ("list extra", "An option of jaxmeta list must be one of --help, --traceback, got 'extra'."),
         ("train -- --seed", "jaxmeta train must be given options as its help shows them, got '--seed'."),
         ("train --seed -1", "--seed must be an integer from 0 to 2147483647, got '-1'."),
         ("train --seed 2147483648", "--seed must be an integer from 0 to 2147483647, got '2147483648'."),
@@ -141,6 +143,37 @@ def test_a_mistake_is_one_sentence_and_touches_nothing(folder, capsys, argv, sen
     assert snapshot(folder) == before
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc")
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["train", *TINY, "--run-dir", "/proc/nope", *QUIET],
+        ["inspect", "--plan", "--json", "/proc/nope.json", *QUIET],
+        ["report", "run", "--out", "/proc/nope.html"],
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_any_work(folder, capsys, monkeypatch, argv):
+    for module, name in ((training, "run_job"), (inspection, "plan"), (cells, "load_all")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("work began"))
+    assert main(argv) == cli.USAGE_STATUS
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert " that can be written" in err
+    assert err.endswith(" (No such file or directory).\n")
+    assert err.count("\n") == 1
+    assert not list(folder.iterdir())
+
+
+def test_the_folder_of_an_evaluation_must_be_writable(trained, capsys, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("work began"))
+    monkeypatch.setattr(os, "mkdir", refuse)
+    assert main(["evaluate", str(trained), *QUIET]) == cli.USAGE_STATUS
+    assert capsys.readouterr().err.endswith(" (Permission denied).\n")
+
+
 def test_an_unknown_option_is_named_with_its_nearest(capsys):
     assert main(["train", "--sead", "3"]) == cli.USAGE_STATUS
     assert "got '--sead'. Did you mean '--seed'?" in capsys.readouterr().err
@@ -152,6 +185,55 @@ def test_help_is_given(capsys, argv):
     out, err = capsys.readouterr()
     assert out.startswith("usage: jaxmeta")
     assert err == ""
+
+
+def test_without_a_verb_the_help_is_printed_with_status_0(capsys):
+    assert main(["--help"]) == 0
+    asked = capsys.readouterr().out
+    assert main([]) == 0
+    assert capsys.readouterr() == (asked, "")
+    assert "The main job is `jaxmeta train`" in asked
+    assert main([""]) == cli.USAGE_STATUS
+    assert capsys.readouterr().err.startswith("The command must be one of compare, evaluate, ")
+
+
+def test_a_reader_that_goes_early_ends_a_command_quietly(trained, folder, monkeypatch):
+    shutil.copytree(trained, folder / "run")
+    monkeypatch.setattr(evaluation, "evaluate", canned_evaluation)
+    assert main(["evaluate", "run", *QUIET]) == 0
+    for argv in (["list"], ["train", "--help"], ["compare", "run", "--json", "rows.json"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = subprocess.run(
+            [sys.executable, "-m", "jaxmeta", *argv],
+            env=subprocess_environment(folder),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        os.close(writing)
+        assert (process.returncode, process.stderr) == (cli.PIPE_STATUS, ""), argv
+    assert (folder / "rows.json").is_file()
+
+
+def test_a_broken_pipe_of_anything_else_is_a_failure(trained, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(evaluation, "evaluate", fail)
+    assert main(["evaluate", str(trained), *QUIET]) == cli.FAILURE_STATUS
+    assert "BrokenPipeError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_tells_defaults_that_are_values(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "default: None" not in out
+    for field in dataclasses.fields(cli.VERBS[verb]):
+        if isinstance(field.default, int | str):
+            assert f"(default: {field.default})" in out
 
 
 def test_help_and_mistakes_need_no_source(capsys, monkeypatch):
@@ -264,10 +346,33 @@ def test_failures_are_one_sentence_with_status_1(trained, capsys, monkeypatch):
 
     monkeypatch.setattr(evaluation, "evaluate", fail)
     assert main(["evaluate", str(trained), *QUIET]) == cli.FAILURE_STATUS
-    assert capsys.readouterr().err.splitlines()[-1] == "RuntimeError: first line"
-    monkeypatch.setenv("JAXMETA_DEBUG", "1")
-    assert main(["evaluate", str(trained), *QUIET]) == cli.FAILURE_STATUS
-    assert "Traceback" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert re.fullmatch(r"RuntimeError: first line \(.*test_cli\.py:\d+\)\.", err.splitlines()[-1])
+    assert "Traceback" not in err
+    assert main(["evaluate", str(trained), "--traceback", *QUIET]) == cli.FAILURE_STATUS
+    whole = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in whole
+    assert whole.splitlines()[-1] == err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["list", "extra"],
+        ["train", "--seed", "-1"],
+        ["evaluate"],
+        ["compare", "nowhere"],
+        ["report", "nowhere", "--out", "page.html"],
+        ["inspect", "--plan", "--set", "rounds=0"],
+    ],
+)
+def test_every_verb_shows_the_whole_traceback_of_a_mistake(folder, capsys, argv):
+    assert main(argv) == cli.USAGE_STATUS
+    sentence = capsys.readouterr().err
+    assert main([*argv, "--traceback"]) == cli.USAGE_STATUS
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback (most recent call last)")
+    assert err.endswith(f"\n{sentence}")
 
 
 def test_numbers_that_are_not_finite_fail_with_status_1(folder, capsys, monkeypatch):
@@ -276,7 +381,7 @@ def test_numbers_that_are_not_finite_fail_with_status_1(folder, capsys, monkeypa
 
     monkeypatch.setattr(training, "run_job", diverge)
     assert main(["train", *TINY, *QUIET]) == cli.FAILURE_STATUS
-    assert capsys.readouterr().err.splitlines()[-1] == "loss became nan at meta-step 3."
+    assert capsys.readouterr().err.splitlines()[-1].startswith("loss became nan at meta-step 3")
 
 
 def test_ctrl_c_anywhere_is_status_130(trained, capsys, monkeypatch):

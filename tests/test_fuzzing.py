@@ -350,7 +350,6 @@ def test_malformed_files_of_a_run_are_refused(around, sound, name, argvs, exampl
 
 
 PROCESSES = {
-    "no_command": ([], {}),
     "unknown_command": (["trian"], {}),
     "after_two_dashes": (["train", "--", "--seed"], {}),
     "long_path": (["train", "--run-dir", LONG], {}),

@@ -152,6 +152,7 @@ def test_a_run_is_shown(run_dir, capsys):
     out = capsys.readouterr().out
     assert "meta-step 4 of 6" in out
     assert "60 environment steps" in out
+    assert "Settings that were changed\n  meta_steps  6\nProgress" in out
     assert out.count("intact") == 2
     assert out.count("damaged: ") == 1
     assert "840 FLOP" in out
@@ -203,6 +204,23 @@ def test_a_plan_is_told_whole(meta_steps):
     assert told["memory"]["argument_bytes"] >= state_bytes
     assert told["memory"]["output_bytes"] >= state_bytes
     assert told["config"]["settings"]["meta_steps"] == told["changed_settings"]["meta_steps"] == meta_steps
+
+
+@pytest.mark.parametrize(
+    ("recipe", "tasks", "given"),
+    [
+        ("maml", "grid_navi", {}),
+        ("maml", "grid_navi", {"rounds": 7}),
+        ("maml", "point_navigation", {"outer_learning_rate": 0.5}),
+        ("maml", "grid_navi", {"agent": "actor_critic"}),
+        ("rl2", "maze", {"memory_width": 16, "meta_steps": 5}),
+        ("scratch", "bandit", {"hidden": (4,)}),
+    ],
+)
+def test_settings_that_were_changed_are_those_that_were_given(recipe, tasks, given):
+    job = jobs.prepare(recipe, tasks, settings=given)
+    changed = inspection.changed_settings(recipe, job.tasks, job.config["settings"])
+    assert changed == {name: list(value) if name == "hidden" else value for name, value in given.items()}
 
 
 def test_temporary_memory_is_what_a_meta_step_needs():

@@ -1,10 +1,12 @@
 """The folder of a run, its journal, progress lines and interrupts."""
 
+import errno
 import io
 import json
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -107,6 +109,36 @@ def test_folders_in_use_are_refused(tmp_path):
             RunDirectory(used).require_unused()
     with pytest.raises(UsageError, match="run_dir must be a folder that can be written"):
         RunDirectory(file / "run").require_writable()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc")
+@pytest.mark.parametrize("path", ["/proc/nope", "/proc/nope/deeper"])
+def test_a_folder_that_the_system_does_not_make_is_refused(path):
+    with pytest.raises(UsageError) as refused:
+        RunDirectory(Path(path)).require_writable()
+    assert str(refused.value).startswith(f"run_dir must be a folder that can be written, got {path!r} (")
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path):
+    before = tmp_path.stat().st_mtime_ns
+    for path in (tmp_path, tmp_path / "new", tmp_path / "deep" / "run"):
+        RunDirectory(path).require_writable()
+    assert not list(tmp_path.iterdir())
+    assert tmp_path.stat().st_mtime_ns == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused_with_the_reason(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "else")
+    with pytest.raises(UsageError, match="run_dir must be a folder that can be written"):
+        RunDirectory(tmp_path / "dangling").require_writable()
+    monkeypatch.setattr(os, "mkdir", refuse)
+    run = RunDirectory(tmp_path / "new")
+    for attempt in (run.require_writable, run.claimed(unused=True).__enter__):
+        with pytest.raises(UsageError, match=r"^run_dir must be a folder that .* \(Read-only file system\)\.$"):
+            attempt()
 
 
 def test_default_run_dirs_are_safe_names():

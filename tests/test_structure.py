@@ -13,7 +13,7 @@ from jaxmeta.settings import GROUPS
 
 SOURCES = Path(jaxmeta.__file__).parent
 LAYERS = [
-    {"errors", "base"},
+    {"errors", "base", "synonyms", "tracebacks"},
     {"plugins", "contracts", "fields"},
     {
         "trees",
@@ -48,17 +48,10 @@ LAYERS = [
     {"presets", "recipes", "methods", "composition", "populations"},
     {"checkpoints", "runs", "journal", "measurement", "chunks"},
     {
-        "baselines",
-        "jobs",
-        "bookkeeping",
-        "baseline_cache",
-        "tuned_baselines",
-        "exports",
-        "cells",
-        "command_lines",
-        "pretrained",
+        *("baselines", "baseline_cache", "tuned_baselines", "jobs", "bookkeeping"),
+        *("exports", "cells", "command_lines", "pretrained"),
     },
-    {"comparison"},
+    {"comparison", "columns"},
     {"training", "evaluation", "inspection", "plots", "progress", "tables", "timings"},
     {"report"},
     {"cli", "commands"},

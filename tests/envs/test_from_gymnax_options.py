@@ -36,7 +36,7 @@ def test_what_varies_is_written_in_one_way(text):
     [
         ("Acrobot", {}, "gymnax:id must be one of Acrobot-v1, "),
         ("Acrobot-v1", {}, "gymnax:vary must name one or more of dt, link_com_pos_1, "),
-        ("Acrobot-v1", {"link_mass": (1, 2)}, "gymnax:vary must be one of available_torque, dt, "),
+        ("Acrobot-v1", {"link_mass": (1, 2)}, "gymnax:vary must be one of link_mass_2, link_mass_1, "),
         (
             "Acrobot-v1",
             {"link_length_2": (1, 2)},
