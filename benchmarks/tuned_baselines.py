@@ -17,10 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 import jaxmeta
-from jaxmeta import baseline_cache, compilation_cache, jobs, tuned_baselines
+from jaxmeta import baseline_cache, compilation_cache, evaluation, jobs, tuned_baselines
 from jaxmeta.errors import UsageError
 from jaxmeta.runs import write_text
 from jaxmeta.tuned_baselines import Baselines
@@ -34,13 +32,6 @@ RECIPES = ("maml", "fomaml", "anil", "meta_sgd", "reptile", "rl2", "hypernetwork
 """Those whose lifetimes are short; others tune anew where they are first evaluated."""
 QUICK = ("maml", "grid_navi", 20)
 """The main job cut short, as somebody who tries it out would do: recipe, tasks and meta-steps."""
-EVALUATION_SEED = 0
-
-
-def of_evaluation(family: str, settings: dict[str, Any], meta_env_steps: int) -> Baselines:
-    """The baselines that an evaluation measures beside a learner of these settings."""
-    *_, key = jax.random.split(jax.random.key(EVALUATION_SEED), 5)
-    return Baselines(key, jaxmeta.make_tasks(family), settings, pretraining_steps=meta_env_steps, seed=EVALUATION_SEED)
 
 
 def wanted(family: str) -> Iterator[Baselines]:
@@ -52,8 +43,7 @@ def wanted(family: str) -> Iterator[Baselines]:
             job = jobs.prepare(recipe, family, settings=settings)
         except UsageError:  # a recipe that does not suit the family
             continue
-        meta_env_steps = job.config["meta_steps"] * job.learner.tasks_per_batch * job.learner.env_steps_per_task
-        yield of_evaluation(family, job.config["settings"], meta_env_steps)
+        yield evaluation.baselines_of(job.learner, job.tasks, job.config)
 
 
 def canonical(content: Any) -> str:

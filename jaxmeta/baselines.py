@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta.base import Key, Params, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.base import Key, MetaLearner, Params, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.compilation import compiler_options
 from jaxmeta.measurement import Measured, in_groups, measure_task
 from jaxmeta.recipes import make_recipe
@@ -234,10 +234,10 @@ def from_one_start(params: Params) -> Starts:
     return lambda key, count: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), params)
 
 
-def make_pretraining(tasks: TaskDistribution, settings: dict[str, Any], env_steps: int) -> Callable[[Key], Params]:
+def make_pretraining(tasks: TaskDistribution, settings: Mapping[str, Any], env_steps: int) -> Callable[[Key], Params]:
     """Trains the parameters that `finetune` starts from, for `env_steps` environment steps on training tasks."""
-    learner = make_recipe("finetune", tasks, **adaptation_settings(settings) | PRETRAINING)
-    updates = max(1, env_steps // (learner.tasks_per_batch * learner.env_steps_per_task))
+    learner = _pretrained(tasks, settings)
+    updates = max(1, env_steps // steps_of_update(tasks, settings))
 
     @jax.jit
     def train(key: Key) -> Params:
@@ -251,6 +251,16 @@ def make_pretraining(tasks: TaskDistribution, settings: dict[str, Any], env_step
         return jax.lax.fori_loop(0, updates, update, learner.init(init_key)).meta.params
 
     return train
+
+
+def steps_of_update(tasks: TaskDistribution, settings: Mapping[str, Any]) -> int:
+    """Environment steps of an update of that training."""
+    learner = _pretrained(tasks, settings)
+    return learner.tasks_per_batch * learner.env_steps_per_task
+
+
+def _pretrained(tasks: TaskDistribution, settings: Mapping[str, Any]) -> MetaLearner:
+    return make_recipe("finetune", tasks, **adaptation_settings(settings) | PRETRAINING)
 
 
 def adaptation_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -169,7 +169,11 @@ def inspect(options: cli.Inspect) -> None:
     json_file, console = _file("--json", options.json), _console(stderr=True)
     if options.run_dir is None:
         job = jobs.prepare(**_configuration(options))
-        content = inspection.plan(job, lambda stage: _tell(console, f"Planning: {stage}"))
+
+        def on_stage(stage: str) -> None:
+            _tell(console, f"Planning: {stage}")
+
+        content = inspection.plan(job, on_stage) | inspection.plan_evaluation(job, on_stage)
         show = tables.show_plan
     else:
         content = inspection.inspect_run(

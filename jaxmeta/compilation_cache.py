@@ -36,14 +36,14 @@ def use_compilation_cache(enabled: bool = True) -> None:
     _wanted = as_kind("enabled", enabled, bool)
     if enabled:
         enable()
-    elif getattr(jax.config, FOLDER) == str(_folder()):
+    elif _named() == str(_folder()):
         jax.config.update(FOLDER, None)
         compilation_cache.reset_cache()
 
 
 def enable() -> None:
     """Turns JAX's persistent compilation cache on, unless the user has said no or named a folder in JAX's own way."""
-    if not _wanted or getattr(jax.config, FOLDER):
+    if not _wanted or _named():
         return
     folder = _folder()
     try:
@@ -72,6 +72,11 @@ def bypassed() -> Iterator[None]:
 def _set_enabled(enabled: bool) -> None:
     jax.config.update(SWITCH, enabled)
     compilation_cache.reset_cache()  # else JAX goes by what was so when it first compiled
+
+
+def _named() -> str | None:
+    """The folder that JAX keeps programs in: one that the user has named, or `_folder`."""
+    return getattr(jax.config, FOLDER)
 
 
 def _folder() -> Path:

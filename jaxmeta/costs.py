@@ -20,7 +20,9 @@ def flops(function: Callable[..., Any], *arguments: Any) -> float:
     >>> flops(lambda a, b: a @ b, jnp.ones((2, 3)), jnp.ones((3, 4)))
     48.0
     """
-    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+    # A jitted function is traced as it stands: compiler options of its own may not be nested in another one.
+    jitted: Any = function if hasattr(function, "trace") else jax.jit(function)
+    return _count(jitted.trace(*arguments).jaxpr.jaxpr)
 
 
 def _count(jaxpr: core.Jaxpr) -> float:

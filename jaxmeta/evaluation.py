@@ -1,6 +1,8 @@
 """Evaluation: a learner beside honest baselines, on one scale where random is 0 and the oracle is 1."""
 
 import functools
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,9 +18,14 @@ from jaxmeta.compilation import compiler_options
 from jaxmeta.errors import as_kind, require, require_known
 from jaxmeta.measurement import GROUP, Measured, Meter, adaptation_cost, in_groups, measure_task
 from jaxmeta.recipes import make_recipe
+from jaxmeta.tuned_baselines import Baselines
 
 LEARNED = 0.9
 """Share of the way from random to the oracle that counts as having learned a task."""
+
+
+PARTS_OF_KEY = 5
+"""What an evaluation's key is split into, the baselines' own last."""
 
 
 class Scale(NamedTuple):
@@ -90,7 +97,7 @@ def evaluate(
     require(num_tasks >= 2, "num_tasks", "be at least 2", num_tasks)
     require(0 <= seed < 2**31, "seed", "be from 0 to 2147483647", seed)
     compilation_cache.enable()
-    task_key, life_key, gap_key, cost_key, baseline_key = jax.random.split(jax.random.key(seed), 5)
+    task_key, life_key, gap_key, cost_key, baseline_key = jax.random.split(jax.random.key(seed), PARTS_OF_KEY)
     members = populations.members_of(config)
     alone = populations.config_of(config, members[0]) if members else config
     # On the host, so that a state that was just trained and one that was restored are measured by the same program.
@@ -167,6 +174,30 @@ def evaluate(
         for index, member in enumerate(report.get("members", ())):
             member["generalisation_gap"] = _gap(_member(train_scores, index), _member(scores, index))
     return report
+
+
+def estimated_seconds(learner: MetaLearner, tasks: TaskDistribution, num_tasks: int) -> float:
+    """About how long an evaluation without baselines takes, by adapting an untrained learner to a group of tasks.
+
+    Test and training tasks are measured, and what it costs to adapt is compiled on its own.
+    """
+    metas = [learner.meta(jax.jit(learner.init)(jax.random.key(0)))]
+    measure_with_ends = make_measurement(learner, tasks)
+    env_params = _drawn(jax.random.key(0), tasks, "train", GROUP)
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        measure_with_ends(jax.random.key(0), metas, env_params, lambda share: None)
+        seconds.append(time.perf_counter() - start)
+    compiling = max(0.0, seconds[0] - seconds[1])
+    return 2 * compiling + 2 * seconds[1] * math.ceil(num_tasks / GROUP)
+
+
+def baselines_of(learner: MetaLearner, tasks: TaskDistribution, config: Mapping[str, Any], seed: int = 0) -> Baselines:
+    """The baselines beside a run that comes to its end, as `evaluate` with this seed measures them."""
+    *_, key = jax.random.split(jax.random.key(seed), PARTS_OF_KEY)
+    steps = config["meta_steps"] * learner.tasks_per_batch * learner.env_steps_per_task
+    return Baselines(key, tasks, config["settings"], pretraining_steps=steps, seed=seed)
 
 
 Measurement = Callable[[Key, Sequence[PyTree], PyTree, Callable[[float], None]], tuple[Scale, dict[str, Measured]]]

@@ -13,13 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta import checkpoints, compilation_cache, costs, jobs, populations, recipes
+from jaxmeta import checkpoints, compilation_cache, costs, evaluation, jobs, populations, recipes
 from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
 from jaxmeta.chunks import make_chunk
 from jaxmeta.runs import RunDirectory
 
 TIMED_META_STEPS = 3
 """Meta-steps that a plan times, after one that it does not."""
+
+EVALUATION_TASKS = 128
+"""Tasks of the evaluation that a plan estimates, as many as an evaluation takes if nobody says otherwise."""
 
 OnStage = Callable[[str], None]
 
@@ -89,6 +92,24 @@ def plan(job: jobs.Job, on_stage: OnStage = lambda stage: None) -> dict[str, Any
         "seconds_per_meta_step": seconds,
         "estimated_seconds": compile_seconds + meta_steps * seconds,
     }
+
+
+def plan_evaluation(job: jobs.Job, on_stage: OnStage = lambda stage: None) -> dict[str, float]:
+    """What a first evaluation of such a run would take, beside what `plan` says; past every cache of programs.
+
+    Args:
+      job: what `jobs.prepare` has composed.
+      on_stage: told in a few words what takes long.
+
+    Returns:
+      `evaluation_seconds`, on `EVALUATION_TASKS` tasks, and `baseline_seconds`, the part of these that goes to tuning
+      the baselines, where it is not known yet how they adapt best, and to measuring them.
+    """
+    on_stage("timing what an evaluation is made of")
+    with compilation_cache.bypassed():
+        adapting = evaluation.estimated_seconds(job.learner, job.tasks, EVALUATION_TASKS)
+        baselines = evaluation.baselines_of(job.learner, job.tasks, job.config).estimated_seconds(EVALUATION_TASKS)
+    return {"evaluation_seconds": adapting + baselines, "baseline_seconds": baselines}
 
 
 def verify(folder: Path, like: MetaState) -> list[dict[str, Any]]:

@@ -86,10 +86,12 @@ def show_plan(console: Console, content: dict[str, Any]) -> None:
             "compiling": _time(content["compile_seconds"]),
             "a meta-step": _time(content["seconds_per_meta_step"]),
             "training": f"about {_time(content['estimated_seconds'])}",
+            "evaluation": f"about {_time(content['evaluation_seconds'])}, of which tuned baselines "
+            f"{_time(content['baseline_seconds'])}",
         },
     )
     measured = f"Times: measured on this machine just now, a meta-step as the median of {content['timed_meta_steps']}"
-    _print(console, f"{measured}; evaluation comes on top.", "dim")
+    _print(console, f"{measured}; of an evaluation, its first.", "dim")
     _print(console, "Checkpoint: the bytes of the state; on disk some tens of kB more describe it.", "dim")
 
 

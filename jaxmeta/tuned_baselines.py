@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxmeta import baseline_cache, baselines
-from jaxmeta.base import Key, PyTree, TaskDistribution
+from jaxmeta.base import Key, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.baselines import LEARNING_RATES, TUNING_TASKS, Choice, Starts, Tried, grid_of
 from jaxmeta.measurement import Measured, Meter
 from jaxmeta.settings import Settings
@@ -73,6 +74,10 @@ class Baselines:
             "pretraining": f"1e{power}" if name == "finetune" else None,
         }
 
+    def own_content(self, name: str) -> dict[str, Any]:
+        """The same of a choice that is kept in the user's folder: whatever goes by the family's name, it is these."""
+        return {**self.content(name), "family": self._family}
+
     def tune(self, name: str) -> Tried:
         """The best choice on validation tasks."""
         start = self._start(name, 0)
@@ -109,9 +114,57 @@ class Baselines:
                 self._starts[name, index] = baselines.from_one_start(params)
         return self._starts[name, index]
 
+    def estimated_seconds(self, num_tasks: int) -> float:
+        """About how long a first evaluation takes to tune and measure them, by timing one trial of tuning.
+
+        Each program of a trial is compiled; the ladder of gradient steps is taken to be climbed half of the way up.
+        """
+        middle, programs = len(self.grid.inner_steps) // 2, 0
+        choice = Choice(
+            learning_rate=LEARNING_RATES[0],
+            epsilon=self.grid.epsilons[0],
+            temperature=self.grid.temperatures[0],
+            inner_steps=self.grid.inner_steps[middle],
+            n_step=self.grid.n_steps[0],
+        )
+        env_params = sample_tasks(self._train_key, self.tasks, "validation", TUNING_TASKS)
+        params = baselines.fresh_starts(self.tasks, self.settings)(self._train_key, TUNING_TASKS)
+
+        def trial():
+            return baselines.live_by(self._programs, self._train_key, choice, LEARNING_RATES, params, env_params)
+
+        pretraining = baselines.make_pretraining(self.tasks, self.settings, 0)  # one update
+        compiling, running = _first_and_second(trial)
+        update = _first_and_second(lambda: pretraining(self._train_key))
+        seconds = sum(update) + update[1] * self.pretraining_steps / baselines.steps_of_update(
+            self.tasks, self.settings
+        )
+        for name in NAMES:
+            seconds += compiling + running * num_tasks / (TUNING_TASKS * len(LEARNING_RATES))
+            if known_choice(self, name) is None:
+                other = len(self.grid.n_steps) + len(self.grid.epsilons) + len(self.grid.temperatures) - 2
+                above = sum(self.grid.inner_steps[middle + 1 :]) / 2 / choice.inner_steps
+                seconds += running * (other + above)
+                programs = len(self.grid.n_steps) + len(self.grid.inner_steps) // 2
+        return seconds + programs * compiling
+
+    @functools.cached_property
+    def _family(self) -> str:
+        return baseline_cache.of_tasks(self.tasks)
+
     @functools.cached_property
     def _pretraining(self):
         return baselines.make_pretraining(self.tasks, self.settings, self.pretraining_steps)
+
+
+def _first_and_second(run: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds that the first call of a program takes more than the second, and those of the second."""
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - start)
+    return max(0.0, seconds[0] - seconds[1]), seconds[1]
 
 
 def measure_baselines(
@@ -145,16 +198,15 @@ def measure_baselines(
       By name, what was measured from each start, leaves [tasks, ...], and how the baseline adapted.
     """
     those = Baselines(key, tasks, settings, pretraining_steps=pretraining_steps, seed=seed, meter=meter)
-    family, arguments = baseline_cache.of_tasks(tasks), baseline_cache.of_arrays((key, env_params))
-    measured = {}
+    arguments, measured = baseline_cache.of_arrays((key, env_params)), {}
     for name in NAMES:
-        content = {**those.content(name), "family": family}
+        content = those.own_content(name)
         tried = Tried(choices[name], those.grid, None, "given") if name in choices else None
-        tried = tried or (None if retune else _known(those, name, content))
+        tried = tried or (None if retune else known_choice(those, name))
         if tried is None:
             tried = those.tune(name)
             baseline_cache.keep(content, {"choice": asdict(tried.choice), "validation_return": tried.validation_return})
-        content |= {"choice": asdict(tried.choice), "starts": starts, "arguments": arguments}
+        content = {**content, "choice": asdict(tried.choice), "starts": starts, "arguments": arguments}
         content |= {"pretraining_steps": pretraining_steps, "engine": baseline_cache.of_engine()}
         known = None if retune else baseline_cache.find(content)
         entries = baseline_cache.unpacked(known) if known else those.measure(name, tried.choice, env_params, starts)
@@ -164,11 +216,11 @@ def measure_baselines(
     return measured
 
 
-def _known(those: Baselines, name: str, content: baseline_cache.Content) -> Tried | None:
+def known_choice(those: Baselines, name: str) -> Tried | None:
     """How a baseline adapts, where that ships with the package or was tuned here before."""
     for source, found in (
         ("shipped", baseline_cache.shipped_choice(those.content(name))),
-        ("cached", baseline_cache.find(content)),
+        ("cached", baseline_cache.find(those.own_content(name))),
     ):
         if found:
             return Tried(Choice(**found["choice"]), those.grid, found["validation_return"], source)

@@ -110,6 +110,9 @@ def subprocess_environment(folder):
         ("evaluate", "jaxmeta evaluate must be given either RUN_DIR or --pretrained, got none."),
         ("evaluate used", "run_dir must be the folder of a run, with a config.json, got 'used'."),
         ("evaluate used --run-dir other", "An option of jaxmeta evaluate must be one of "),
+        ("train --evaluate --no-evaluate", "--evaluate must be given without --no-evaluate, got both."),
+        ("evaluate used --baselines --no-baselines", "--baselines must be given without --no-baselines, got both."),
+        ("evaluate used --retune --no-baselines", "--retune must be given without --no-baselines, got both."),
         ("evaluate used --num-tasks 0", "--num-tasks must be an integer of at least 2, got '0'."),
         ("evaluate used --json no/such.json", "--json must be a file in a folder that exists, got 'no/such.json'."),
         ("compare", "jaxmeta compare must be given at least one folder, got 'none'."),
@@ -322,6 +325,63 @@ def test_a_damaged_checkpoint_is_told_in_one_sentence(trained, folder, capsys):
     assert none_left.startswith("No checkpoint in ")
 
 
+def test_a_resumed_run_remembers_whether_and_how_it_is_evaluated(folder, monkeypatch):
+    asked = []
+
+    def note(*arguments, **how):
+        asked.append(how["with_baselines"])
+        return canned_evaluation(*arguments, **how)
+
+    monkeypatch.setattr(evaluation, "evaluate", note)
+    train = ["train", *SCRATCH, *QUIET, "--run-dir", "run"]
+    for more, wanted in (
+        (["--meta-steps", "1", "--no-evaluate", "--no-baselines"], []),
+        (["--meta-steps", "2", "--resume"], []),
+        (["--meta-steps", "3", "--resume", "--evaluate"], [False]),
+        (["--meta-steps", "4", "--resume", "--baselines"], [True]),
+        (["--meta-steps", "4", "--resume"], [True]),
+    ):
+        assert main([*train, *more]) == 0
+        assert asked == wanted, more
+        asked.clear()
+    for more, wanted in (([], [True]), (["--no-baselines"], [False])):
+        assert main(["evaluate", "run", *QUIET, *more]) == 0
+        assert asked == wanted, more
+        asked.clear()
+
+
+@pytest.mark.parametrize(("more", "wanted"), [([], False), (["--baselines"], True), (["--retune"], True)])
+def test_baselines_of_a_pretrained_learner_are_measured_by_wish(monkeypatch, more, wanted):
+    asked = []
+
+    def note(*arguments, **how):
+        asked.append((how["with_baselines"], how["retune"]))
+        return canned_evaluation(*arguments, **how)
+
+    monkeypatch.setattr(evaluation, "evaluate", note)
+    assert main(["evaluate", "--pretrained", "rl2-maze", *QUIET, *more]) == 0
+    assert asked == [(wanted, more == ["--retune"])]
+
+
+def test_stages_are_told_with_what_is_done_and_left_and_where_time_went(trained, folder, capsys, monkeypatch):
+    def staged(*arguments, on_stage, **how):
+        for stage, done in (("adapting", 0.0), ("adapting", 0.25), ("tuning", 0.5), ("tuning", 1.0)):
+            on_stage(stage, done)
+        return canned_evaluation(*arguments, on_stage=on_stage, **how)
+
+    monkeypatch.setattr(evaluation, "evaluate", staged)
+    shutil.copytree(trained, folder / "copy")
+    assert main(["evaluate", "copy", "--timings", *QUIET]) == 0
+    err = capsys.readouterr().err
+    assert [line for line in err.splitlines() if line.startswith("Evaluating")] == [
+        "Evaluating: adapting  0% done",
+        "Evaluating: tuning  50% done  0:00 left",
+    ]
+    assert {"preparing", "adapting", "tuning", "writing", "all"} <= {
+        line.split()[0] for line in err.splitlines() if line
+    }
+
+
 def test_compare_asks_for_an_evaluation(trained, capsys):
     assert main(["compare", str(trained)]) == cli.USAGE_STATUS
     assert "must hold an evaluation" in capsys.readouterr().err
@@ -393,7 +453,8 @@ def test_ctrl_c_anywhere_is_status_130(trained, capsys, monkeypatch):
 def test_a_cache_that_cannot_be_written_is_not_used(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setattr(compilation_cache, "_wanted", True)
+    monkeypatch.setattr(compilation_cache, "_named", lambda: None)
     monkeypatch.setattr("jax.config.update", lambda *_: pytest.fail("the cache was turned on"))
     compilation_cache.enable()
     assert "Compiled programs are not kept" in caplog.text

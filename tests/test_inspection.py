@@ -256,15 +256,20 @@ def test_a_plan_agrees_with_the_run(tmp_path):
 def test_a_plan_is_shown_and_written_where_asked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compilation_cache, "enable", lambda: pytest.fail("the cache was turned on"))
+    told = {"evaluation_seconds": 95.0, "baseline_seconds": 62.0}
+    monkeypatch.setattr(inspection, "plan_evaluation", lambda job, on_stage: told)  # `products` cannot act
     assert main(PLAN) == 0
     assert not list(tmp_path.iterdir())
     out = capsys.readouterr().out
     assert "60" in out
     assert "5.04 kFLOP" in out
     assert "measured on this machine" in out
+    assert "about 1:35, of which tuned baselines 1:02" in out
     assert main([*PLAN, "--json", "plan.json"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
-    assert json.loads((tmp_path / "plan.json").read_text())["env_steps"] == 60
+    written = json.loads((tmp_path / "plan.json").read_text())
+    assert written["env_steps"] == 60
+    assert written["evaluation_seconds"] == 95.0
 
 
 def test_a_plan_neither_reads_nor_feeds_a_cache_of_programs(tmp_path):

@@ -3,12 +3,13 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta import recipes
+from jaxmeta import evaluation, measurement, recipes
 from jaxmeta.base import sample_tasks
-from jaxmeta.measurement import measure, returns_by_round, trial_of_task, trials
+from jaxmeta.measurement import Measured, Meter, measure, returns_by_round, trial_of_task, trials
 from jaxmeta.tasks import make
 from tests.conftest import TINY
 
@@ -57,3 +58,43 @@ def test_batches_of_trials_are_fresh_and_come_again_with_their_key(grid):
     assert one.shape == two.shape == (8,)
     assert np.any(one != two)
     np.testing.assert_array_equal(first_two(jax.random.key(1)), [one, two])
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 8, 9])
+def test_groups_of_tasks_add_up_to_all_of_them(monkeypatch, count):
+    monkeypatch.setattr(measurement, "GROUP", 4)
+    sizes, shares = [], []
+
+    def run(keys, values):
+        sizes.append(len(values))
+        return Measured(jnp.stack([values, 2 * values]), values[None])
+
+    values = jnp.arange(float(count))
+    batch = (jax.random.split(jax.random.key(0), count), values)
+    measured = measurement.in_groups(run, batch, axis=1, on_share=shares.append)
+    np.testing.assert_array_equal(measured.returns, [values, 2 * values])
+    np.testing.assert_array_equal(measured.trial, [values])
+    assert set(sizes) == {min(4, count)}, "one program serves all groups"
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_tasks_are_measured_alike_in_groups_and_at_once(grid, monkeypatch):
+    learner = recipes.make_recipe("maml", grid, **TINY)
+    meta = learner.init(jax.random.key(0)).meta
+    env_params = sample_tasks(jax.random.key(1), grid, "test", 6)
+    measure_with_ends = evaluation.make_measurement(learner, grid)
+    at_once = measure_with_ends(jax.random.key(2), [meta], env_params, lambda share: None)
+    monkeypatch.setattr(measurement, "GROUP", 4)
+    in_groups = measure_with_ends(jax.random.key(2), [meta], env_params, lambda share: None)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), at_once, in_groups)
+
+
+def test_a_meter_leaves_out_what_was_not_begun():
+    told = []
+    meter = Meter({"first": 1.0, "skipped": 7.0, "last": 1.0}, lambda part, share: told.append((part, share)))
+    meter.begin("first")
+    meter.advance(0.9)
+    meter.begin("last")
+    meter.advance(1.0)
+    assert told == [("first", 0.0), ("first", 0.1), ("last", 0.5), ("last", 1.0)]
