@@ -90,7 +90,8 @@ def prepare(
       The `Job`, with every setting resolved in its `config`; a state is neither drawn nor restored yet.
 
     Raises:
-      UsageError: an unknown name, a value out of range, a folder in use, or a resumed run configured otherwise.
+      UsageError: an unknown name, a setting that the recipe does not read, a value out of range, a folder in use, or a
+        resumed run configured otherwise.
     """
     ways = {
         "log_every": log_every,
@@ -128,10 +129,13 @@ def prepare(
         taken = max(checkpoints.finished_steps(run.checkpoints), default=0)
         enough = resolved["meta_steps"] >= taken
         require(enough, "meta_steps", f"be at least {taken}, which the run has taken", resolved["meta_steps"])
-    learner = recipes.make_recipe(config["recipe"], distribution, **resolved)
+    learner = recipes.compose(config["recipe"], distribution, resolved)
+    if not resume:  # else every value is the run's own, whatever was read when it began
+        recipes.require_read(config["recipe"], settings or (), resolved)
     require_even(learner.tasks_per_batch, count)
     if "sweep" in config and not resume:
         populations.require_sweepable(config["recipe"], distribution, resolved, config["sweep"])
+        recipes.require_read(config["recipe"], config["sweep"], resolved)
 
     config |= {"meta_steps": resolved["meta_steps"], "settings": resolved, "devices": count, **_surroundings()}
     return Job(learner, distribution, _with_ways(config), run, resume, mesh_of(count))
@@ -161,7 +165,7 @@ def restore(
         _require_registered(run, config, but=() if tasks is None else ("tasks",))
     tasks = tasks or task_specs.make(config["tasks"])
     config["settings"] = recipes.resolve_settings(config["recipe"], tasks, **config["settings"])
-    learner = recipes.make_recipe(config["recipe"], tasks, **config["settings"])
+    learner = recipes.compose(config["recipe"], tasks, config["settings"])
     like = jax.eval_shape(populations.beginning(learner, config), populations.seeds_of(config))
     state = checkpoints.restore(run.checkpoints, like, best)
     if state is None:

@@ -1,11 +1,11 @@
 """Recipes: methods by name, with the settings that suit them."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxmeta import contracts, methods, plugins, presets
+from jaxmeta import contracts, methods, plugins, presets, reads
 from jaxmeta.adapters import in_head
 from jaxmeta.base import MetaLearner, TaskDistribution
 from jaxmeta.composition import Parts, make_parts, spec_of
@@ -25,6 +25,8 @@ class Recipe(NamedTuple):
     """By task family, settings that differ from those of `presets`."""
     everywhere: Mapping[str, Any] = MappingProxyType({})
     """Settings that differ in every family; those of `settings` take precedence."""
+    reads: frozenset[str] | None = None
+    """The settings that it reads, whatever its agent, see `jaxmeta.reads`: others are refused. None: all of them."""
 
 
 def available() -> dict[str, str]:
@@ -70,15 +72,51 @@ def make_recipe(name: str, tasks: TaskDistribution, **settings: Any) -> MetaLear
     Args:
       name: one of `available()`, or `package.module:function`; see `find`.
       tasks: what it is trained on.
-      **settings: fields of the dataclasses in `jaxmeta.config`, by name.
+      **settings: fields of the dataclasses in `jaxmeta.config`, by name; or all of them, as `config.json` holds them.
 
     Raises:
-      UsageError: an unknown name or setting, a value that is out of range or does not suit the tasks, or a function
-        that builds something else.
+      UsageError: an unknown name or setting, a setting that the recipe does not read, a value that is out of range or
+        does not suit the tasks, or a function that builds something else.
     """
-    parts = make_parts(tasks, resolve_settings(name, tasks, **settings))
-    learner = find(name).build(parts)
+    resolved = resolve_settings(name, tasks, **settings)
+    learner = compose(name, tasks, resolved)
+    require_read(name, settings, resolved)
+    return learner
+
+
+def compose(name: str, tasks: TaskDistribution, settings: Mapping[str, Any]) -> MetaLearner:
+    """Composes a method from complete settings, those that it does not read among them.
+
+    Raises:
+      UsageError: as `make_recipe`.
+    """
+    learner = find(name).build(make_parts(tasks, settings))
     return learner if name in RECIPES else contracts.require_learner(name, learner, tasks)
+
+
+def require_read(name: str, given: Iterable[str], settings: Mapping[str, Any]) -> None:
+    """Refuses settings that a recipe does not read.
+
+    Args:
+      name: of the recipe.
+      given: names of the settings that a user gives; all there are, as `config.json` holds them, pass.
+      settings: the complete ones.
+
+    Raises:
+      UsageError: one of them is not read.
+    """
+    reads.require_read(name, find(name).reads, given, settings)
+
+
+def settings_read(name: str, settings: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the settings that a recipe reads, with the agent of complete settings."""
+    return reads.read_under(find(name).reads, settings["agent"])
+
+
+def agent_of(name: str, settings: Mapping[str, Any]) -> str | None:
+    """The agent of a recipe with these settings; None where it has none, as learners in context."""
+    declared = find(name).reads
+    return settings.get("agent") if declared is None or "agent" in declared else None
 
 
 def resolve_settings(name: str, tasks: TaskDistribution, **settings: Any) -> dict[str, Any]:
@@ -99,62 +137,81 @@ def resolve_settings(name: str, tasks: TaskDistribution, **settings: Any) -> dic
 
 
 RECIPES = {
-    "maml": Recipe("MAML: learns where gradient steps start from.", methods.trained_by(meta_gradient)),
+    "maml": Recipe(
+        "MAML: learns where gradient steps start from.", methods.trained_by(meta_gradient), reads=reads.BY_GRADIENT
+    ),
     "fomaml": Recipe(
         "First-order MAML: MAML with the inner gradients held constant.",
         methods.trained_by(meta_gradient, first_order=True),
         {"grid_navi": {"inner_steps": 10, "learning_rate": 0.3, "outer_learning_rate": 1e-3}},
+        reads=reads.BY_GRADIENT,
     ),
     "anil": Recipe(
-        "ANIL: MAML whose inner loop changes the last layer alone.", methods.trained_by(meta_gradient, adapts=in_head)
+        "ANIL: MAML whose inner loop changes the last layer alone.",
+        methods.trained_by(meta_gradient, adapts=in_head),
+        reads=reads.BY_GRADIENT,
     ),
-    "meta_sgd": Recipe("Meta-SGD: MAML with one learned step size per parameter.", methods.meta_sgd),
+    "meta_sgd": Recipe(
+        "Meta-SGD: MAML with one learned step size per parameter.",
+        methods.meta_sgd,
+        reads=reads.BY_GRADIENT_WITH_OWN_RULE,
+    ),
     "reptile": Recipe(
         "Reptile: moves the start towards where lifetimes end; no meta-gradient.",
         methods.reptile,
         {name: {"lives_per_task": 1, "tasks_per_batch": 20} for name in ("grid_navi", "maze", "recommender")},
+        reads=reads.BY_DISPLACEMENT,
     ),
     "learned_rule": Recipe(
         "Learned update rule: a network sets how far and along which mix of momenta parameters move.",
         methods.learned_rule,
         presets.RULES,
         presets.ON_LONG_LIVES,
+        reads.BY_LEARNED_RULE,
     ),
     "hyper_policy": Recipe(
         "A policy that sets Q-learning's step size, discount, exploration, targets and mixing, round by round.",
         methods.hyper_policy,
         presets.GOVERNORS,
         presets.ON_LONG_LIVES,
+        reads.BY_HYPER_POLICY,
     ),
     "hypernetwork": Recipe(
         "A hypernetwork: reads the transitions of a task and puts out its Q-network.",
         methods.hypernetwork,
         presets.HYPERNETWORKS,
+        reads=reads.BY_HYPERNETWORK,
     ),
     "mapping": Recipe(
         "A map between tasks: carries the Q-parameters of known tasks to a new one's start.",
         methods.mapping,
         presets.MAPS,
         presets.CARRIED,
+        reads.BY_MAPPING,
     ),
     "rl2": Recipe(
         "RL^2: a recurrent policy whose memory learns, trained by PPO on whole trials.",
         methods.trained_in_context(methods.recurrent),
         presets.TRIALS,
         presets.ON_TRIALS,
+        reads.BY_CELL,
     ),
     "mann": Recipe(
         "MANN: the same with a memory that is read by content and written where least was used.",
         methods.trained_in_context(methods.content_addressed),
         presets.TRIALS,
         presets.ON_TRIALS,
+        reads.BY_EXTERNAL_MEMORY,
     ),
     "snail": Recipe(
         "The same with causal attention over all steps of a trial, after SNAIL.",
         methods.trained_in_context(methods.attentive),
         presets.TRIALS,
         presets.ON_ATTENDED_TRIALS,
+        reads.BY_ATTENTION,
     ),
-    "scratch": Recipe("Baseline: the same agent from a random start.", methods.scratch),
-    "finetune": Recipe("Baseline: one agent trained on all tasks, then adapted.", methods.finetune),
+    "scratch": Recipe("Baseline: the same agent from a random start.", methods.scratch, reads=reads.BASELINE),
+    "finetune": Recipe(
+        "Baseline: one agent trained on all tasks, then adapted.", methods.finetune, reads=reads.BASELINE
+    ),
 }

@@ -44,7 +44,7 @@ LAYERS = [
     {"agents", "adapters", "lifetime", "hypernetworks", "mappings"},
     {"objectives"},
     {"outer"},
-    {"presets", "recipes", "methods", "composition", "populations"},
+    {"presets", "reads", "recipes", "methods", "composition", "populations"},
     {"checkpoints", "runs", "journal", "measurement", "chunks"},
     {"baselines", "jobs", "bookkeeping", "exports", "cells", "command_lines", "pretrained"},
     {"comparison"},
