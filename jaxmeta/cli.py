@@ -60,7 +60,7 @@ JsonFile = Annotated[str | None, arg(metavar="FILE")]
 OptionalRunDir = Annotated[Positional[str | None], arg(metavar="[RUN_DIR]")]
 Folders = Annotated[Positional[tuple[str, ...]], arg(metavar="DIR ...")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:function; it runs that code."
+ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:name; it runs that code."
 Cache = Annotated[bool, arg(help="Keep compiled programs for the next time, in the user's cache folder.")]
 
 

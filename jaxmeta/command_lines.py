@@ -10,6 +10,7 @@ from jaxmeta import tasks as task_specs
 from jaxmeta.errors import UsageError
 from jaxmeta.jobs import ON_NONFINITE
 from jaxmeta.settings import default_of
+from jaxmeta.tasks import spell_value
 
 
 def of_training(config: Mapping[str, Any], run_dir: Path) -> str | None:
@@ -36,8 +37,8 @@ def of_training(config: Mapping[str, Any], run_dir: Path) -> str | None:
         **({"--seeds": populations.spell_seeds(config["seeds"])} if "seeds" in config else {"--seed": config["seed"]}),
         "--on-nonfinite": None if on_nonfinite == ON_NONFINITE[0] else on_nonfinite,
     }
-    swept = [f"{name}={_spelled(values)}" for name, values in config.get("sweep", {}).items()]
-    own = [f"{name}={_spelled(value)}" for name, value in settings.items() if usual.get(name, ...) != value]
+    swept = [f"{name}={spell_value(values)}" for name, values in config.get("sweep", {}).items()]
+    own = [f"{name}={spell_value(value)}" for name, value in settings.items() if usual.get(name, ...) != value]
     words = _words(options)
     for flag, pairs in (("--sweep", swept), ("--set", own)):
         words += [flag, *pairs] if pairs else []
@@ -70,14 +71,3 @@ def _settings_read(config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(settings)
     read = recipes.settings_read(config["recipe"], {"agent": default_of("agent"), **settings})
     return {name: value for name, value in settings.items() if name in read}
-
-
-def _spelled(value: Any) -> str:
-    """A value as `tasks.read_value` reads it.
-
-    >>> _spelled([64, 64]), _spelled(True), _spelled(0.1)
-    ('64,64', 'true', '0.1')
-    """
-    if isinstance(value, list | tuple):
-        return ",".join(map(_spelled, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from jaxmeta import cells, statistics
+from jaxmeta.errors import require
 
 VERDICTS = ("better", "no difference shown", "worse", "not compared")
 """Of a method beside the best baseline of its family, by the 95 % interval of their difference."""
@@ -26,6 +27,8 @@ def compare(*folders: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     Raises:
       UsageError: no folder holds a cell that can be trusted.
     """
+    for folder in folders:
+        require(isinstance(folder, str | Path), "A folder to compare", "be a path", folder)
     found, missing = cells.load_all(folders)
     return rows(found), missing
 

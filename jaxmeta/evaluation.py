@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta import baselines, populations, statistics
+from jaxmeta import baselines, contracts, populations, statistics
 from jaxmeta.adapters import pose_openly, random_policy
 from jaxmeta.base import Key, Lifetime, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.errors import as_kind, require, require_known
 from jaxmeta.measurement import COMPILER_OPTIONS, Measured, adaptation_cost, measure
 from jaxmeta.recipes import make_recipe
+from jaxmeta.tasks import as_distribution
 
 LEARNED = 0.9
 """Share of the way from random to the oracle that counts as having learned a task."""
@@ -40,7 +41,7 @@ class Scale(NamedTuple):
 def evaluate(
     learner: MetaLearner,
     state: MetaState,
-    tasks: TaskDistribution,
+    tasks: str | TaskDistribution,
     config: dict[str, Any],
     *,
     split: str = "test",
@@ -61,7 +62,7 @@ def evaluate(
     Args:
       learner: what is evaluated.
       state: its trained state.
-      tasks: the task distribution.
+      tasks: the task distribution, or its specification.
       config: the run's configuration, as in `config.json`.
       split: whose tasks.
       num_tasks: how many, at least 2.
@@ -79,6 +80,8 @@ def evaluate(
     Raises:
       UsageError: an unknown split, or a number out of range.
     """
+    contracts.require_evaluable(learner, state, config)
+    tasks = as_distribution(tasks)
     require_known("split", split, tasks.splits)
     num_tasks, seed = as_kind("num_tasks", num_tasks, int), as_kind("seed", seed, int)
     require(num_tasks >= 2, "num_tasks", "be at least 2", num_tasks)

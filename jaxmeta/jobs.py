@@ -66,11 +66,11 @@ def prepare(
 
     What is None is taken from the run that is resumed, or else from the defaults. A resumed run may be given more
     `meta_steps`, other devices, and other ways of logging, saving and meeting faults; whatever else differs is refused.
-    Its folder may name a `package.module:function` only where `allow_import` says so, or where the same path is given
+    Its folder may name a `package.module:name` only where `allow_import` says so, or where the same path is given
     here.
 
     Args:
-      recipe: a name, or `package.module:function`; `RECIPE` by default.
+      recipe: a name, or `package.module:name`; `RECIPE` by default.
       tasks: a specification, or a task distribution; `TASKS` by default.
       seed: of everything random, 0 to 2^31 - 1.
       seeds: several in its place.
@@ -100,6 +100,8 @@ def prepare(
         "on_nonfinite": on_nonfinite,
         "on_write_error": on_write_error,
     }
+    if not (tasks is None or isinstance(tasks, str)):
+        tasks = task_specs.as_distribution(tasks)
     options = {"recipe": recipe, "tasks": getattr(tasks, "name", tasks), "seed": seed, **ways}
     kinds = {"recipe": str, "tasks": str, "on_nonfinite": str, "on_write_error": str}
     given = {name: as_kind(name, value, kinds.get(name, int)) for name, value in options.items() if value is not None}
@@ -142,7 +144,7 @@ def prepare(
 
 
 def restore(
-    run_dir: str | Path, tasks: TaskDistribution | None = None, *, best: bool = False, allow_import: bool = False
+    run_dir: str | Path, tasks: str | TaskDistribution | None = None, *, best: bool = False, allow_import: bool = False
 ) -> tuple[MetaLearner, MetaState, TaskDistribution, dict[str, Any]]:
     """Brings back a run: its learner, its newest state that verifies, its tasks, and what `config.json` holds.
 
@@ -150,9 +152,9 @@ def restore(
 
     Args:
       run_dir: the folder of the run.
-      tasks: the distribution that it was trained on, where no specification names it.
+      tasks: the distribution that it was trained on, or its specification; by default what the folder names.
       best: the checkpoint with the highest return while training, instead of the newest.
-      allow_import: import the recipe or the tasks where the folder names them as `package.module:function`. That runs
+      allow_import: import the recipe or the tasks where the folder names them as `package.module:name`. That runs
         the code of whoever wrote the folder's `config.json`.
 
     Raises:
@@ -163,7 +165,7 @@ def restore(
     config = populations.completed(run.load_config())
     if not allow_import:
         _require_registered(run, config, but=() if tasks is None else ("tasks",))
-    tasks = tasks or task_specs.make(config["tasks"])
+    tasks = task_specs.as_distribution(config["tasks"] if tasks is None else tasks)
     config["settings"] = recipes.resolve_settings(config["recipe"], tasks, **config["settings"])
     learner = recipes.compose(config["recipe"], tasks, config["settings"])
     like = jax.eval_shape(populations.beginning(learner, config), populations.seeds_of(config))

@@ -9,9 +9,10 @@ from jaxmeta import contracts, methods, plugins, presets, reads
 from jaxmeta.adapters import in_head
 from jaxmeta.base import MetaLearner, TaskDistribution
 from jaxmeta.composition import Parts, make_parts, spec_of
-from jaxmeta.errors import require_known
+from jaxmeta.errors import as_kind, require, require_known
 from jaxmeta.outer import meta_gradient
-from jaxmeta.settings import Settings
+from jaxmeta.settings import FIELD_GROUP, Settings
+from jaxmeta.tasks import as_distribution
 
 ENTRY_POINTS = "jaxmeta.recipes"
 
@@ -38,27 +39,31 @@ def find(name: str) -> Recipe:
     """The recipe of a name.
 
     Args:
-      name: ours, or an entry point of the group `jaxmeta.recipes`, or `package.module:function`. Whose object is not
-        ours is a `Recipe` or its `build`, a function of `Parts` that returns a `MetaLearner`.
+      name: ours, or an entry point of the group `jaxmeta.recipes`, or `package.module:name`. What is not ours is a
+        `Recipe`, or its `build`, a function of `Parts` that returns a `MetaLearner`.
 
     Raises:
-      UsageError: there is none.
+      UsageError: there is none, or it is something else.
     """
-    if name in RECIPES:
+    if as_kind("recipe", name, str) in RECIPES:
         return RECIPES[name]
     if is_imported(name):
-        found = plugins.import_function("recipe", name)
+        found = plugins.import_object("recipe", name, Recipe)
     else:
         points = plugins.entry_points(ENTRY_POINTS)
         require_known("recipe", name, [*RECIPES, *points])
         found = points[name].load()
-    if isinstance(found, Recipe):
-        return found
-    return Recipe((inspect.getdoc(found) or "").split("\n")[0], found)
+    recipe = found if isinstance(found, Recipe) else Recipe((inspect.getdoc(found) or "").split("\n")[0], found)
+    require(plugins.is_function(recipe.build), name, "be a function, or a Recipe whose build is one", recipe.build)
+    for field in ("settings", "everywhere"):
+        require(isinstance(getattr(recipe, field), Mapping), f"{name} {field}", "map names", getattr(recipe, field))
+    for setting in recipe.reads or ():
+        require_known(f"{name} reads", setting, FIELD_GROUP)
+    return recipe
 
 
 def is_imported(name: str) -> bool:
-    """Whether a name is that of a function which `find` imports by its path.
+    """Whether a name is that of something which `find` imports by its path.
 
     >>> is_imported("maml"), is_imported("my.module:method")
     (False, True)
@@ -66,18 +71,19 @@ def is_imported(name: str) -> bool:
     return ":" in name
 
 
-def make_recipe(name: str, tasks: TaskDistribution, **settings: Any) -> MetaLearner:
+def make_recipe(name: str, tasks: str | TaskDistribution, **settings: Any) -> MetaLearner:
     """Composes a method for a task distribution.
 
     Args:
-      name: one of `available()`, or `package.module:function`; see `find`.
-      tasks: what it is trained on.
+      name: one of `available()`, or `package.module:name`; see `find`.
+      tasks: what it is trained on, or a specification of it, such as `grid_navi:size=4`.
       **settings: fields of the dataclasses in `jaxmeta.config`, by name; or all of them, as `config.json` holds them.
 
     Raises:
       UsageError: an unknown name or setting, a setting that the recipe does not read, a value that is out of range or
         does not suit the tasks, or a function that builds something else.
     """
+    tasks = as_distribution(tasks)
     resolved = resolve_settings(name, tasks, **settings)
     learner = compose(name, tasks, resolved)
     require_read(name, settings, resolved)
@@ -119,11 +125,12 @@ def agent_of(name: str, settings: Mapping[str, Any]) -> str | None:
     return settings.get("agent") if declared is None or "agent" in declared else None
 
 
-def resolve_settings(name: str, tasks: TaskDistribution, **settings: Any) -> dict[str, Any]:
+def resolve_settings(name: str, tasks: str | TaskDistribution, **settings: Any) -> dict[str, Any]:
     """The complete settings of a recipe: a user's own, over what suits the recipe and the family, over the defaults.
 
     Where no agent is asked for it is `actor_critic` if actions are continuous.
     """
+    tasks = as_distribution(tasks)
     family, recipe = tasks.name.partition(":")[0], find(name)
     fitting = {}
     if "agent" not in settings and spec_of(tasks).num_actions is None:

@@ -163,7 +163,7 @@ def test_a_recipe_that_declares_nothing_reads_everything(grid, monkeypatch):
 
     for declared, refuses in ((None, False), (frozenset({"slots"}), False), (frozenset({"envs"}), True)):
         made = recipes.Recipe("Mine.", mine, reads=declared)
-        monkeypatch.setattr(plugins, "import_function", lambda argument, path, made=made: made)
+        monkeypatch.setattr(plugins, "import_object", lambda argument, path, kind, made=made: made)
         with pytest.raises(UsageError, match="that my:recipe reads") if refuses else contextlib.nullcontext():
             recipes.make_recipe("my:recipe", grid, slots=64)
     assert seen == [64, 64, 64]
