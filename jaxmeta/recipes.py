@@ -97,7 +97,9 @@ def compose(name: str, tasks: TaskDistribution, settings: Mapping[str, Any]) -> 
       UsageError: as `make_recipe`.
     """
     learner = find(name).build(make_parts(tasks, settings))
-    return learner if name in RECIPES else contracts.require_learner(name, learner, tasks)
+    if name not in RECIPES:
+        contracts.require_learner(name, learner, tasks)
+    return learner._replace(name=name)
 
 
 def require_read(name: str, given: Iterable[str], settings: Mapping[str, Any]) -> None:

@@ -1,15 +1,18 @@
 """What a user of Python meets first: names in place of objects, sentences in place of tracebacks."""
 
+import pickle
 import subprocess
 import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import jaxmeta
 from jaxmeta import jobs, plugins, recipes, tasks
-from jaxmeta.base import TaskDistribution
+from jaxmeta.base import MetaState, TaskDistribution
+from jaxmeta.config import LifetimeConfig
 from jaxmeta.errors import UsageError
 
 SMALL = "grid_navi:size=3,horizon=4"
@@ -189,3 +192,55 @@ def test_dir_has_the_public_names_and_nothing_else():
         assert told.stdout.split() == sorted(jaxmeta.__all__)
     assert {"__version__", "__doc__", "__all__"} <= set(dir(jaxmeta))
     assert all(hasattr(jaxmeta, name) for name in dir(jaxmeta))
+
+
+def test_a_learner_is_shown_in_one_line():
+    learner = jaxmeta.make_recipe("maml", "grid_navi")
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.jit(learner.init)(jax.random.key(0)).meta))
+    rounds = "3 rounds of 4 environments x 15 steps"
+    assert repr(learner) == f"MetaLearner(maml, {parameters:,} parameters, 10 tasks a batch, {rounds})"
+    short = learner._replace(name="mine", lifetime=LifetimeConfig(envs=1, steps=1, rounds=1), tasks_per_batch=2000)
+    assert repr(short).endswith("2,000 tasks a batch, 1 round of 1 environment x 1 step)")
+    assert repr(short._replace(init=None, lifetime=None)) == "MetaLearner(mine, 2,000 tasks a batch)"
+
+
+def test_a_distribution_is_shown_in_one_line(grid):
+    assert repr(grid) == f"TaskDistribution({SMALL}, horizon 4, splits train, validation, test)"
+
+
+STATE = MetaState(meta={"params": jnp.ones((3, 2)), "bias": 1.0}, optimizer=None, step=jnp.int32(100), carried=None)
+
+
+def test_a_state_is_shown_in_one_line_whatever_its_leaves_are():
+    shown = []
+    assert repr(STATE) == "MetaState(step 100, 7 parameters)"
+    jax.jit(lambda state: shown.append(repr(state)))(STATE)
+    jax.vmap(lambda state: shown.append(repr(state)))(jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), STATE))
+    assert shown == ["MetaState(step unknown, 7 parameters)"] * 2
+    assert repr(jax.eval_shape(lambda: STATE)) == "MetaState(step unknown, 7 parameters)"
+    several = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), STATE)
+    assert repr(several) == "MetaState(step 100, 4 members, 7 parameters each)"
+    for odd in (None, "no state", object(), jax.tree.structure(STATE)):
+        assert repr(STATE.replace(step=odd, meta=odd)).startswith("MetaState(step unknown, ")
+
+
+def test_a_line_changes_neither_trees_nor_equality_nor_pickles(grid):
+    leaves, structure = jax.tree.flatten(STATE)
+    assert len(leaves) == 3
+    again = pickle.loads(pickle.dumps(STATE))
+    assert jax.tree.structure(again) == structure
+    assert all(map(jnp.array_equal, jax.tree.leaves(again), leaves))
+    plain = STATE.replace(meta=1, step=2)
+    assert plain == plain.replace()
+    assert plain != plain.replace(step=3)
+    assert grid == grid._replace()
+    assert grid != grid._replace(horizon=9)
+    assert tuple(grid)[:3] == (grid.env, grid.sample, grid.horizon)
+
+
+def test_a_notebook_shows_the_line(grid):
+    formatter = pytest.importorskip("IPython.core.formatters").PlainTextFormatter()
+    learner = jaxmeta.make_recipe("scratch", grid, **QUICK)
+    for one in (learner, STATE, grid):
+        assert formatter(one) == repr(one)
+        assert "\n" not in repr(one)
