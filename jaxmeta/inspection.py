@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta import checkpoints, compilation_cache, costs, jobs, populations
+from jaxmeta import checkpoints, compilation_cache, costs, jobs, populations, recipes
 from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
 from jaxmeta.chunks import make_chunk
 from jaxmeta.runs import RunDirectory
@@ -46,7 +46,7 @@ def inspect_run(
     return {
         "run_dir": str(run_dir),
         "config": config,
-        "changed_settings": changed_settings(config["settings"]),
+        "changed_settings": changed_settings(config["recipe"], config["settings"]),
         "meta_step": state.steps_taken,
         "state_digest": checkpoints.state_digest(state),
         "last_log_point": records[-1] if records else None,
@@ -79,7 +79,7 @@ def plan(job: jobs.Job, on_stage: OnStage = lambda stage: None) -> dict[str, Any
     meta_steps = job.config["meta_steps"]
     return {
         "config": job.config,
-        "changed_settings": changed_settings(job.config["settings"]),
+        "changed_settings": changed_settings(job.config["recipe"], job.config["settings"]),
         **needed,
         "devices": device_layout(job.learner, job.config["devices"]),
         "env_steps": meta_steps * needed["env_steps_per_meta_step"],
@@ -114,14 +114,17 @@ def verify(folder: Path, like: MetaState) -> list[dict[str, Any]]:
     return found
 
 
-def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def changed_settings(recipe: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Those that differ from the defaults in `jaxmeta.config`, whoever set them: a user, the recipe or the family.
 
-    >>> changed_settings({"rounds": 77, "inner_steps": 1})
+    What the recipe does not read is left out.
+
+    >>> changed_settings("maml", {"rounds": 77, "inner_steps": 1, "slots": 5})
     {'rounds': 77}
     """
     defaults = Settings.from_flat({}).flat()
-    return {name: value for name, value in settings.items() if value != defaults[name]}
+    read = recipes.settings_read(recipe, defaults | settings)
+    return {name: value for name, value in settings.items() if name in read and value != defaults[name]}
 
 
 def parameters_by_part(learner: MetaLearner, state: MetaState) -> dict[str, int]:

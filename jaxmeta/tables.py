@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jaxmeta import recipes
 from jaxmeta.populations import Member, described, members_of
 from jaxmeta.progress import duration
 
@@ -40,7 +41,8 @@ def show_comparison(console: Console, rows: list[dict[str, Any]], missing: list[
             returns = (number(row["returns"][0]), number(row["returns"][-1]))
             facts = (str(row["seeds"]), ABSENT if steps is None else f"{steps:,}", *_score(row))
             beside = (row["verdict"] or "", "" if row["probability"] is None else number(row["probability"]))
-            table.add_row(row["name"], "" if row["kind"] == "reference" else row["agent"], *facts, *beside, *returns)
+            agent = "" if row["kind"] == "reference" else row["agent"] or ABSENT
+            table.add_row(row["name"], agent, *facts, *beside, *returns)
         _print(console, f"{group[0]['split']} tasks of {group[0]['tasks']}", "bold")
         console.print(table)
     _print(console, "Verdict: beside the best baseline of the family, by the 95 % interval of the difference.", "dim")
@@ -96,8 +98,9 @@ def show_plan(console: Console, content: dict[str, Any]) -> None:
 def _show_configuration(console: Console, title: str, content: dict[str, Any]) -> None:
     """Prints what a run is composed of, and what it ran on."""
     config = {"python": ABSENT, "versions": {}, **content["config"]}
-    known = {**config, "agent": config["settings"].get("agent", ABSENT)}
-    facts = {name: str(known[name]) for name in ("recipe", "agent", "tasks", "seed", "meta_steps")}
+    agent = recipes.agent_of(config["recipe"], config["settings"])
+    known = {**config, **({} if agent is None else {"agent": agent})}
+    facts = {name: str(known[name]) for name in ("recipe", "agent", "tasks", "seed", "meta_steps") if name in known}
     if "seeds" in config:
         facts["members"] = f"{len(members_of(config))}: {described(config)}"
     if device := config.get("device"):

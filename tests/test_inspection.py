@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import re
 import time
 
 import jax
@@ -273,3 +274,14 @@ def jax_options(**options):
         for name, value in before.items():
             jax.config.update(f"jax_{name}", value)
         jax_cache.reset_cache()
+
+
+def test_a_learner_in_context_shows_no_agent(capsys):
+    small = ["memory_width=4", "tasks_per_batch=4", "epochs=1", "minibatches=1"]
+    argv = ["inspect", "--plan", "--recipe", "rl2", "--tasks", "point_navigation:horizon=4", "--set", *small]
+    assert main(argv) == 0
+    shown = capsys.readouterr().out
+    assert re.search("^  recipe +rl2$", shown, re.MULTILINE)
+    assert "agent" not in shown
+    assert "memory_width" in shown
+    assert "query_envs" not in shown, "the family sets it, and rl2 does not read it"
