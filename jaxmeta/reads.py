@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxmeta.errors import UsageError
+from jaxmeta.errors import UsageError, as_kind, require_known
 from jaxmeta.settings import FIELD_GROUP
 
 
@@ -75,7 +75,11 @@ def read_under(reads: frozenset[str] | None, agent: str) -> frozenset[str]:
     Args:
       reads: what the recipe declares; None: everything.
       agent: of its complete settings. A recipe that does not read `agent` has none.
+
+    Raises:
+      UsageError: there is no such agent.
     """
+    require_known("agent", as_kind("agent", agent, str), USELESS_TO)
     if reads is None:
         return frozenset(FIELD_GROUP)
     return RUN | (reads - USELESS_TO[agent] if "agent" in reads else reads)

@@ -143,6 +143,12 @@ def test_a_setting_that_is_not_read_is_refused(case, grid):
         assert len(re.findall("'[a-z_]+'", str(refused.value).partition("Did you mean")[2])) <= reads.MOST_HINTS
 
 
+@pytest.mark.parametrize("agent", [["dqn"], "dqm", None])
+def test_an_agent_that_a_file_names_need_not_be_one(agent):
+    with pytest.raises(UsageError, match=r"^agent must be "):
+        recipes.settings_read("maml", {"agent": agent})
+
+
 def test_the_command_line_refuses_it_too(capsys):
     assert main(["train", "--set", "slots=64"]) == USAGE_STATUS
     assert capsys.readouterr().err.startswith("setting must be one that maml reads, got 'slots'.")
