@@ -4,6 +4,7 @@ Everything is written for one task. `E` is the number of environments of that ta
 of a rollout, `A` the number of actions; a batch of tasks is made by `jax.vmap` outside.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -305,6 +306,18 @@ class MetaState(struct.PyTreeNode):
         """`step` as a plain number, which is the same for all members of a population."""
         return int(np.ravel(self.step)[0])
 
+    def __repr__(self) -> str:
+        """In one line: `MetaState(step 100, 4,868 parameters)`, also where leaves are traced or abstract."""
+        try:
+            step = str(self.steps_taken)
+        except (TypeError, ValueError, IndexError):  # a traced or an abstract step has no value
+            step = "unknown"
+        members = getattr(self.step, "shape", ())
+        several = [f"{members[0]:,} members"] if members else []
+        size = _size(self.meta) // (members[0] if members and members[0] else 1)
+        each = " each" if several else ""
+        return f"MetaState({', '.join([f'step {step}', *several, f'{size:,} parameters{each}'])})"
+
 
 class MetaLearner(NamedTuple):
     """What a user holds: a method, composed, for one task distribution."""
@@ -324,6 +337,22 @@ class MetaLearner(NamedTuple):
     tasks_per_batch: int
     env_steps_per_task: int
     """Environment steps that one task costs in one meta-step."""
+    name: str = "unnamed"
+    """Of the recipe that it was composed by."""
+
+    def __repr__(self) -> str:
+        """In one line: `MetaLearner(rl2, 43,717 parameters, 256 tasks a batch, 2 rounds of 1 environment x 40 steps)`.
+
+        The parameters are those of what is adapted with; to count them, the start is traced.
+        """
+        facts = [self.name, f"{self.tasks_per_batch:,} tasks a batch"]
+        with contextlib.suppress(Exception):  # what is unfinished is shown too
+            meta = jax.eval_shape(lambda key: self.meta(self.init(key)), jax.random.key(0))
+            facts.insert(1, f"{_size(meta):,} parameters")
+        with contextlib.suppress(AttributeError):
+            rounds, envs, steps = self.lifetime.rounds, self.lifetime.envs, self.lifetime.steps
+            facts.append(f"{_counted(rounds, 'round')} of {_counted(envs, 'environment')} x {_counted(steps, 'step')}")
+        return f"MetaLearner({', '.join(facts)})"
 
 
 class Lifetime(Protocol):
@@ -392,6 +421,24 @@ class TaskDistribution(NamedTuple):
     policies: Callable[["Lifetime"], Mapping[str, Adapter]] = lambda lifetime: {}
     """`policies(lifetime)`: by name, what is known to act well in the family over such a lifetime. They learn nothing
     across tasks, their meta is None, and they are evaluated beside every learner."""
+
+    def __repr__(self) -> str:
+        """In one line: `TaskDistribution(grid_navi, horizon 15, splits train, validation, test)`."""
+        return f"TaskDistribution({self.name}, horizon {self.horizon}, splits {', '.join(map(str, self.splits))})"
+
+
+def _size(tree: PyTree) -> int:
+    """How many numbers there are in a tree of arrays, traced or abstract ones among them."""
+    return sum(getattr(leaf, "size", 1) for leaf in jax.tree.leaves(tree))
+
+
+def _counted(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> _counted(1, "round"), _counted(2000, "step")
+    ('1 round', '2,000 steps')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def sample_tasks(key: Key, tasks: TaskDistribution, split: str, num_tasks: int) -> PyTree:

@@ -72,7 +72,7 @@ JsonFile = Annotated[str | None, _optional("FILE")]
 OptionalRunDir = Annotated[Positional[str | None], _optional("[RUN_DIR]")]
 Folders = Annotated[Positional[tuple[str, ...]], arg(metavar="DIR ...")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:function; it runs that code."
+ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:name; it runs that code."
 Cache = Annotated[bool, arg(help="Keep compiled programs for the next time, in the user's cache folder.")]
 Traceback = Annotated[Flag, arg(help="Of an error show the whole traceback, beside the sentence that tells it.")]
 _SET = "--set {}=..."

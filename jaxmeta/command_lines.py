@@ -9,12 +9,15 @@ from jaxmeta import populations, recipes
 from jaxmeta import tasks as task_specs
 from jaxmeta.errors import UsageError
 from jaxmeta.jobs import ON_NONFINITE
+from jaxmeta.settings import default_of
+from jaxmeta.tasks import spell_value
 
 
 def of_training(config: Mapping[str, Any], run_dir: Path) -> str | None:
     """The command that trains a run anew: settings are named where they differ from what the recipe would take.
 
-    Where the recipe or the tasks are somebody's own code, which is not run for this, all of them are named.
+    Where the recipe or the tasks are somebody's own code, which is not run for this, all of them are named, but for
+    those that a recipe of ours does not read.
 
     Returns:
       The command; None where the tasks were made in Python and no specification names them.
@@ -23,7 +26,7 @@ def of_training(config: Mapping[str, Any], run_dir: Path) -> str | None:
         usual = _usual_settings(config)
     except UsageError:
         return None
-    settings = dict(config["settings"])
+    settings = _settings_read(config)
     # Of the ways to train, the one that changes what is learnt; the others change what is logged and kept.
     on_nonfinite = config.get("on_nonfinite", ON_NONFINITE[0])
     options = {
@@ -34,8 +37,8 @@ def of_training(config: Mapping[str, Any], run_dir: Path) -> str | None:
         **({"--seeds": populations.spell_seeds(config["seeds"])} if "seeds" in config else {"--seed": config["seed"]}),
         "--on-nonfinite": None if on_nonfinite == ON_NONFINITE[0] else on_nonfinite,
     }
-    swept = [f"{name}={_spelled(values)}" for name, values in config.get("sweep", {}).items()]
-    own = [f"{name}={_spelled(value)}" for name, value in settings.items() if usual.get(name, ...) != value]
+    swept = [f"{name}={spell_value(values)}" for name, values in config.get("sweep", {}).items()]
+    own = [f"{name}={spell_value(value)}" for name, value in settings.items() if usual.get(name, ...) != value]
     words = _words(options)
     for flag, pairs in (("--sweep", swept), ("--set", own)):
         words += [flag, *pairs] if pairs else []
@@ -57,16 +60,14 @@ def _usual_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run of this recipe, agent and tasks that names none; of code that is not ours, none."""
     if recipes.is_imported(config["recipe"]) or task_specs.is_imported(config["tasks"]):
         return {}
-    agent = {"agent": config["settings"]["agent"]} if "agent" in config["settings"] else {}
+    agent = {name: value for name, value in _settings_read(config).items() if name == "agent"}
     return recipes.resolve_settings(config["recipe"], task_specs.make(config["tasks"]), **agent)
 
 
-def _spelled(value: Any) -> str:
-    """A value as `tasks.read_value` reads it.
-
-    >>> _spelled([64, 64]), _spelled(True), _spelled(0.1)
-    ('64,64', 'true', '0.1')
-    """
-    if isinstance(value, list | tuple):
-        return ",".join(map(_spelled, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _settings_read(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings of a run that its recipe reads; of a recipe that is not ours, all."""
+    settings = config["settings"]
+    if recipes.is_imported(config["recipe"]):
+        return dict(settings)
+    read = recipes.settings_read(config["recipe"], {"agent": default_of("agent"), **settings})
+    return {name: value for name, value in settings.items() if name in read}

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.integrate import trapezoid
 
-from jaxmeta import cells, statistics
+from jaxmeta import cells, recipes, statistics
+from jaxmeta.errors import require
 
 VERDICTS = ("better", "no difference shown", "worse", "not compared")
 """Of a method beside the best baseline of its family, by the 95 % interval of their difference."""
@@ -26,6 +27,8 @@ def compare(*folders: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     Raises:
       UsageError: no folder holds a cell that can be trusted.
     """
+    for folder in folders:
+        require(isinstance(folder, str | Path), "A folder to compare", "be a path", folder)
     found, missing = cells.load_all(folders)
     return rows(found), missing
 
@@ -34,7 +37,7 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each cell, family by family, methods before what they are held against, best first.
 
     Returns:
-      Rows with the cell's own facts, and
+      Rows with the cell's own facts, of which `agent` is None where a method has none, and
 
       - `name`: see `named`; no other row of the family has it;
       - `family`: the tasks, and the split where it is not the test tasks;
@@ -141,6 +144,7 @@ def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[st
     _, score, low, high = max(budgets, key=lambda budget: budget[0])
     return {
         **{name: cell[name] for name in COPIED},
+        "agent": _agent_of(cell),
         "split": last["split"],
         "tasks_seen": last["tasks_seen"],
         "num_tasks": _num_tasks(last),
@@ -158,9 +162,16 @@ def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[st
     }
 
 
-COPIED = ("tasks", "method", "kind", "agent", "hypers", "sees_context", "adaptation", "training")
+COPIED = ("tasks", "method", "kind", "hypers", "sees_context", "adaptation", "training")
 COPIED += ("commands", "versions", "device")
 """Facts of a cell that its row repeats."""
+
+
+def _agent_of(cell: Mapping[str, Any]) -> str | None:
+    """None of a learner in context, which has none, whatever its cell names; other people's recipes are not loaded."""
+    recipe = recipes.RECIPES.get(cell["method"]) if cell["kind"] == "method" else None
+    has_none = recipe is not None and recipe.reads is not None and "agent" not in recipe.reads
+    return None if has_none else cell["agent"]
 
 
 def improvements(cell_of: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -1,8 +1,9 @@
 """Puts learners together: an agent, an adapter, an objective and an outer rule, as the settings ask for them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ from jaxmeta.outer.estimators import (
 )
 from jaxmeta.scans import scan_of
 from jaxmeta.settings import Settings
-from jaxmeta.update_rules import BY_HAND
+from jaxmeta.update_rules import BY_HAND, UpdateRule
 
 AGENTS: dict[str, Callable[[Spec, Settings], Agent]] = {
     "dqn": lambda spec, settings: dqn(spec, settings.agent),
@@ -48,24 +49,33 @@ AGENTS: dict[str, Callable[[Spec, Settings], Agent]] = {
 }
 
 
-class Parts(NamedTuple):
-    """What every recipe is composed of."""
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What every recipe is composed of. Agent and optimizer are built when a recipe first asks for them, so that their
+    settings are read by those recipes alone that use them.
+    """
 
     tasks: TaskDistribution
     spec: Spec
     settings: Settings
-    agent: Agent
     hypers: Hypers
-    optimizer: optax.GradientTransformation
+
+    @cached_property
+    def agent(self) -> Agent:
+        """What learns one task."""
+        return AGENTS[self.settings.agent.agent](self.spec, self.settings)
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Of meta-parameters, one step a meta-step."""
+        return outer_optimizer(self.settings.outer)
 
 
 def make_parts(tasks: TaskDistribution, settings: Mapping[str, Any]) -> Parts:
     """Builds what recipes share, from complete settings."""
     grouped = Settings.from_flat(settings)
-    spec = spec_of(tasks)
     hypers = Hypers(**{name: jnp.asarray(value, jnp.float32) for name, value in asdict(grouped.hypers).items()})
-    agent = AGENTS[grouped.agent.agent](spec, grouped)
-    return Parts(tasks, spec, grouped, agent, hypers, outer_optimizer(grouped.outer))
+    return Parts(tasks, spec_of(tasks), grouped, hypers)
 
 
 def outer_optimizer(outer: OuterConfig, steps_per_meta_step: int = 1) -> optax.GradientTransformation:
@@ -105,19 +115,26 @@ def _range_of_actions(tasks: TaskDistribution, shape: tuple[int, ...]) -> tuple[
     return (low, high) if shared and np.all(np.isfinite(high - low)) else None
 
 
-def learner_by_gradient(parts: Parts, **options: Any) -> Adapter:
-    """The adapter of MAML and its kin; the options are those of `adapters.gradient_steps`."""
+def learner_by_gradient(parts: Parts, rule: UpdateRule | None = None, **options: Any) -> Adapter:
+    """The adapter of MAML and its kin; the options are those of `adapters.gradient_steps`.
+
+    Where no update rule is given it is that of `inner_optimizer`.
+    """
     settings = parts.settings
-    optimizer = settings.inner.inner_optimizer
-    differentiable = optimizer == "sgd" or settings.estimation.outer_gradient != "backpropagation"
-    rule = "be 'sgd' where parameters are meta-learned by gradient"
-    require(differentiable, "inner_optimizer", rule, optimizer)
     options = {
-        "rule": BY_HAND[optimizer],
+        "rule": _rule_by_hand(settings) if rule is None else rule,
         "slow_targets": settings.hypers.target_step_size != 1,
         "scan": scan_of(settings.inner.remat, settings.inner.nested_remat),
     } | options
     return gradient_steps(parts.agent, parts.spec, settings.lifetime, settings.inner, parts.hypers, **options)
+
+
+def _rule_by_hand(settings: Settings) -> UpdateRule:
+    optimizer = settings.inner.inner_optimizer
+    differentiable = optimizer == "sgd" or settings.estimation.outer_gradient != "backpropagation"
+    rule = "be 'sgd' where parameters are meta-learned by gradient"
+    require(differentiable, "inner_optimizer", rule, optimizer)
+    return BY_HAND[optimizer]
 
 
 def no_context(key: jax.Array, env_params: PyTree) -> Task:
@@ -273,9 +290,18 @@ def require_minibatches(outer: OuterConfig, config: ProximalConfig) -> None:
 
 
 def learner_of(
-    parts: Parts, adapter: Adapter, init: Init, update: Update, env_steps_per_task: int, pose: Pose = no_context
+    parts: Parts,
+    adapter: Adapter,
+    init: Init,
+    update: Update,
+    env_steps_per_task: int,
+    pose: Pose = no_context,
+    tasks_per_batch: int | None = None,
 ) -> MetaLearner:
-    """What the recipes here have in common: they adapt with all that they have learned."""
+    """What the recipes here have in common: they adapt with all that they have learned.
+
+    Where no number of tasks is given it is that of the settings.
+    """
     return MetaLearner(
         init=init,
         update=update,
@@ -283,6 +309,6 @@ def learner_of(
         adapter=adapter,
         meta=lambda state: state.meta,
         lifetime=parts.settings.lifetime,
-        tasks_per_batch=parts.settings.outer.tasks_per_batch,
+        tasks_per_batch=tasks_per_batch or parts.settings.outer.tasks_per_batch,
         env_steps_per_task=env_steps_per_task,
     )

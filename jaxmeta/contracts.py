@@ -3,7 +3,7 @@
 Nothing is compiled. Each breach is told in one sentence, before a run has begun.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,8 +20,8 @@ def require_tasks(path: str, made: Any) -> TaskDistribution:
     """Refuses what is no task distribution, or one that the engine could not live in.
 
     Args:
-      path: where it comes from, `package.module:function`, which sentences begin with.
-      made: what the function returned.
+      path: where it comes from, `package.module:name`, which sentences begin with.
+      made: what the function returned, or what stands there.
 
     Returns:
       `made`, as it is.
@@ -73,7 +73,7 @@ def require_learner(path: str, made: Any, tasks: TaskDistribution) -> MetaLearne
     """Refuses what is no meta-learner, or one whose meta-step could not be repeated.
 
     Args:
-      path: where it comes from, `package.module:function`, which sentences begin with.
+      path: where it comes from, `package.module:name`, which sentences begin with.
       made: what the function returned.
       tasks: what it was made for.
 
@@ -101,6 +101,18 @@ def require_learner(path: str, made: Any, tasks: TaskDistribution) -> MetaLearne
         scalar = metric.shape == () or name == TASK_IS_FINITE
         require(scalar, f"{path} update metric {name!r}", "be a scalar", metric)
     return made
+
+
+def require_evaluable(learner: Any, state: Any, config: Any) -> None:
+    """Refuses what cannot be evaluated, because it is of another kind.
+
+    Raises:
+      UsageError: a learner or a state is none, or a configuration lacks what is read of it.
+    """
+    require(isinstance(learner, MetaLearner), "learner", "be a MetaLearner", learner)
+    require(isinstance(state, MetaState), "state", "be a MetaState", state)
+    rule = "be a run's configuration, with recipe, seed and settings"
+    require(isinstance(config, Mapping) and {"recipe", "seed", "settings"} <= set(config), "config", rule, config)
 
 
 def _traced(what: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta import compilation_cache, populations, statistics, tuned_baselines
+from jaxmeta import compilation_cache, contracts, populations, statistics, tuned_baselines
 from jaxmeta.adapters import pose_openly, random_policy
 from jaxmeta.base import Key, Lifetime, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.baselines import Choice
@@ -18,6 +18,7 @@ from jaxmeta.compilation import compiler_options
 from jaxmeta.errors import as_kind, require, require_known
 from jaxmeta.measurement import GROUP, Measured, Meter, adaptation_cost, in_groups, measure_task
 from jaxmeta.recipes import make_recipe
+from jaxmeta.tasks import as_distribution
 from jaxmeta.tuned_baselines import Baselines
 
 LEARNED = 0.9
@@ -49,7 +50,7 @@ class Scale(NamedTuple):
 def evaluate(
     learner: MetaLearner,
     state: MetaState,
-    tasks: TaskDistribution,
+    tasks: str | TaskDistribution,
     config: dict[str, Any],
     *,
     split: str = "test",
@@ -71,7 +72,7 @@ def evaluate(
     Args:
       learner: what is evaluated.
       state: its trained state.
-      tasks: the task distribution.
+      tasks: the task distribution, or its specification.
       config: the run's configuration, as in `config.json`.
       split: whose tasks.
       num_tasks: how many, at least 2.
@@ -92,6 +93,8 @@ def evaluate(
     Raises:
       UsageError: an unknown split, or a number out of range.
     """
+    contracts.require_evaluable(learner, state, config)
+    tasks = as_distribution(tasks)
     require_known("split", split, tasks.splits)
     num_tasks, seed = as_kind("num_tasks", num_tasks, int), as_kind("seed", seed, int)
     require(num_tasks >= 2, "num_tasks", "be at least 2", num_tasks)

@@ -16,7 +16,7 @@ from jaxmeta.settings import Settings
 def export_rule(
     run_dir: str | Path,
     learning_rate: float | None = None,
-    tasks: TaskDistribution | None = None,
+    tasks: str | TaskDistribution | None = None,
     *,
     member: int = 0,
     allow_import: bool = False,
@@ -31,8 +31,8 @@ def export_rule(
       run_dir: the folder of the run.
       learning_rate: what its steps are multiplied by; by default the one that it was learned with.
       member: of a population, the number of the one that learned it, from 0.
-      tasks: the distribution that it was trained on, where no specification names it.
-      allow_import: import what the folder names as `package.module:function`; see `restore`.
+      tasks: the distribution that it was trained on, or its specification; by default what the folder names.
+      allow_import: import what the folder names as `package.module:name`; see `restore`.
 
     Raises:
       UsageError: the folder holds no such run, or one that has saved no checkpoint yet, or one that asks for an import.

@@ -137,6 +137,8 @@ def verify(folder: Path, like: MetaState) -> list[dict[str, Any]]:
 def changed_settings(recipe: str, tasks: TaskDistribution, settings: dict[str, Any]) -> dict[str, Any]:
     """Those that somebody has set to something else than what the recipe has for these tasks and this agent.
 
+    What the recipe does not read is left out.
+
     >>> from jaxmeta.tasks import make
     >>> changed_settings("maml", make("probe"), recipes.resolve_settings("maml", make("probe"), rounds=77))
     {'rounds': 77}
@@ -145,7 +147,8 @@ def changed_settings(recipe: str, tasks: TaskDistribution, settings: dict[str, A
     agent = own.get("agent")
     if settings.get("agent", agent) != agent:  # which has other settings by itself
         own = recipes.resolve_settings(recipe, tasks, agent=settings["agent"]) | {"agent": agent}
-    return {name: value for name, value in settings.items() if name not in own or value != own[name]}
+    read = recipes.settings_read(recipe, own | settings)
+    return {name: value for name, value in settings.items() if name in read and value != own.get(name)}
 
 
 def parameters_by_part(learner: MetaLearner, state: MetaState) -> dict[str, int]:

@@ -68,11 +68,11 @@ def prepare(
 
     What is None is taken from the run that is resumed, or else from the defaults. A resumed run may be given more
     `meta_steps`, other devices, and other ways of logging, saving and meeting faults; whatever else differs is refused.
-    Its folder may name a `package.module:function` only where `allow_import` says so, or where the same path is given
+    Its folder may name a `package.module:name` only where `allow_import` says so, or where the same path is given
     here.
 
     Args:
-      recipe: a name, or `package.module:function`; `RECIPE` by default.
+      recipe: a name, or `package.module:name`; `RECIPE` by default.
       tasks: a specification, or a task distribution; `TASKS` by default.
       seed: of everything random, 0 to 2^31 - 1.
       seeds: several in its place.
@@ -94,7 +94,8 @@ def prepare(
       The `Job`, with every setting resolved in its `config`; a state is neither drawn nor restored yet.
 
     Raises:
-      UsageError: an unknown name, a value out of range, a folder in use, or a resumed run configured otherwise.
+      UsageError: an unknown name, a setting that the recipe does not read, a value out of range, a folder in use, or a
+        resumed run configured otherwise.
     """
     ways = {
         "log_every": log_every,
@@ -105,6 +106,8 @@ def prepare(
         "evaluate": evaluate,
         "baselines": baselines,
     }
+    if not (tasks is None or isinstance(tasks, str)):
+        tasks = task_specs.as_distribution(tasks)
     options = {"recipe": recipe, "tasks": getattr(tasks, "name", tasks), "seed": seed, **ways}
     kinds = {
         "recipe": str,
@@ -141,17 +144,20 @@ def prepare(
         taken = max(checkpoints.finished_steps(run.checkpoints), default=0)
         enough = resolved["meta_steps"] >= taken
         require(enough, "meta_steps", f"be at least {taken}, which the run has taken", resolved["meta_steps"])
-    learner = recipes.make_recipe(config["recipe"], distribution, **resolved)
+    learner = recipes.compose(config["recipe"], distribution, resolved)
+    if not resume:  # else every value is the run's own, whatever was read when it began
+        recipes.require_read(config["recipe"], settings or (), resolved)
     require_even(learner.tasks_per_batch, count)
     if "sweep" in config and not resume:
         populations.require_sweepable(config["recipe"], distribution, resolved, config["sweep"])
+        recipes.require_read(config["recipe"], config["sweep"], resolved)
 
     config |= {"meta_steps": resolved["meta_steps"], "settings": resolved, "devices": count, **_surroundings()}
     return Job(learner, distribution, _with_ways(config), run, resume, mesh_of(count))
 
 
 def restore(
-    run_dir: str | Path, tasks: TaskDistribution | None = None, *, best: bool = False, allow_import: bool = False
+    run_dir: str | Path, tasks: str | TaskDistribution | None = None, *, best: bool = False, allow_import: bool = False
 ) -> tuple[MetaLearner, MetaState, TaskDistribution, dict[str, Any]]:
     """Brings back a run: its learner, its newest state that verifies, its tasks, and what `config.json` holds.
 
@@ -159,9 +165,9 @@ def restore(
 
     Args:
       run_dir: the folder of the run.
-      tasks: the distribution that it was trained on, where no specification names it.
+      tasks: the distribution that it was trained on, or its specification; by default what the folder names.
       best: the checkpoint with the highest return while training, instead of the newest.
-      allow_import: import the recipe or the tasks where the folder names them as `package.module:function`. That runs
+      allow_import: import the recipe or the tasks where the folder names them as `package.module:name`. That runs
         the code of whoever wrote the folder's `config.json`.
 
     Raises:
@@ -172,9 +178,9 @@ def restore(
     config = populations.completed(run.load_config())
     if not allow_import:
         _require_registered(run, config, but=() if tasks is None else ("tasks",))
-    tasks = tasks or task_specs.make(config["tasks"])
+    tasks = task_specs.as_distribution(config["tasks"] if tasks is None else tasks)
     config["settings"] = recipes.resolve_settings(config["recipe"], tasks, **config["settings"])
-    learner = recipes.make_recipe(config["recipe"], tasks, **config["settings"])
+    learner = recipes.compose(config["recipe"], tasks, config["settings"])
     like = jax.eval_shape(populations.beginning(learner, config), populations.seeds_of(config))
     state = checkpoints.restore(run.checkpoints, like, best)
     if state is None:

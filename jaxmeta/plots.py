@@ -66,6 +66,7 @@ def plot_training(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> Non
     """
     from matplotlib.ticker import EngFormatter
 
+    _require_records("metrics", "be lines of metrics.jsonl", metrics, ("env_steps", "return", "loss"))
     require(len(metrics) > 0, "metrics", "hold at least one log point", "none")
     env_steps = [record["env_steps"] for record in metrics]
     curves = (("return", "Return of an episode", BLUE), ("loss", "Outer loss", PURPLE))
@@ -95,6 +96,7 @@ def plot_adaptation(evaluation: Mapping[str, Any], path: str | Path) -> None:
     """
     from matplotlib.ticker import MaxNLocator
 
+    _require_records("evaluation", "be what jaxmeta.evaluate returns", [evaluation], ("recipe", "returns", "baselines"))
     reports = {**evaluation["baselines"], evaluation["recipe"]: evaluation}
     rounds = np.arange(len(evaluation["returns"]))
     ends: dict[str, tuple[float, str]] = {}
@@ -162,6 +164,7 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
       path: where to, or an open file.
       **options: of matplotlib's `savefig`.
     """
+    _require_rows(rows)
     scored = [row for row in rows if row["kind"] != "reference" and row["score"] is not None]
     heights = {(row["kind"], row["name"]): -index for index, row in enumerate(comparison.overall(scored))}
     families = list(dict.fromkeys(row["family"] for row in scored))
@@ -189,6 +192,17 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
             axes.tick_params(axis="y", length=0)
 
 
+def _require_rows(rows: Any) -> None:
+    _require_records("rows", "be the rows of what jaxmeta.compare returns", rows, ("kind", "name", "family", "score"))
+
+
+def _require_records(name: str, rule: str, records: Any, held: tuple[str, ...]) -> None:
+    """Refuses what is no sequence of records that hold some fields."""
+    is_sequence = isinstance(records, Sequence) and not isinstance(records, str)
+    fits = is_sequence and all(isinstance(record, Mapping) and set(held) <= set(record) for record in records)
+    require(fits, name, rule, records)
+
+
 def _including(values: Iterable[float], margin: float = 0.08) -> tuple[float, float]:
     """From chance to the oracle, and as far beyond as values lie.
 
@@ -207,6 +221,7 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any
       path: where to, or an open file.
       **options: of matplotlib's `savefig`.
     """
+    _require_rows(rows)
     learners = [row for row in rows if row["kind"] != "reference"]
     looks = {row["name"]: _look(index) for index, row in enumerate(learners)}
     for index, row in enumerate(row for row in rows if row["kind"] == "reference"):

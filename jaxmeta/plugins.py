@@ -1,9 +1,9 @@
-"""Finds what other code brings: installed packages through entry points, a user's own as `package.module:function`."""
+"""Finds what other code brings: installed packages through entry points, a user's own as `package.module:name`."""
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -15,17 +15,24 @@ def entry_points(group: str) -> dict[str, metadata.EntryPoint]:
     return {point.name: point for point in sorted(metadata.entry_points(group=group))}
 
 
-def import_function(argument: str, path: str) -> Callable[..., Any]:
-    """Imports a function by the path `package.module:function`, from the current folder too.
+def is_function(found: Any) -> bool:
+    """Whether it can be called, and is no class, whose call would make one of whatever it is a class of."""
+    return callable(found) and not inspect.isclass(found)
+
+
+def import_object(argument: str, path: str, kind: type) -> Any:
+    """Imports a function, or an object of a kind, by the path `package.module:name`, from the current folder too.
 
     Args:
       argument: what the path was given as, for the sentence that refuses it.
-      path: where the function is.
+      path: where it is.
+      kind: what may stand there in place of a function.
 
     Raises:
-      UsageError: there is no such module, it raises an error or ends the program, or there is no such function in it.
+      UsageError: there is no such module, it raises an error or ends the program, or it holds nothing of that name and
+        kind.
 
-    >>> import_function("--tasks", "jaxmeta.tasks:available").__name__
+    >>> import_object("--tasks", "jaxmeta.tasks:available", tuple).__name__
     'available'
     """
     module_name, _, name = path.partition(":")
@@ -37,7 +44,6 @@ def import_function(argument: str, path: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:
         rule = f"{argument} must name a module that can be imported"
         raise UsageError(f"{rule}, got {path!r} ({told(error).rstrip('.')}).") from error
-    require_known(
-        f"{argument} {module_name}:", name, [known for known, value in vars(module).items() if callable(value)]
-    )
+    fitting = {known for known, value in vars(module).items() if is_function(value) or isinstance(value, kind)}
+    require_known(f"{argument} {module_name}:", name, fitting)
     return getattr(module, name)

@@ -146,7 +146,7 @@ def require_sweepable(recipe: str, tasks: TaskDistribution, settings: Mapping[st
     key = jax.random.key(0)
 
     def composed(**changed: float) -> tuple[str, MetaState]:
-        learner = recipes.make_recipe(recipe, tasks, **{**settings, **changed})
+        learner = recipes.compose(recipe, tasks, {**settings, **changed})
         start = learner.init(key)
         env_params = jax.eval_shape(lambda: sample_tasks(key, tasks, "train", learner.tasks_per_batch))
         return jax.jit(learner.update).lower(key, start, env_params).as_text(), start

@@ -62,9 +62,10 @@ def load(name: str, home: Path = HOME) -> tuple[MetaLearner, MetaState, TaskDist
       CheckpointError: it is damaged, or this version composes another network than the one it was trained for.
     """
     told = card(name, home)
-    config = told["config"]
+    config = dict(told["config"])
     tasks = task_specs.make(config["tasks"])
-    learner = recipes.make_recipe(config["recipe"], tasks, **config["settings"])
+    config["settings"] = recipes.resolve_settings(config["recipe"], tasks, **config["settings"])
+    learner = recipes.compose(config["recipe"], tasks, config["settings"])
     like = jax.eval_shape(lambda key: learner.meta(learner.init(key)), jax.random.key(0))
     meta = _read(home / name / ARRAYS, like)
     if checkpoints.state_digest(meta) != told["digest"]:

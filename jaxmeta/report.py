@@ -62,7 +62,7 @@ def _in(unit: str) -> Callable[[float], str]:
 
 COLUMNS = (
     _text("method", lambda row: row["name"]),
-    _text("agent", lambda row: "" if row["kind"] == "reference" else row["agent"]),
+    _text("agent", lambda row: "" if row["kind"] == "reference" else row["agent"] or ""),
     _fact("seeds", "seeds", show=_whole),
     _fact("training steps of a seed", "training", "env_steps", _whole),
     _fact("score", "score"),

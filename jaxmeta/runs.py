@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmeta import fields, populations
+from jaxmeta import fields, populations, recipes
 from jaxmeta.errors import LARGEST_INT, UsageError, require, shown
 
 LOCK = ".lock"
@@ -200,12 +200,15 @@ class RunDirectory:
 
 
 def default_run_dir(config: dict[str, Any]) -> Path:
-    """`runs/<recipe>-<agent>-<tasks>-seed<seed>`, in characters that every file system takes.
+    """`runs/<recipe>-<agent>-<tasks>-seed<seed>`, in characters that every file system takes; without the agent where
+    the recipe has none.
 
     >>> str(default_run_dir({"recipe": "maml", "tasks": "bandit:arms=5", "seed": 1, "settings": {"agent": "dqn"}}))
     'runs/maml-dqn-bandit_arms=5-seed1'
+    >>> str(default_run_dir({"recipe": "rl2", "tasks": "maze", "seed": 0, "settings": {"agent": "dqn"}}))
+    'runs/rl2-maze-seed0'
     """
-    agent = config["settings"].get("agent")
+    agent = recipes.agent_of(config["recipe"], config["settings"])
     whose = populations.described(config).replace(", ", "-").replace(" ", "")
     parts = [config["recipe"], *([agent] if agent else []), config["tasks"], whose]
     return Path("runs") / re.sub(r"[^A-Za-z0-9_.=,-]", "_", "-".join(parts))

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from jaxmeta import recipes
 from jaxmeta.columns import GAP, Column, show
 from jaxmeta.populations import Member, described, members_of
 from jaxmeta.progress import duration
@@ -98,8 +99,9 @@ def show_plan(console: Console, content: dict[str, Any]) -> None:
 def _show_configuration(console: Console, title: str, content: dict[str, Any]) -> None:
     """Prints what a run is composed of, and what it ran on."""
     config = {"python": ABSENT, "versions": {}, **content["config"]}
-    known = {**config, "agent": config["settings"].get("agent", ABSENT)}
-    facts = {name: str(known[name]) for name in ("recipe", "agent", "tasks", "seed", "meta_steps")}
+    agent = recipes.agent_of(config["recipe"], config["settings"])
+    known = {**config, **({} if agent is None else {"agent": agent})}
+    facts = {name: str(known[name]) for name in ("recipe", "agent", "tasks", "seed", "meta_steps") if name in known}
     if "seeds" in config:
         facts["members"] = f"{len(members_of(config))}: {described(config)}"
     if device := config.get("device"):
@@ -174,7 +176,12 @@ def _comparison(group: Sequence[Mapping[str, Any]]) -> list[Column]:
     steps = [row["training"].get("env_steps") for row in group]
     return [
         Column("", [row["name"] for row in group], is_text=True),
-        Column("agent", ["" if row["kind"] == "reference" else row["agent"] for row in group], is_text=True, leaves=4),
+        Column(
+            "agent",
+            ["" if row["kind"] == "reference" else row["agent"] or ABSENT for row in group],
+            is_text=True,
+            leaves=4,
+        ),
         Column("seeds", [str(row["seeds"]) for row in group], leaves=3),
         Column("training steps", [ABSENT if count is None else f"{count:,}" for count in steps], "steps", leaves=1),
         *_scores(group),

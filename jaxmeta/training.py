@@ -53,7 +53,7 @@ def train(
       run_dir: a new or empty folder for configuration, metrics and checkpoints; by default nothing is written.
       resume: go on from the newest checkpoint in `run_dir`, to the bit as if the run had never stopped. What is not
         given is taken from that run; more `meta_steps` are welcome, a change of anything else is refused.
-      allow_import: let the folder of a resumed run name a `package.module:function`, which is then imported.
+      allow_import: let the folder of a resumed run name a `package.module:name`, which is then imported.
       log_every: meta-steps between log points, whose metrics are means over the meta-steps since the one before.
       checkpoint_every: meta-steps after which the next log point saves a checkpoint; the last meta-step always does.
       keep: how many of the newest checkpoints stay, beside the one with the highest return; by default 3.

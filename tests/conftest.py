@@ -1,11 +1,12 @@
 """Shared fixtures: tiny settings, so that a compiled meta-step takes a second or two."""
 
 import contextlib
+from types import MappingProxyType
 
 import jax
 import pytest
 
-from jaxmeta import tasks
+from jaxmeta import recipes, tasks
 from tests import compilation
 
 TINY = {
@@ -25,6 +26,12 @@ TINY = {
     "stickiness": 0.3,
     "max_inner_norm": 0.0,
 }
+
+
+def tiny(recipe, small=MappingProxyType(TINY), **settings):
+    """As many of the tiny settings, or of other small ones, as a recipe reads, with others over them."""
+    read = recipes.settings_read(recipe, {"agent": "dqn", **settings})
+    return {name: value for name, value in small.items() if name in read} | settings
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 from jaxmeta import devices, jobs, training
 from jaxmeta.costs import exchanges
 from tests import compilation
-from tests.conftest import TINY
+from tests.conftest import TINY, tiny
 from tests.double import make_everything_in_float64
 
 COUNTS = (1, 2, 8)
@@ -41,7 +41,8 @@ VARIANTS = {
 def run(case: str, count: int):
     """What a short run ends with, as float64 arrays on the host, and the text of its program."""
     recipe, changed, whose = VARIANTS.get(case, (case, OPTIONS.get(case, {}), {}))
-    settings = {**TINY, **SMALLER, "tasks_per_batch": 16, "meta_steps": META_STEPS, **changed}
+    small = {**TINY, **SMALLER, "tasks_per_batch": 16}
+    settings = tiny(recipe, small, meta_steps=META_STEPS, **changed)
     tasks = "grid_navi:size=3,horizon=4"
     job = jobs.prepare(recipe, tasks, settings=settings, log_every=META_STEPS, devices=count, **whose)
     with devices.use(job.mesh):

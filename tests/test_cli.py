@@ -17,13 +17,14 @@ from jaxmeta import cells, cli, compilation_cache, evaluation, inspection, recip
 from jaxmeta.cli import main
 from jaxmeta.errors import NonFiniteError
 
-TINY = ["--tasks", "probe", "--set", "hidden=4", "envs=2", "tasks_per_batch=2", "rounds=1", "query_envs=2"]
+SMALL = ["--tasks", "probe", "--set", "hidden=4", "envs=2", "tasks_per_batch=2", "rounds=1"]
+TINY = [*SMALL, "query_envs=2"]
 QUIET = ["--no-compilation-cache"]
 REPORT = {"returns": [0.0, 0.5], "returns_ci95": [[-0.1, 0.1], [0.4, 0.6]], "score": 0.5, "ci95": [0.4, 0.6]}
 RUN_DIR = os.path.join("runs", "maml-dqn-probe-seed0")
 
 
-SCRATCH = ["--recipe", "scratch", *TINY]
+SCRATCH = ["--recipe", "scratch", *SMALL]
 """A run whose meta-steps do nothing, which compiles at once."""
 
 

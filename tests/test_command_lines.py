@@ -15,7 +15,7 @@ ASKED = {
     "all kinds of settings": {
         "recipe": "reptile",
         "tasks": "bandit",
-        "settings": {"hidden": (8, 4), "double": False, "learning_rate": 0.1, "agent": "tabular_q", "meta_steps": 3},
+        "settings": {"hidden": (8, 4), "double": False, "learning_rate": 0.1, "agent": "dqn", "meta_steps": 3},
     },
     "what another agent takes": {"tasks": "cartpole", "settings": {"agent": "actor_critic", "baseline": "value"}},
     "a population": {"tasks": "probe", "seeds": (0, 2), "sweep": {"discount": [0.5, 0.9]}, "on_nonfinite": "skip"},

@@ -1,12 +1,14 @@
 """What cells say together, beside what is known of numbers that were made up."""
 
+import io
 import itertools
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
-from jaxmeta import comparison, statistics
+from jaxmeta import comparison, report, statistics, tables
 from tests import boards
 
 
@@ -157,3 +159,17 @@ def test_the_interval_of_a_difference_shrinks_where_tasks_are_shared():
     ours, theirs = (hardness + shift + 0.01 * rng.normal(size=(5, 64)) for shift in (0.1, 0.0))
     low, high = statistics.difference_interval(ours, theirs, trim=0)
     assert 0.08 < low < high < 0.12
+
+
+def test_a_learner_in_context_has_no_agent_whatever_its_cell_names(tmp_path):
+    rows = by_method(comparison.rows(boards.board()))
+    assert {name: row["agent"] for name, row in rows.items() if row["kind"] != "reference"} == {
+        **{"maml": "dqn", "reptile": "dqn", "scratch": "dqn"},
+        "rl2": None,
+    }
+    console = Console(file=io.StringIO(), width=200)
+    tables.show_comparison(console, list(rows.values()), [])
+    (line,) = (line for line in console.file.getvalue().splitlines() if line.startswith("rl2"))
+    assert line.split()[1] == tables.ABSENT
+    report.write_html(tmp_path / "page.html", list(rows.values()), [])
+    assert ">None<" not in (tmp_path / "page.html").read_text()

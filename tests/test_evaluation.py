@@ -44,7 +44,7 @@ def test_report_has_the_fields_of_the_contract(report):
 
 @pytest.mark.parametrize("recipe", ["maml", "rl2"])
 def test_the_cost_of_adapting_is_that_of_a_program_which_lives(grid, recipe):
-    settings = {name: TINY[name] for name in ("envs", "steps", "rounds")} | {"memory_width": 8}
+    settings = {name: TINY[name] for name in ("envs", "steps", "rounds")}
     learner = recipes.make_recipe(recipe, grid, **settings)
     meta = learner.meta(learner.init(jax.random.key(0)))
     cost = adaptation_cost(jax.random.key(1), learner, meta, grid)

@@ -141,7 +141,7 @@ def test_entry_points_of_recipes_are_found(folder, monkeypatch):
     class Point:
         @staticmethod
         def load():
-            return plugins.import_function("recipe", "noisy:noisy_maml")
+            return plugins.import_object("recipe", "noisy:noisy_maml", recipes.Recipe)
 
     monkeypatch.setattr(plugins, "entry_points", lambda group: {"noisy": Point} if "recipes" in group else {})
     assert recipes.available()["noisy"] == "MAML from a start with noise on its parameters."
@@ -212,7 +212,7 @@ TASKS = {
 @pytest.mark.parametrize("case", TASKS)
 def test_tasks_that_do_not_fit_are_refused(case, monkeypatch):
     function, sentence = TASKS[case]
-    monkeypatch.setattr(plugins, "import_function", lambda argument, path: function)
+    monkeypatch.setattr(plugins, "import_object", lambda argument, path, kind: function)
     with pytest.raises(UsageError) as refused:
         tasks.make("mine:tasks")
     assert str(refused.value).startswith(sentence)
@@ -258,7 +258,7 @@ LEARNERS = {
 @pytest.mark.parametrize("case", LEARNERS)
 def test_methods_that_do_not_fit_are_refused(case, grid, monkeypatch):
     function, sentence = LEARNERS[case]
-    monkeypatch.setattr(plugins, "import_function", lambda argument, path: function)
+    monkeypatch.setattr(plugins, "import_object", lambda argument, path, kind: function)
     with pytest.raises(UsageError) as refused:
         recipes.make_recipe("mine:method", grid, **TINY)
     assert str(refused.value).startswith(sentence)
@@ -279,6 +279,6 @@ def test_a_mistyped_path_is_one_sentence(folder, capsys):
 
 
 def test_a_learner_that_fits_is_kept(grid, monkeypatch):
-    monkeypatch.setattr(plugins, "import_function", lambda argument, path: maml)
+    monkeypatch.setattr(plugins, "import_object", lambda argument, path, kind: maml)
     learner = recipes.make_recipe("mine:method", grid, **TINY)
     assert isinstance(jax.eval_shape(learner.init, jax.random.key(0)), MetaState)

@@ -15,7 +15,7 @@ from jaxmeta.networks import WHOLE, taking_part
 from tests import toy
 from tests.conftest import TINY
 
-SETTINGS = TINY | {
+SETTINGS = {name: value for name, value in TINY.items() if name != "epsilon_decay"} | {
     "population": 2,
     "n_step": 3,
     "mixed_targets": True,
@@ -31,7 +31,9 @@ SETTINGS = TINY | {
 
 def made(grid, **settings):
     """A learner, and its meta-parameters, with a policy that sees what it sees."""
-    learner = recipes.make_recipe("hyper_policy", grid, **SETTINGS | settings)
+    fitting = {"hidden": SETTINGS["hidden"]} if settings.get("agent") != "tabular_q" else {}
+    plain = {name: value for name, value in SETTINGS.items() if name != "hidden"}
+    learner = recipes.make_recipe("hyper_policy", grid, **plain | fitting | settings)
     return learner, learner.adapter.init(jax.random.key(0))
 
 
@@ -200,7 +202,7 @@ def test_a_task_without_a_description_is_refused():
 def test_fixed_settings_are_those_of_gradient_steps(grid):
     """What it sets at first teaches as the same hyper-parameters do without it."""
     learner, meta = made(grid)
-    parts = composition.make_parts(grid, recipes.resolve_settings("hyper_policy", grid, **SETTINGS))
+    parts = composition.make_parts(grid, recipes.resolve_settings("hyper_policy", grid, **SETTINGS, epsilon_decay=1.0))
     plain = learner._replace(adapter=composition.learner_by_gradient(parts, fresh=True, slow_targets=True))
     ours = lived(grid, learner)(meta)[0].fast.learner.params
     theirs = lived(grid, plain)(meta.start)[0].fast.params

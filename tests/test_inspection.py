@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import re
 import time
 
 import jax
@@ -243,7 +244,7 @@ def test_tasks_are_laid_out_on_what_is_there():
 
 @pytest.mark.slow
 def test_a_plan_agrees_with_the_run(tmp_path):
-    settings = {"hidden": (4,), "envs": 2, "tasks_per_batch": 2, "rounds": 1, "query_envs": 2, "meta_steps": 3}
+    settings = {"hidden": (4,), "envs": 2, "tasks_per_batch": 2, "rounds": 1, "meta_steps": 3}
     planned = plan("finetune", **settings)
     records = []
     jaxmeta.train("finetune", "probe", run_dir=tmp_path / "run", on_log=records.append, **settings)
@@ -296,3 +297,14 @@ def jax_options(**options):
         for name, value in before.items():
             jax.config.update(f"jax_{name}", value)
         jax_cache.reset_cache()
+
+
+def test_a_learner_in_context_shows_no_agent(capsys):
+    small = ["memory_width=4", "tasks_per_batch=4", "epochs=1", "minibatches=1"]
+    argv = ["inspect", "--plan", "--recipe", "rl2", "--tasks", "point_navigation:horizon=4", "--set", *small]
+    assert main(argv) == 0
+    shown = capsys.readouterr().out
+    assert re.search("^  recipe +rl2$", shown, re.MULTILINE)
+    assert "agent" not in shown
+    assert "memory_width" in shown
+    assert "query_envs" not in shown, "the family sets it, and rl2 does not read it"

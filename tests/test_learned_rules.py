@@ -21,7 +21,7 @@ from jaxmeta.learned_rules import (
 )
 from jaxmeta.networks import QNetwork
 from jaxmeta.update_rules import Seen
-from tests.conftest import TINY
+from tests.conftest import TINY, tiny
 
 RATE, STEPS = 1e-2, 20
 NETWORKS = {
@@ -241,7 +241,7 @@ def test_a_trained_rule_is_exported(tmp_path):
 
 
 def test_only_rules_are_exported(tmp_path):
-    jaxmeta.train("scratch", "grid_navi:size=3,horizon=4", run_dir=tmp_path, **TINY, meta_steps=1)
+    jaxmeta.train("scratch", "grid_navi:size=3,horizon=4", run_dir=tmp_path, **tiny("scratch"), meta_steps=1)
     with pytest.raises(UsageError, match="run_dir must hold a run of learned_rule, got 'scratch'"):
         jaxmeta.export_rule(tmp_path)
 

@@ -10,7 +10,7 @@ from jaxmeta import composition, presets, recipes, tasks
 from jaxmeta.base import TASK_IS_FINITE, sample_tasks
 from jaxmeta.config import OuterConfig
 from jaxmeta.errors import UsageError
-from tests.conftest import TINY
+from tests.conftest import TINY, tiny
 
 
 @pytest.fixture(params=sorted(recipes.RECIPES))
@@ -38,13 +38,13 @@ IN_STRETCHES = {
 
 
 def test_recipe_protocol(name, grid):
-    hold_to_protocol(recipes.make_recipe(name, grid, **TINY), grid)
+    hold_to_protocol(recipes.make_recipe(name, grid, **tiny(name)), grid)
 
 
 @pytest.mark.parametrize("variant", IN_STRETCHES)
 def test_estimators_serve_any_method(variant, grid):
     recipe, settings = IN_STRETCHES[variant]
-    hold_to_protocol(recipes.make_recipe(recipe, grid, **TINY | {"population": 2} | settings), grid)
+    hold_to_protocol(recipes.make_recipe(recipe, grid, **tiny(recipe, population=2, **settings)), grid)
 
 
 def hold_to_protocol(learner, grid):
@@ -94,7 +94,7 @@ def test_a_run_in_stretches_is_resumed_with_its_lives(tmp_path):
 )
 def test_a_policy_is_trained_by_every_gradient_based_recipe(recipe, family, baseline):
     distribution = tasks.make(family)
-    settings = TINY | {"agent": "actor_critic", "baseline": baseline, "hidden": (4,), "inner_steps": 1}
+    settings = tiny(recipe, agent="actor_critic", baseline=baseline, hidden=(4,), inner_steps=1)
     learner = recipes.make_recipe(recipe, distribution, **settings)
     state = jax.jit(learner.init)(jax.random.key(0))
     after, metrics = jax.jit(learner.update)(jax.random.key(1), state, batch_of(distribution))
@@ -115,7 +115,7 @@ def test_a_familys_own_settings_suit_every_recipe(name, family):
 
 def test_vmapped_tasks_equal_looped_tasks(name, grid):
     """What one task's lifetime gives does not depend on the tasks beside it."""
-    learner = recipes.make_recipe(name, grid, **TINY)
+    learner = recipes.make_recipe(name, grid, **tiny(name))
     meta = learner.init(jax.random.key(0)).meta
     env_params = batch_of(grid)
     keys = jax.random.split(jax.random.key(1), TINY["tasks_per_batch"])
@@ -157,7 +157,7 @@ def test_a_changed_hyper_parameter_recompiles_nothing(grid):
 
 def test_finetune_and_scratch_start_alike_and_only_finetune_learns(grid):
     for name, learns in (("finetune", True), ("scratch", False)):
-        learner = recipes.make_recipe(name, grid, **TINY | {"inner_optimizer": "adam", "learning_rate": 1e-2})
+        learner = recipes.make_recipe(name, grid, **tiny(name, inner_optimizer="adam", learning_rate=1e-2))
         state = learner.init(jax.random.key(0))
         after, _ = jax.jit(learner.update)(jax.random.key(1), state, batch_of(grid))
         changed = any(jax.tree.leaves(jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.meta, after.meta)))

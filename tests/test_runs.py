@@ -144,6 +144,8 @@ def test_a_folder_that_cannot_be_written_is_refused_with_the_reason(tmp_path, mo
 def test_default_run_dirs_are_safe_names():
     config = {"recipe": "rl2", "tasks": "../a b:c=1,d=/x", "seed": 3, "settings": {}}
     assert str(runs.default_run_dir(config)) == os.path.join("runs", "rl2-.._a_b_c=1,d=_x-seed3")
+    context = {"recipe": "rl2", "tasks": "maze", "seed": 0, "settings": {"agent": "dqn"}}
+    assert str(runs.default_run_dir(context)) == os.path.join("runs", "rl2-maze-seed0")
 
 
 def test_a_journal_goes_on_from_a_step_and_counts_on(tmp_path):

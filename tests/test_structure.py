@@ -45,7 +45,7 @@ LAYERS = [
     {"agents", "adapters", "lifetime", "hypernetworks", "mappings"},
     {"objectives"},
     {"outer"},
-    {"presets", "recipes", "methods", "composition", "populations"},
+    {"presets", "reads", "recipes", "methods", "composition", "populations"},
     {"checkpoints", "runs", "journal", "measurement", "chunks"},
     {
         *("baselines", "baseline_cache", "tuned_baselines", "jobs", "bookkeeping"),

@@ -26,7 +26,7 @@ import jaxmeta
 from jaxmeta import checkpoints
 from jaxmeta.base import TaskDistribution
 from tests import records
-from tests.conftest import TINY
+from tests.conftest import TINY, tiny
 from tests.records import told
 from tests.toy import CentreEnv
 
@@ -49,6 +49,9 @@ class Lever(CentreEnv):
 LEVERS = TaskDistribution(Lever(), lambda key, split: jax.random.normal(key, (2,)), horizon=5, name="levers")
 """Free of gymnax, which starts JAX's backend as it is imported: a process that has done so must not fork."""
 RUN = {"recipe": "maml", "tasks": LEVERS, "meta_steps": 120, "log_every": 2, "checkpoint_every": 4, **TINY}
+IDLE = {"recipe": "scratch", "tasks": LEVERS, "meta_steps": 12, "log_every": 1, "checkpoint_every": 2}
+IDLE |= tiny("scratch")
+"""A run whose meta-steps do nothing."""
 KILLED_AT = random.Random(0)
 NOBODY = 65534
 
@@ -257,7 +260,7 @@ def readable():
 
 
 def test_a_disk_that_is_full_for_a_while_costs_no_more_than_its_checkpoints(tmp_path, caplog):
-    options = {"recipe": "scratch", "tasks": LEVERS, "meta_steps": 12, "log_every": 1, "checkpoint_every": 2, **TINY}
+    options = IDLE
     sound = jaxmeta.train(run_dir=tmp_path / "sound", **options)[1]
     with caplog.at_level(logging.WARNING, "jaxmeta"):
         state = jaxmeta.train(run_dir=tmp_path / "run", on_log=FullDisk(5, 9), **options)[1]
@@ -301,7 +304,7 @@ class ReadOnly:
 
 
 def test_a_folder_that_turns_read_only_costs_no_more_than_its_checkpoints(readable, caplog):
-    options = {"recipe": "scratch", "tasks": LEVERS, "meta_steps": 12, "log_every": 1, "checkpoint_every": 2, **TINY}
+    options = IDLE
     sound = jaxmeta.train(**options)[1]
     folder, before = readable / "run", threading.enumerate()
     mishap = ReadOnly(folder, 5, 9)
@@ -321,7 +324,7 @@ def test_a_folder_that_turns_read_only_costs_no_more_than_its_checkpoints(readab
 
 
 def test_a_run_may_be_asked_to_stop_where_the_disk_is_full(tmp_path):
-    options = {"recipe": "scratch", "tasks": LEVERS, "meta_steps": 12, "log_every": 1, "checkpoint_every": 2, **TINY}
+    options = IDLE
     disk = FullDisk(6, 99)
     try:
         with pytest.raises(jaxmeta.StorageError, match="could not be written"):

@@ -108,7 +108,7 @@ def gradient_steps(
     """
     # Targets from the newest parameters make the update's derivative more than a Hessian, so Q-learners gain nothing.
     derive = value_and_gradient if agent.on_policy else functools.partial(jax.value_and_grad, has_aux=True)
-    loss_and_gradient = derive(mixed(agent.loss) if config.mixed_targets else agent.loss)
+    loss_and_gradient = derive(mixed(agent.loss) if not agent.on_policy and config.mixed_targets else agent.loss)
     lifelong = lifetime.rounds * config.inner_steps
 
     def init(key: Key) -> Start:

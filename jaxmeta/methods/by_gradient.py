@@ -57,7 +57,7 @@ def scratch(parts: Parts) -> MetaLearner:
 
 def finetune(parts: Parts) -> MetaLearner:
     """One learner trained on all tasks at once, then adapted as it stands."""
-    tasks, spec, settings, agent, hypers, _ = parts
+    tasks, spec, settings, agent, hypers = parts.tasks, parts.spec, parts.settings, parts.agent, parts.hypers
     lifetime, batch = settings.lifetime, settings.outer.tasks_per_batch
     wide = LifetimeConfig(envs=lifetime.envs * batch, steps=lifetime.steps, rounds=lifetime.rounds)
     rule = BY_HAND[settings.inner.inner_optimizer]

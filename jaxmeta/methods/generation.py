@@ -51,7 +51,7 @@ def hypernetwork(parts: Parts) -> MetaLearner:
 
 def mapping(parts: Parts) -> MetaLearner:
     """Sources live on beside the map, from one start; a new task's learner starts from what is carried to it."""
-    tasks, spec, settings, agent, hypers, _ = parts
+    tasks, spec, settings, agent, hypers = parts.tasks, parts.spec, parts.settings, parts.agent, parts.hypers
     config, inner, lifetime = settings.mapping, settings.inner, settings.lifetime
     rule = "have action values for mapping, which carries a Q-network"
     require(not agent.on_policy, "agent", rule, settings.agent.agent)
@@ -97,5 +97,6 @@ def mapping(parts: Parts) -> MetaLearner:
         one_round,
     )
     lives = config.sources if described else 2 * config.sources
-    made = learner_of(parts, adapter, init, update, lifetime.envs * lifetime.steps * lives, posing(tasks, described))
-    return made._replace(tasks_per_batch=1)  # a bank's tasks are drawn once, and those of a batch are not lived in
+    env_steps, pose = lifetime.envs * lifetime.steps * lives, posing(tasks, described)
+    # A bank's tasks are drawn once, and those of a batch are not lived in.
+    return learner_of(parts, adapter, init, update, env_steps, pose, tasks_per_batch=1)

@@ -1,0 +1,246 @@
+"""What a user of Python meets first: names in place of objects, sentences in place of tracebacks."""
+
+import pickle
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxmeta
+from jaxmeta import jobs, plugins, recipes, tasks
+from jaxmeta.base import MetaState, TaskDistribution
+from jaxmeta.config import LifetimeConfig
+from jaxmeta.errors import UsageError
+
+SMALL = "grid_navi:size=3,horizon=4"
+QUICK = {"envs": 1, "rounds": 1, "hidden": (2,), "tasks_per_batch": 2}
+EVALUATION = {"num_tasks": 2, "with_baselines": False, "with_gap_and_cost": False}
+NO_DISTRIBUTION = (None, 5, TaskDistribution, ["grid_navi"], tasks.make)
+
+
+def test_a_name_stands_for_its_task_distribution(tmp_path):
+    learner = jaxmeta.make_recipe("scratch", SMALL, **QUICK)
+    assert learner.lifetime.steps == 4
+    jaxmeta.train("scratch", SMALL, run_dir=tmp_path, meta_steps=1, **QUICK)
+    _, state, distribution, config = jaxmeta.restore(tmp_path, tasks=SMALL)
+    assert distribution.name == SMALL
+    by_name = jaxmeta.evaluate(learner, state, SMALL, config, **EVALUATION)
+    assert by_name == jaxmeta.evaluate(learner, state, distribution, config, **EVALUATION)
+
+
+@pytest.mark.parametrize("wrong", NO_DISTRIBUTION, ids=str)
+def test_what_is_no_task_distribution_is_refused_in_one_sentence(wrong, tmp_path):
+    jaxmeta.train("scratch", SMALL, run_dir=tmp_path, meta_steps=1, **QUICK)
+    learner, state, _, config = jaxmeta.restore(tmp_path)
+    asked = {
+        "make_recipe": lambda: jaxmeta.make_recipe("maml", wrong),
+        "evaluate": lambda: jaxmeta.evaluate(learner, state, wrong, config),
+        "make_tasks": lambda: jaxmeta.make_tasks(wrong),
+    }
+    if wrong is not None:  # what the folder names, or the default
+        asked["restore"] = lambda: jaxmeta.restore(tmp_path, tasks=wrong)
+        asked["train"] = lambda: jaxmeta.train("maml", wrong)
+    for name, ask in asked.items():
+        with pytest.raises(UsageError, match=r"^tasks must be ") as refused:
+            ask()
+        assert "\n" not in str(refused.value), name
+
+
+def test_options_are_keywords_and_end_in_the_name():
+    made = jaxmeta.make_tasks("grid_navi", horizon=8, size=4)
+    assert made.name == "grid_navi:size=4,horizon=8"
+    assert (made.horizon, tasks.make(made.name).horizon) == (8, 8)
+    assert jaxmeta.make_tasks("grid_navi:horizon=8", size=4).name == made.name
+    assert jaxmeta.make_tasks("grid_navi").name == "grid_navi"
+    varied = jaxmeta.make_tasks("tabular_mdp", varied=True)
+    assert varied.name == "tabular_mdp:varied=true"
+    assert tasks.make(varied.name).name == varied.name
+    drifting = jaxmeta.make_tasks("recommender", drift=1)
+    assert drifting.name == "recommender:drift=1.0"
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "sentence"),
+    [
+        ("grid_navi", {"size": "4"}, "grid_navi:size must be an integer, got '4'."),
+        ("grid_navi", {"size": 4.5}, "grid_navi:size must be an integer, got 4.5."),
+        ("grid_navi", {"sice": 4}, "Did you mean 'size'?"),
+        ("grid_navi:size=4", {"size": 5}, "--tasks grid_navi options must name each option once, got 'size'."),
+        ("grid_navi", {"size": 1}, "size must be"),
+        ("gymnax", {"id": "CartPole-v1,horizon=3"}, "gymnax:id must "),
+        ("tabular_mdp", {"varied": 1}, "tabular_mdp:varied must be True or False, got 1."),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused(spec, options, sentence):
+    with pytest.raises(UsageError) as refused:
+        jaxmeta.make_tasks(spec, **options)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_other_kinds_are_refused_in_one_sentence(tmp_path, grid):
+    learner = jaxmeta.make_recipe("scratch", grid, **QUICK)
+    state = jax.jit(learner.init)(jax.random.key(0))
+    config = {"recipe": "scratch", "seed": 0, "settings": {"agent": "dqn"}}
+    path = tmp_path / "picture.png"
+    for ask, sentence in (
+        (lambda: jaxmeta.evaluate(state, state, grid, config), "learner must be a MetaLearner, got "),
+        (lambda: jaxmeta.evaluate(learner, learner, grid, config), "state must be a MetaState, got "),
+        (lambda: jaxmeta.evaluate(learner, state, grid, {"recipe": "maml"}), "config must be a run's configuration, "),
+        (lambda: jaxmeta.evaluate(learner, state, grid, None), "config must be a run's configuration, "),
+        (lambda: jaxmeta.plot_training({"loss": 1.0}, path), "metrics must be lines of metrics.jsonl, got "),
+        (lambda: jaxmeta.plot_adaptation([], path), "evaluation must be what jaxmeta.evaluate returns, got "),
+        (lambda: jaxmeta.plot_scores(([], []), path), "rows must be the rows of what jaxmeta.compare returns, got "),
+        (lambda: jaxmeta.plot_comparison(None, path), "rows must be the rows of what jaxmeta.compare returns, got "),
+        (lambda: jaxmeta.compare(5), "A folder to compare must be a path, got 5."),
+        (lambda: jaxmeta.make_recipe(5, grid), "recipe must be a string, got 5."),
+    ):
+        with pytest.raises(UsageError) as refused:
+            ask()
+        assert str(refused.value).startswith(sentence)
+        assert "\n" not in str(refused.value)
+    assert not path.exists()
+
+
+MINE = """
+import jaxmeta
+from jaxmeta import reads, recipes
+
+method = recipes.Recipe(
+    "My method.", recipes.RECIPES["scratch"].build, {"grid_navi": {"rounds": 7}}, reads=reads.BASELINE
+)
+unfinished = recipes.Recipe("Mine.", lambda parts: None)
+without_a_function = recipes.Recipe("Mine.", 5)
+family = jaxmeta.make_tasks("grid_navi:size=3,horizon=4")
+without_steps = family._replace(horizon=0)
+number = 5
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A module of a user's own, in the current folder."""
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def test_an_object_serves_where_a_function_does(mine):
+    learner = jaxmeta.make_recipe("mine:method", "grid_navi")
+    assert learner.lifetime.rounds == 7, "a Recipe has settings of its own"
+    with pytest.raises(UsageError, match="one that mine:method reads, got 'slots'"):
+        jaxmeta.make_recipe("mine:method", "grid_navi", slots=3)
+    made = jaxmeta.make_tasks("mine:family")
+    assert (made.name, made.horizon) == ("mine:family", 4)
+    _, state = jaxmeta.train("mine:method", "mine:family", run_dir="run", meta_steps=1, **QUICK)
+    _, restored, again, config = jaxmeta.restore("run", allow_import=True)
+    assert (config["recipe"], again.name) == ("mine:method", "mine:family")
+    assert jaxmeta.state_digest(restored) == jaxmeta.state_digest(state)
+    with pytest.raises(UsageError, match="--allow-import"):
+        jaxmeta.restore("run")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "family", "sentence"),
+    [
+        ("mine:unfinished", "grid_navi", "mine:unfinished must return a MetaLearner, got None."),
+        (
+            "mine:without_a_function",
+            "grid_navi",
+            "mine:without_a_function must be a function, or a Recipe whose build ",
+        ),
+        ("mine:number", "grid_navi", "recipe mine: must be one of "),
+        ("jaxmeta.base:MetaLearner", "grid_navi", "recipe jaxmeta.base: must be one of "),
+        ("scratch", "mine:number", "--tasks mine: must be one of "),
+        ("scratch", "mine:without_steps", "mine:without_steps horizon must be an integer of at least 1, got 0."),
+        ("scratch", "mine:family:size=4", "--tasks mine:family options must be none, for it is a distribution and no"),
+    ],
+)
+def test_an_object_that_does_not_fit_is_refused(recipe, family, sentence, mine):
+    with pytest.raises(UsageError) as refused:
+        jobs.prepare(recipe, family)
+    assert str(refused.value).startswith(sentence)
+    assert "\n" not in str(refused.value)
+
+
+def test_entry_points_may_be_objects(mine, monkeypatch):
+    def point(path, kind):
+        found = plugins.import_object("", path, kind)
+        return types.SimpleNamespace(load=lambda: found)
+
+    points = {
+        recipes.ENTRY_POINTS: {"mine": point("mine:method", recipes.Recipe)},
+        tasks.ENTRY_POINTS: {"ours": point("mine:family", TaskDistribution)},
+    }
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points[group])
+    family = tasks.make("ours")
+    assert (tasks.available(), family.name) == ({"ours": ""}, "ours")
+    assert recipes.available()["mine"] == "My method."
+    assert jaxmeta.make_recipe("mine", "ours").lifetime.steps == 4
+
+
+def test_dir_has_the_public_names_and_nothing_else():
+    """Whatever has been imported before: submodules are attributes, and no part of what is offered."""
+    for before in ("import jaxmeta", "import jaxmeta.training, jaxmeta.evaluation, jaxmeta"):
+        code = f"{before}; print(' '.join(name for name in dir(jaxmeta) if not name.startswith('__')))"
+        told = subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True, text=True)
+        assert told.stdout.split() == sorted(jaxmeta.__all__)
+    assert {"__version__", "__doc__", "__all__"} <= set(dir(jaxmeta))
+    assert all(hasattr(jaxmeta, name) for name in dir(jaxmeta))
+
+
+def test_a_learner_is_shown_in_one_line():
+    learner = jaxmeta.make_recipe("maml", "grid_navi")
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.jit(learner.init)(jax.random.key(0)).meta))
+    rounds = "3 rounds of 4 environments x 15 steps"
+    assert repr(learner) == f"MetaLearner(maml, {parameters:,} parameters, 10 tasks a batch, {rounds})"
+    short = learner._replace(name="mine", lifetime=LifetimeConfig(envs=1, steps=1, rounds=1), tasks_per_batch=2000)
+    assert repr(short).endswith("2,000 tasks a batch, 1 round of 1 environment x 1 step)")
+    assert repr(short._replace(init=None, lifetime=None)) == "MetaLearner(mine, 2,000 tasks a batch)"
+
+
+def test_a_distribution_is_shown_in_one_line(grid):
+    assert repr(grid) == f"TaskDistribution({SMALL}, horizon 4, splits train, validation, test)"
+
+
+STATE = MetaState(meta={"params": jnp.ones((3, 2)), "bias": 1.0}, optimizer=None, step=jnp.int32(100), carried=None)
+
+
+def test_a_state_is_shown_in_one_line_whatever_its_leaves_are():
+    shown = []
+    assert repr(STATE) == "MetaState(step 100, 7 parameters)"
+    jax.jit(lambda state: shown.append(repr(state)))(STATE)
+    jax.vmap(lambda state: shown.append(repr(state)))(jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), STATE))
+    assert shown == ["MetaState(step unknown, 7 parameters)"] * 2
+    assert repr(jax.eval_shape(lambda: STATE)) == "MetaState(step unknown, 7 parameters)"
+    several = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), STATE)
+    assert repr(several) == "MetaState(step 100, 4 members, 7 parameters each)"
+    for odd in (None, "no state", object(), jax.tree.structure(STATE)):
+        assert repr(STATE.replace(step=odd, meta=odd)).startswith("MetaState(step unknown, ")
+
+
+def test_a_line_changes_neither_trees_nor_equality_nor_pickles(grid):
+    leaves, structure = jax.tree.flatten(STATE)
+    assert len(leaves) == 3
+    again = pickle.loads(pickle.dumps(STATE))
+    assert jax.tree.structure(again) == structure
+    assert all(map(jnp.array_equal, jax.tree.leaves(again), leaves))
+    plain = STATE.replace(meta=1, step=2)
+    assert plain == plain.replace()
+    assert plain != plain.replace(step=3)
+    assert grid == grid._replace()
+    assert grid != grid._replace(horizon=9)
+    assert tuple(grid)[:3] == (grid.env, grid.sample, grid.horizon)
+
+
+def test_a_notebook_shows_the_line(grid):
+    formatter = pytest.importorskip("IPython.core.formatters").PlainTextFormatter()
+    learner = jaxmeta.make_recipe("scratch", grid, **QUICK)
+    for one in (learner, STATE, grid):
+        assert formatter(one) == repr(one)
+        assert "\n" not in repr(one)
