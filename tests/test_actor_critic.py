@@ -352,6 +352,8 @@ def test_a_learned_value_is_bootstrapped_where_an_episode_is_cut_short_and_not_w
 def test_entropy_lowers_the_inner_loss_and_the_baseline_is_held_constant():
     observation, never = jnp.eye(2)[jnp.array([0, 1, 0])], np.zeros(3, bool)
     rollout = rollout_of(jnp.array([0.5, -1.0, 2.0]), never, never, observation, observation)
+    # Drawn by another policy: where actions are as probable as they were, advantages of any size are worth the same.
+    rollout = rollout._replace(extras={"logits": jnp.broadcast_to(jnp.array([0.7, -0.2]), (3, 1, 2))})
     agents = [agent_by("dice", inner_entropy=weight) for weight in (0.0, 0.3)]
     params = jax.tree.map(lambda leaf: leaf + 0.5, agents[0].init(jax.random.key(0)))  # of logits that are equal
     params["policy"] = jax.tree.map(jnp.zeros_like, params["policy"])
