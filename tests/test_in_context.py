@@ -65,15 +65,17 @@ def test_what_was_remembered_decides_the_first_action_of_an_episode(arms):
     life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
     assert np.all(life.percept.first)
 
+    before, remembered = life.memory
+
     @jax.jit
-    def first_logits(memory):
-        start = life.replace(memory=memory)
+    def first_logits(remembered):
+        start = life.replace(memory=(before, remembered))
         goes_on = living.rollout(jax.random.key(2), arms.env, task, adapter, meta, start, 1)[1]
         beside = living.play(jax.random.key(2), arms.env, adapter, meta, task, start, 1, 1)
         return goes_on.extras["logits"], beside.extras["logits"]
 
-    other = jax.tree.map(lambda leaf: leaf + 1.0, life.memory)
-    for one, two in zip(first_logits(life.memory), first_logits(other), strict=True):
+    other = jax.tree.map(lambda leaf: leaf + 1.0, remembered)
+    for one, two in zip(first_logits(remembered), first_logits(other), strict=True):
         assert not np.allclose(one, two)
 
 
