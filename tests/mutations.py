@@ -38,7 +38,7 @@ NOTHING_COLLECTED = 5
 
 
 def main() -> int:
-    """Runs what the command line asks for; returns 1 where a catching test fails without a fault, else 0."""
+    """Does what is asked; returns 1 where a fault cannot be planted, or what caught one fails without it, too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tier", choices=TIERS, default="fast", help="full adds what is marked slow")
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help="faults whose name holds this text")
@@ -53,17 +53,18 @@ def main() -> int:
     options = parser.parse_args()
 
     faults = tomllib.loads(FAULTS.read_text(encoding="utf-8"))["fault"]
-    misfits = [fault["name"] for fault in faults if text_of(ROOT, fault).count(fault["old"]) != 1]
-    if misfits:
-        sys.exit(f"old must stand in its file exactly once, which it does not for: {'; '.join(misfits)}.")
-    if options.check:
-        return 0
     chosen = [one for one in faults if not options.only or any(part in one["name"] for part in options.only)]
+    misfits = [fault["name"] for fault in chosen if text_of(ROOT, fault).count(fault["old"]) != 1]
+    for name in misfits:
+        print(f"The fault {name!r} is left out: old must stand in its file exactly once.")
+    if options.check:
+        return 1 if misfits else 0
+    chosen = [fault for fault in chosen if fault["name"] not in misfits]
     told = {(row["fault"], row["tier"]): row for row in read(options.out)}
     if options.anew:
         told = {key: row for key, row in told.items() if key[0] not in {fault["name"] for fault in chosen}}
         write(options.out, told.values())
-    sound = True
+    sound = not misfits
     with tempfile.TemporaryDirectory(prefix="jaxmeta-mutations-") as folder:
         copy = Path(folder) / "jaxmeta"
         copy_tracked(copy)
@@ -76,10 +77,11 @@ def main() -> int:
             print(f"{row['seconds']:6.1f} s  {row['tier']}  {row['fault']}: {row['by'] or 'NOT CAUGHT'}", flush=True)
         if tests := sorted(test for test in caught_by if "::" in test):
             failing = run.all(tests)
-            sound = not failing
-            print(*(f"{test} fails without a fault, too." for test in failing), sep="\n", end="")
-            kept = {key: row for key, row in told.items() if row["by"] not in failing}
-            write(options.out, kept.values())
+            for test in failing:
+                sound = False
+                print(f"{test} fails without a fault, too; what it caught is not told.")
+            told = {key: row for key, row in told.items() if row["by"] not in failing}
+            write(options.out, told.values())
     if options.docs:
         before, _, rest = GUIDE.read_text(encoding="utf-8").partition(TABLE[0])
         _, _, after = rest.partition(TABLE[1])
@@ -139,7 +141,11 @@ class Pytest:
 
     def all(self, tests: Sequence[str]) -> list[str]:
         """Those of some tests that fail."""
-        return failures(self._run(["-m", "pytest", *QUIET, "-m", TIERS["full"], *tests], limit=None).stdout)
+        done = self._run(["-m", "pytest", *QUIET, "-m", TIERS["full"], *tests], limit=None)
+        failed = failures(done.stdout)
+        if bool(failed) != bool(done.returncode):
+            sys.exit(f"pytest ended with status {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        return failed
 
     def _run(self, arguments: Sequence[str], limit: float | None = LONGEST) -> subprocess.CompletedProcess:
         command = [sys.executable, *arguments]
@@ -189,9 +195,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Replaces the outcomes so far, whole."""
+    """Replaces the outcomes so far, whole; they are sorted, so that what runs in another order changes no line."""
     temporary = path.with_name(f".{path.name}")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    ordered = sorted(rows, key=lambda row: (row["fault"], list(TIERS).index(row["tier"])))
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in ordered), encoding="utf-8")
     temporary.replace(path)
 
 
