@@ -349,6 +349,27 @@ def test_a_learned_value_is_bootstrapped_where_an_episode_is_cut_short_and_not_w
         np.testing.assert_allclose(value_loss, error, atol=1e-12)
 
 
+def test_entropy_lowers_the_inner_loss_and_the_baseline_is_held_constant():
+    observation, never = jnp.eye(2)[jnp.array([0, 1, 0])], np.zeros(3, bool)
+    rollout = rollout_of(jnp.array([0.5, -1.0, 2.0]), never, never, observation, observation)
+    # Drawn by another policy: where actions are as probable as they were, advantages of any size are worth the same.
+    rollout = rollout._replace(extras={"logits": jnp.broadcast_to(jnp.array([0.7, -0.2]), (3, 1, 2))})
+    agents = [agent_by("dice", inner_entropy=weight) for weight in (0.0, 0.3)]
+    params = jax.tree.map(lambda leaf: leaf + 0.5, agents[0].init(jax.random.key(0)))  # of logits that are equal
+    params["policy"] = jax.tree.map(jnp.zeros_like, params["policy"])
+    hypers = toy.hypers(discount=0.9)
+
+    @jax.jit
+    def losses_and_slope(params, slow):
+        plain, bonus = (agent.loss(params, slow, rollout, hypers)[0] for agent in agents)
+        return plain, bonus, jax.grad(lambda params: agents[0].loss(params, slow, rollout, hypers)[0])(params)
+
+    plain, bonus, slope = losses_and_slope(params, params)
+    np.testing.assert_allclose(bonus - plain, -0.3 * np.log(2), rtol=1e-6)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope["value"]))
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(slope["policy"]))
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxmeta
 from jaxmeta import devices, hosts, jobs, recipes
+from jaxmeta.outer import batch
 from tests.on_devices import VARIANTS
 
 GROUPS = (
@@ -56,6 +59,17 @@ def test_devices_agree_and_exchange_one_sum_of_gradients_in_an_optimizer_step(gr
         else:
             assert not gathered, case
             assert len(sums) == (case not in CHANGES_NOTHING), case
+
+
+def test_what_devices_do_with_their_shares_is_averaged_and_groups_come_back_in_order(monkeypatch):
+    monkeypatch.setattr(devices, "in_use", lambda: 2)
+    monkeypatch.setattr(devices, "spread", lambda tree: tree)
+    tasks = jnp.arange(12.0)
+    assert float(batch.mean_over_shares(jnp.mean)(tasks)) == 5.5
+    mean, kept, finite = batch.mean_over_tasks(lambda task: (task, -task), tasks_per_group=2)(tasks)
+    assert float(mean) == pytest.approx(5.5)
+    np.testing.assert_array_equal(kept, -tasks)
+    assert finite.shape == (12,)
 
 
 def test_one_device_is_no_mesh():

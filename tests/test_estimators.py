@@ -144,6 +144,19 @@ def test_what_is_not_learned_has_no_gradient(estimator):
     assert np.all(gradient["learned"])
 
 
+@pytest.mark.parametrize("build", [truncated, ES, PES])
+def test_a_new_lifetime_owes_nothing_to_the_one_before(build):
+    estimator, task = build(STRETCH), Task(CENTRE, None)
+    carried = estimator.begin(jax.random.key(0), META, task)
+    others = jax.tree.map(lambda leaf: leaf + 1.0, carried)
+    for first in (True, False):
+        one, other = (
+            estimator.gradient(jax.random.key(1), META, task, before, jnp.array(first))[:2]
+            for before in (carried, others)
+        )
+        assert jax.tree.all(jax.tree.map(np.array_equal, one, other)) == first
+
+
 def adding_up():
     """An optimizer that changes nothing and adds up the gradients."""
 

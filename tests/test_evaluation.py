@@ -270,6 +270,20 @@ def test_tuning_finds_the_best_of_a_hill(grid, best, tried):
     assert asked == tried
 
 
+def test_baselines_are_tuned_on_validation_tasks_and_trained_on_training_tasks(grid):
+    drawn = []
+    watched = grid._replace(sample=lambda key, split: drawn.append(split) or grid.sample(key, split))
+
+    def program(key, params, learning_rates, epsilon, temperature, env_params):
+        return Measured(np.zeros((len(learning_rates), 32, 2)), np.zeros((len(learning_rates), 32)))
+
+    baselines.tune(jax.random.key(0), watched, lambda *_: program, lambda key, count: None, GRID)
+    assert set(drawn) == {"validation"}
+    drawn.clear()
+    jax.eval_shape(baselines.make_pretraining(watched, config_of(grid)["settings"], 1), jax.random.key(0))
+    assert set(drawn) == {"train"}
+
+
 def test_tuning_tries_the_other_targets_again(grid):
     """Where one-step targets win under few gradient steps, and Monte-Carlo targets under many."""
 

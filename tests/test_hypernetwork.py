@@ -142,6 +142,19 @@ def test_what_is_generated_is_what_encoder_and_generator_say_of_the_replay(grid)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), last.params["network"], network)
 
 
+def test_targets_teach_what_generates_nothing(grid):
+    learner = recipes.make_recipe("hypernetwork", grid, **TINY)
+    adapter, meta = learner.adapter, learner.init(jax.random.key(0)).meta
+
+    def size(meta, part):
+        begun = adapter.begin(jax.random.key(0), meta, None)[0]
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(getattr(begun, part)["network"]))
+
+    of_slow, of_params = jax.jit(lambda meta: [jax.grad(size)(meta, part) for part in ("slow", "params")])(meta)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(of_slow))
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(of_params.generator))
+
+
 def test_elements_are_the_transitions(grid):
     spec = spec_of(grid)
     _, _, _, (_, after, rollout) = lived(grid)

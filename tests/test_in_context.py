@@ -58,6 +58,27 @@ def test_memory_lasts_through_episodes_and_is_cleared_between_lifetimes(arms, ce
     assert not np.allclose(logits[0], logits[1])
 
 
+def test_what_was_remembered_decides_the_first_action_of_an_episode(arms):
+    """Of one that goes on as much as of one that is played beside the lifetime."""
+    adapter, _ = learner_of(arms)
+    meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
+    life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
+    assert np.all(life.percept.first)
+
+    before, remembered = life.memory
+
+    @jax.jit
+    def first_logits(remembered):
+        start = life.replace(memory=(before, remembered))
+        goes_on = living.rollout(jax.random.key(2), arms.env, task, adapter, meta, start, 1)[1]
+        beside = living.play(jax.random.key(2), arms.env, adapter, meta, task, start, 1, 1)
+        return goes_on.extras["logits"], beside.extras["logits"]
+
+    other = jax.tree.map(lambda leaf: leaf + 1.0, remembered)
+    for one, two in zip(first_logits(remembered), first_logits(other), strict=True):
+        assert not np.allclose(one, two)
+
+
 def test_what_was_done_and_paid_last_is_perceived(arms):
     adapter, _ = learner_of(arms)
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
@@ -192,6 +213,42 @@ def test_what_comes_after_the_last_episode_that_counts_changes_nothing():
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6), told, told_too)
 
 
+class Paid(CentreEnv):
+    """Pays its parameter for one of two actions."""
+
+    def step(self, key, state, action, params):
+        """Takes a step."""
+        ended = jnp.zeros((), bool)
+        return jnp.ones(2), state, params * action, ended, ended, {"final_observation": jnp.ones(2)}
+
+    def reset(self, key, params):
+        """Starts an episode."""
+        return jnp.ones(2), jnp.zeros((), jnp.int32)
+
+
+def test_a_policy_learns_as_much_from_large_rewards_as_from_small_ones():
+    """For its advantages are normalised; the value, which is not, stays at zero."""
+    spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32), None, 2)
+    actions = distributions.of_actions(spec)
+    adapter = in_context(Recurrent(actions.size, "gru", 4, "plain"), spec, actions)
+    lifetime = LifetimeConfig(envs=2, steps=3, rounds=1)
+    config, policy = ProximalConfig(epochs=1, minibatches=1), PolicyConfig(value_weight=0.0)
+    given = (Paid(), adapter, actions, pose, optax.sgd(1.0), lifetime, 1, config, policy, 0.9, lambda step: 0.0)
+    init, update = policy_optimisation(*given)
+    state = init(jax.random.key(0))
+    network = state.meta["params"]
+    state = state.replace(
+        meta={"params": network | {"head_value": jax.tree.map(jnp.zeros_like, network["head_value"])}}
+    )
+    # What is perceived of a reward changes what is done next; the memory is told of none.
+    small, large = (
+        jax.jit(update)(jax.random.key(1), state, jnp.full(8, scale))[0].meta["params"]["head"]["bias"]
+        for scale in (1e-3, 2e-3)
+    )
+    assert np.any(np.abs(small) > 1e-2)
+    np.testing.assert_allclose(small, large, rtol=0.05)
+
+
 def test_a_pole_that_falls_costs_the_rest_of_its_episode():
     """An environment that begins anew by itself pays as much whether poles fall or not."""
     family = tasks.make("cartpole:horizon=100")
@@ -270,6 +327,14 @@ def test_a_gaussian_without_measure_stays_finite(log_scale):
     np.testing.assert_allclose(gaussian.log_prob(numbers, jnp.array([0.7])), density, rtol=1e-5)
     gradient = jax.grad(gaussian.log_prob)(numbers, jnp.array([0.7]))
     np.testing.assert_allclose(gradient, [0.2 / deviation**2, 0.0], rtol=1e-4)
+
+
+def test_what_is_to_be_gained_is_clipped_on_the_side_that_gains():
+    ratio = np.array([0.5, 0.9, 1.1, 2.0])
+    gain, clipped = clipped_gain(jnp.log(ratio)[:, None], jnp.array([2.0, -2.0]), 0.2)
+    np.testing.assert_allclose(gain[:, 0], [1.0, 1.8, 2.2, 2.4], rtol=1e-5)
+    np.testing.assert_allclose(gain[:, 1], [-1.6, -1.8, -2.2, -4.0], rtol=1e-5)
+    np.testing.assert_array_equal(clipped[:, 0], [True, False, False, True])
 
 
 @pytest.mark.parametrize("advantage", [-1.0, 1.0])

@@ -7,8 +7,9 @@ import numpy as np
 from jaxmeta import lifetime as living
 from jaxmeta import recipes, tasks
 from jaxmeta.adapters import pose_openly, random_policy
-from jaxmeta.base import Task
+from jaxmeta.base import Adapter, Task
 from jaxmeta.config import LifetimeConfig
+from tests import toy
 from tests.conftest import TINY
 
 
@@ -72,7 +73,32 @@ def test_the_key_of_a_lifetime_is_not_the_key_of_its_resets(grid):
     jax.effects_barrier()
     data = [np.asarray(jax.random.key_data(entry) if entry.dtype != np.uint32 else entry) for entry in used]
     data.append(np.asarray(jax.random.key_data(key)))
-    assert len({tuple(entry.ravel()) for entry in data}) == 4
+    # Nor is the learner's key the one that those of the environments are split from: it may split it likewise.
+    data += list(np.asarray(jax.random.key_data(jax.random.split(used[0], 2))))
+    assert len({tuple(entry.ravel()) for entry in data}) == 6
+
+
+class ShowsItsKey(toy.CentreEnv):
+    """Shows the key of each step."""
+
+    def step(self, key, state, action, params):
+        """Takes a step that changes nothing."""
+        shown, state, reward, ended, cut, _ = super().step(key, state, action, params)
+        return shown, state, reward, ended, cut, {"final_observation": jax.random.key_data(key)}
+
+
+def test_no_key_of_a_rollout_is_used_twice():
+    """Neither by two steps, nor by two environments, nor by a learner and its environment."""
+
+    def act(key, meta, fast, memory, percept):
+        return jnp.zeros((), jnp.int32), memory, {"key": jax.random.key_data(key)}
+
+    adapter = Adapter(None, lambda key, meta, context: (None, None), act, act, None)
+    task, steps, envs = Task(jnp.zeros(2), None), 4, 3
+    life = living.begin(jax.random.key(0), ShowsItsKey(), adapter, None, task, envs)
+    taken = living.rollout(jax.random.key(1), ShowsItsKey(), task, adapter, None, life, steps)[1]
+    used = np.concatenate([np.reshape(keys, (-1, 2)) for keys in (taken.extras["key"], taken.next_observation)])
+    assert len(np.unique(used, axis=0)) == 2 * steps * envs
 
 
 def test_rounds_continue_the_same_episodes(grid):

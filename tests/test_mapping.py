@@ -199,6 +199,29 @@ def test_the_gradient_of_the_bank_loss_matches_finite_differences(grid, reads, r
             np.testing.assert_allclose(gradient @ direction, change, rtol=1e-4, atol=1e-7)
 
 
+def test_a_source_is_never_made_of_itself(grid):
+    """Of two sources whose places in the bank are swapped each is a copy of what it is to be compared with."""
+    settings = TINY | {"reads": "average", "map_form": "identity", "sources": 2, "agent": "dqn"}
+    learner = recipes.make_recipe("mapping", grid, **settings)
+    state = jax.jit(learner.init)(jax.random.key(0))
+    parts = make_parts(grid, recipes.resolve_settings("mapping", grid, **settings))
+    carrier = mappings.mapping(parts.spec, maps.Identity(), "average", 2, state.meta.bank.description.shape[1], None, 3)
+    loss = mappings.bank_loss(carrier, parts.agent, parts.settings.mapping, parts.settings.inner, parts.hypers)
+    network = drawn(state.meta.bank.network)
+    meta = state.meta.replace(bank=state.meta.bank.replace(network=network))
+    fast = state.carried.lives.fast
+    fast = fast.replace(replay=fast.replay.replace(written=jnp.ones(2, jnp.int32)))
+
+    @jax.jit
+    def distance(trained):
+        return loss(jax.random.key(2), meta, fast.replace(params={**fast.params, "network": trained}))[1][
+            "distillation"
+        ]
+
+    assert float(distance(jax.tree.map(lambda leaf: leaf[::-1], network))) == pytest.approx(0.0, abs=1e-9)
+    assert float(distance(network)) > 0.01
+
+
 def test_the_bank_holds_what_sources_have_learned_from_one_start(grid):
     learner = recipes.make_recipe("mapping", grid, **TINY)
     state = jax.jit(learner.init)(jax.random.key(0))

@@ -1,6 +1,7 @@
 """Measurement: the totals of whole trials, with and without what is played beside them."""
 
 import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,12 @@ import pytest
 
 from jaxmeta import evaluation, measurement, recipes
 from jaxmeta.base import sample_tasks
-from jaxmeta.measurement import Measured, Meter, measure, returns_by_round, trial_of_task, trials
+from jaxmeta.config import LifetimeConfig
+from jaxmeta.measurement import Measured, Meter, measure, measure_task, returns_by_round, trial_of_task, trials
 from jaxmeta.tasks import make
+from tests import toy
 from tests.conftest import TINY
+from tests.test_objectives import REWARDS, Pull, copycat
 
 TINY_MEMORY = {"rounds": 2, "memory_width": 4, "tasks_per_batch": 4}
 
@@ -37,6 +41,23 @@ def test_returns_by_round_are_of_tasks_of_their_split_that_come_again_with_their
     assert returns[0].shape == (6, TINY["rounds"] + 1)
     np.testing.assert_array_equal(returns[0], returns[1])
     assert np.any(returns[0] != returns[2])
+
+
+def test_returns_are_those_of_what_was_learned_by_then():
+    """Of a learner that pulls arm 0 at first, and after each round the next one."""
+    counting = copycat()._replace(adapt=lambda key, meta, fast, rollout: (fast + 1, {}))
+    lifetime = LifetimeConfig(envs=1, steps=1, rounds=2)
+    learner = SimpleNamespace(adapter=counting, lifetime=lifetime, task=toy.pose)
+    measured = measure_task(jax.random.key(0), learner, jnp.zeros(3), SimpleNamespace(env=Pull(), horizon=1), REWARDS)
+    np.testing.assert_allclose(measured.returns, REWARDS, rtol=1e-6)
+
+
+def test_an_episode_that_has_terminated_earns_no_more():
+    """Where every step pays 1, and poles that are not balanced fall within the horizon."""
+    tasks = make("cartpole:horizon=100,signs=plain")
+    learner = recipes.make_recipe("maml", tasks, **TINY)
+    returns = returns_by_round(jax.random.key(0), learner, learner.init(jax.random.key(1)).meta, tasks, 4)
+    assert np.all((returns > 5) & (returns < 60))
 
 
 def test_a_trial_earns_what_its_steps_are_worth():

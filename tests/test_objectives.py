@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmeta import distributions, objectives, recipes
+from jaxmeta import lifetime as living
 from jaxmeta.base import Adapter, Task
 from jaxmeta.config import LifetimeConfig, OuterConfig
 from tests import toy
@@ -68,6 +69,40 @@ def test_credit_of_exploration_is_the_derivative_of_the_return_after_adaptation(
     standard_error = samples.std(axis=0) / np.sqrt(len(samples))
     assert np.all(np.abs(samples.mean(axis=0) - exact) < 4 * standard_error)
     assert np.all(standard_error < 0.1 * np.linalg.norm(exact))
+
+
+def test_a_round_is_credited_with_what_it_leads_to_in_later_rounds():
+    """Where the first action is repeated ever after, the later actions earn nothing."""
+    first = copycat()._replace(
+        begin=lambda key, meta, context: (jnp.full((), -1, jnp.int32), None),
+        adapt=lambda key, meta, fast, rollout: (jnp.where(fast < 0, rollout.action[0, 0], fast), {}),
+    )
+
+    def no_score(meta, life, query):
+        return jnp.zeros(()), {}
+
+    config, lifetime = OuterConfig(lives_per_task=2, query_envs=1), LifetimeConfig(envs=1, steps=1, rounds=2)
+    objective = objectives.post_adaptation(Pull(), first, ACTIONS, lifetime, no_score, config, steps=1)
+    logits, task = jnp.array([0.3, -0.4, 0.1]), Task(REWARDS, None)
+    gradient = jax.vmap(jax.grad(lambda meta, key: objective(key, meta, task, None)[0]), (None, 0))
+    samples = np.asarray(jax.jit(gradient)(logits, jax.random.split(jax.random.key(0), 20_000)))
+    probabilities = np.asarray(jax.nn.softmax(logits))
+    exact = -probabilities * (REWARDS - probabilities @ REWARDS)
+    standard_error = samples.std(axis=0) / np.sqrt(len(samples))
+    assert np.all(np.abs(samples.mean(axis=0) - exact) < 4 * standard_error)
+    assert np.all(standard_error < 0.1 * np.linalg.norm(exact))
+
+
+def test_entropy_lowers_the_outer_loss():
+    """By its weight, and by a uniform policy over three actions by log 3 a step."""
+    adapter, task, steps = copycat(), Task(REWARDS, None), 2
+    life = living.begin(jax.random.key(0), Pull(), adapter, jnp.zeros(3), task, 1)
+    query = living.play(jax.random.key(1), Pull(), adapter, jnp.zeros(3), task, life, 4, steps)
+    plain, bonus = (
+        objectives.policy_gradient(adapter, ACTIONS, OuterConfig(entropy=weight))(jnp.zeros(3), life, query)[0]
+        for weight in (0.0, 0.3)
+    )
+    np.testing.assert_allclose(bonus - plain, -steps * 0.3 * np.log(3), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("lives", "moves"), [(1, False), (2, True)])

@@ -184,6 +184,26 @@ def test_the_outer_step_size_falls_along_a_line():
     np.testing.assert_allclose(sizes[21:], 0.05, rtol=1e-3)
 
 
+def test_the_outer_gradient_is_clipped_before_adam_sees_it():
+    optimizer = composition.outer_optimizer(OuterConfig(outer_learning_rate=0.1, max_gradient_norm=1.0))
+    gradients = np.array([[30.0, 40.0], [0.3, -0.4]])  # of lengths 50 and 0.5
+    state, changes = optimizer.init(jnp.zeros(2)), []
+    for gradient in gradients:
+        change, state = optimizer.update(jnp.asarray(gradient, jnp.float32), state, jnp.zeros(2))
+        changes.append(change)
+    mean, square = np.zeros(2), np.zeros(2)
+    for step, (gradient, change) in enumerate(zip(gradients, changes, strict=True), 1):
+        clipped = gradient / max(1.0, np.linalg.norm(gradient))
+        mean, square = 0.9 * mean + 0.1 * clipped, 0.999 * square + 0.001 * clipped**2
+        expected = -0.1 * (mean / (1 - 0.9**step)) / np.sqrt(square / (1 - 0.999**step))
+        np.testing.assert_allclose(change, expected, rtol=1e-3)
+
+
+def test_no_recipe_is_told_of_its_task_but_one_that_says_so(name, grid):
+    context = recipes.make_recipe(name, grid, **TINY).task(jax.random.key(0), grid.sample(jax.random.key(1), "train"))
+    assert (context.context is not None) == (name == "mapping")
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -264,3 +284,4 @@ def test_the_same_key_gives_the_same_tasks_and_another_key_others():
     one, again, other = (sample_tasks(jax.random.key(seed), cartpole, "train", 4) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.length, again.length)
     assert not np.any(one.length == other.length)
+    assert len(np.unique(one.length)) == 4, "each task of a batch is drawn by itself"

@@ -82,11 +82,14 @@ def test_slots_that_are_known_to_hold_nothing_are_not_read():
         jax.tree.map(lambda one, other, n=filled: np.testing.assert_array_equal(one, other[:n]), known, unknown)
 
 
-def test_batches_cover_what_is_written_and_nothing_else():
-    buffer = replay.add(replay.empty(SPEC, 3, STEPS, ENVS), make_rollout(0))
+@pytest.mark.parametrize("written", [1, 3, 4])
+def test_batches_cover_what_is_written_and_nothing_else(written):
+    buffer = replay.empty(SPEC, 3, STEPS, ENVS)
+    for seed in range(written):
+        buffer = replay.add(buffer, make_rollout(seed))
     read_batch, index = replay.batches(jax.random.key(0), buffer, 8, 64, jnp.float32(0.9), 1)
     assert index.shape == (8, 64)
-    assert set(np.unique(index)) == set(range(STEPS * ENVS))
+    assert set(np.unique(index)) == set(range(min(written, 3) * STEPS * ENVS))
     assert float(read_batch(index[0]).weight.sum()) == 64
 
 

@@ -215,3 +215,14 @@ def test_other_threads_have_no_signals_and_still_work():
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def test_a_folder_is_claimed_once_at_a_time(tmp_path):
+    with (
+        RunDirectory(tmp_path).claimed(unused=True),
+        pytest.raises(UsageError, match="run_dir must not be in use by another process"),
+        RunDirectory(tmp_path).claimed(unused=False),
+    ):
+        pass
+    with RunDirectory(tmp_path).claimed(unused=True):
+        pass

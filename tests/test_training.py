@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxmeta
-from jaxmeta import checkpoints, chunks, training
+from jaxmeta import checkpoints, chunks, populations, training
 from jaxmeta.runs import RunDirectory
 from tests import learners
 from tests.conftest import TINY
@@ -54,6 +54,20 @@ def test_traces_and_compiles_one_program_whatever_the_lengths_of_chunks(monkeypa
 def test_seeds_differ_and_repeat():
     digests = [checkpoints.state_digest(train(meta_steps=3, seed=seed)) for seed in (0, 1, 0)]
     assert digests[0] == digests[2] != digests[1]
+
+
+def test_no_two_draws_of_a_run_share_a_key():
+    step_key = jax.random.key(0)
+    used = [key for step in range(3) for key in chunks.keys_of_meta_step(step_key, step)]
+    used += populations.root_keys(np.int32(0))
+    assert len({tuple(np.asarray(jax.random.key_data(key))) for key in [step_key, *used]}) == 9
+
+
+def test_training_draws_training_tasks_alone():
+    drawn, probe = [], jaxmeta.make_tasks("probe")
+    tasks = probe._replace(sample=lambda key, split: drawn.append(split) or probe.sample(key, split))
+    jaxmeta.train("quadratic", tasks, meta_steps=1)
+    assert set(drawn) == {"train"}
 
 
 @pytest.mark.parametrize("stop", [4, 8])
@@ -202,6 +216,26 @@ def test_meta_steps_whose_numbers_are_not_finite_can_be_skipped(tmp_path):
     sound = jaxmeta.train("quadratic", "probe", meta_steps=7, learning_rate=DIVERGED_AT)[1]
     ended = train(meta_steps=8, learning_rate=DIVERGED_AT, log_every=2, on_nonfinite="skip")
     np.testing.assert_array_equal(ended.meta, sound.meta)
+
+
+def test_a_meta_step_whose_loss_alone_is_not_finite_is_skipped(monkeypatch):
+    """What was learned is what it was before it."""
+
+    def blinded(parts):
+        learner = quadratic(parts)
+
+        def update(key, state, env_params):
+            after, metrics = learner.update(key, state, env_params)
+            return after, {**metrics, "loss": jnp.where(state.step == 2, jnp.nan, metrics["loss"])}
+
+        return learner._replace(update=update)
+
+    learners.register(monkeypatch, blinded)
+    before, after = (
+        jaxmeta.train("blinded", "probe", meta_steps=steps, log_every=3, on_nonfinite="skip")[1].meta
+        for steps in (2, 3)
+    )
+    np.testing.assert_array_equal(before, after)
 
 
 def test_a_run_that_only_skips_ends():

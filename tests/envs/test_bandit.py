@@ -47,8 +47,9 @@ def test_an_episode_is_one_pull_and_shows_nothing(family):
     tasks = family(arms=3)
     params = tasks.sample(jax.random.key(0), "train")
     observation, state = tasks.env.reset(jax.random.key(1), params)
-    after, _, _, terminated, _, info = tasks.env.step(jax.random.key(2), state, jnp.array(2), params)
+    after, _, reward, terminated, _, info = tasks.env.step(jax.random.key(2), state, jnp.array(2), params)
     assert bool(terminated)
+    assert (reward.shape, reward.dtype) == ((), jnp.float32)
     for shown in (observation, after, info["final_observation"]):
         np.testing.assert_array_equal(shown, np.ones(1))
 
