@@ -17,7 +17,7 @@ from jaxmeta.base import Percept, Rollout, Spec, Task
 from jaxmeta.config import AgentConfig, InnerConfig, LifetimeConfig, OuterConfig, PolicyConfig, ProximalConfig
 from jaxmeta.errors import UsageError
 from jaxmeta.outer import meta_gradient, proximal
-from tests import toy
+from tests import tiers, toy
 from tests.conftest import TINY
 
 REWARDS = np.array([[0.3, -0.5], [1.0, -1.2]])
@@ -145,7 +145,7 @@ def distance_in_standard_errors(samples, exact):
     return np.max(gap / np.maximum(error, 1e-12)), np.linalg.norm(error) / np.linalg.norm(exact)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("steps", [2, *tiers.slow(1)])
 def test_the_whole_graphs_score_function_matches_the_exact_meta_gradient(steps):
     """Inner data count once: by the sampling correction, and not by the inner surrogate's second derivative too."""
     vector, samples = meta_gradients("naive", steps, episodes=2, samples=12_000, lives_per_task=4)
@@ -155,7 +155,7 @@ def test_the_whole_graphs_score_function_matches_the_exact_meta_gradient(steps):
     assert distance < 3
 
 
-@pytest.mark.parametrize(("estimator", "corrected"), [("naive", False), ("dice", True), ("lvc", True)])
+@pytest.mark.parametrize(("estimator", "corrected"), [("naive", False), *tiers.slow(("dice", True), ("lvc", True))])
 def test_counting_the_inner_data_never_or_twice_misses_the_exact_meta_gradient(estimator, corrected):
     settings = {"lives_per_task": 4, "sampling_correction": corrected}
     vector, samples = meta_gradients(estimator, 2, episodes=2, samples=12_000, **settings)
@@ -186,7 +186,7 @@ def exact_hessian(vector, steps):
     return -np.asarray(jax.hessian(lambda vector: expected_return(vector, steps))(vector)).ravel() / steps
 
 
-@pytest.mark.parametrize(("estimator", "steps"), [("dice", 1), ("dice", 2), ("lvc", 1)])
+@pytest.mark.parametrize(("estimator", "steps"), [("dice", 2), ("lvc", 1), *tiers.slow(("dice", 1))])
 def test_the_mean_inner_hessian_matches_the_exact_one(estimator, steps):
     vector, samples = inner_hessians(estimator, steps, 30_000)
     distance, relative_error = distance_in_standard_errors(samples, exact_hessian(vector, steps))
@@ -194,7 +194,7 @@ def test_the_mean_inner_hessian_matches_the_exact_one(estimator, steps):
     assert distance < 3.5  # the largest of 36
 
 
-@pytest.mark.parametrize(("estimator", "steps"), [("naive", 1), ("naive", 2), ("lvc", 2)])
+@pytest.mark.parametrize(("estimator", "steps"), [("naive", 2), ("lvc", 2), *tiers.slow(("naive", 1))])
 def test_the_mean_inner_hessian_misses_the_exact_one(estimator, steps):
     vector, samples = inner_hessians(estimator, steps, 30_000)
     assert distance_in_standard_errors(samples, exact_hessian(vector, steps))[0] > 10

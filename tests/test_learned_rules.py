@@ -21,6 +21,7 @@ from jaxmeta.learned_rules import (
 )
 from jaxmeta.networks import QNetwork
 from jaxmeta.update_rules import Seen
+from tests import tiers
 from tests.conftest import TINY
 
 RATE, STEPS = 1e-2, 20
@@ -49,13 +50,17 @@ def moved(weights, scale=0.3):
     return jax.tree.map(lambda leaf: leaf + scale * jax.random.normal(next(keys), leaf.shape), weights)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+BASES = {"adam": optax.adam(RATE), "rmsprop": optax.rmsprop(RATE, decay=0.99), "sgd": optax.sgd(RATE)}
+EACH_ONCE = [("structured", "adam"), ("gru", "rmsprop"), ("lstm", "sgd"), ("attention", "sgd")]
+"""Every network and every optimizer that a rule begins as."""
+
+
 @pytest.mark.parametrize(
-    ("base", "optimizer"),
-    [("adam", optax.adam(RATE)), ("rmsprop", optax.rmsprop(RATE, decay=0.99)), ("sgd", optax.sgd(RATE))],
+    ("network", "base"),
+    [*EACH_ONCE, *tiers.slow(*((name, base) for name in NETWORKS for base in BASES if (name, base) not in EACH_ONCE))],
 )
-def test_before_it_has_learned_a_rule_is_made_by_hand(network, base, optimizer):
-    params = params_of()
+def test_before_it_has_learned_a_rule_is_made_by_hand(network, base):
+    params, optimizer = params_of(), BASES[base]
     rule = learned_rule(NETWORKS[network], base)
     learned = as_optax(rule, rule.init(jax.random.key(0), params), RATE)
 
@@ -221,6 +226,7 @@ def test_networks_that_a_rule_cannot_fit_are_refused():
 RULE = TINY | {"population": 2, "meta_steps": 2, "rounds": 2}
 
 
+@pytest.mark.slow
 def test_a_trained_rule_is_exported(tmp_path):
     run = tmp_path / "run"
     learner, state = jaxmeta.train(

@@ -16,7 +16,7 @@ from jaxmeta.adapters.forward_over_reverse import value_and_gradient
 from jaxmeta.base import Task
 from jaxmeta.outer import meta_gradient, reptile
 from jaxmeta.update_rules import learned_step_sizes
-from tests import toy
+from tests import tiers, toy
 from tests.conftest import TINY
 
 CENTRE = jnp.array([1.0, -2.0])
@@ -91,14 +91,16 @@ def grid_objective(grid, method="maml", **settings):
         ("maml", {}),
         ("maml", {"outer_loss": "td"}),
         ("maml", {"outer_loss": "monte_carlo"}),
-        ("maml", {"target_step_size": 1.0}),
         ("maml", {"max_inner_norm": 0.1, "n_step": 0}),
-        ("maml", {"lives_per_task": 2}),
-        ("maml", {"agent": "tabular_q"}),
         ("maml", {"agent": "actor_critic", "estimator": "naive", "baseline": "value"}),
-        ("maml", {"agent": "actor_critic", "estimator": "naive", "baseline": "linear"}),
-        ("anil", {}),
         ("meta_sgd", {}),
+        *tiers.slow(
+            ("maml", {"target_step_size": 1.0}),
+            ("maml", {"lives_per_task": 2}),
+            ("maml", {"agent": "tabular_q"}),
+            ("maml", {"agent": "actor_critic", "estimator": "naive", "baseline": "linear"}),
+            ("anil", {}),
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())) or "default",
 )
@@ -114,6 +116,7 @@ def test_meta_gradient_matches_finite_differences(grid, method, settings):
         assert float(abs(difference - exact @ direction)) < 1e-5 * float(jnp.linalg.norm(exact))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_targets_of_the_newest_parameters_are_those_that_follow_at_once(grid):
     parts = composition.make_parts(
@@ -168,6 +171,7 @@ def test_fomaml_is_the_gradient_at_the_adapted_parameters(grid):
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6), first_order, expected)
 
 
+@pytest.mark.slow
 def test_maml_and_fomaml_differ_on_the_grid(grid):
     directions = {}
     for name in ("maml", "fomaml"):
@@ -182,6 +186,7 @@ def one_task_batch(grid):
     return jax.vmap(lambda key: grid.sample(key, "train"))(jax.random.split(jax.random.key(6), TINY["tasks_per_batch"]))
 
 
+@pytest.mark.slow
 def test_inner_step_size_zero_is_plain_training(grid):
     """Without a step the adapted parameters are the start, and MAML, FOMAML and plain policy gradients agree."""
     gradients = {}
@@ -242,7 +247,7 @@ def meta_step_of(grid):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("setting", [{"remat": True}, {"tasks_per_group": 1}, {"tasks_per_group": 2}])
+@pytest.mark.parametrize("setting", [{"tasks_per_group": 2}, *tiers.slow({"remat": True}, {"tasks_per_group": 1})])
 def test_remat_and_group_size_leave_the_meta_gradient_alone(meta_step_of, setting):
     (params, norm), (other_params, other_norm) = meta_step_of(), meta_step_of(**setting)
     np.testing.assert_allclose(params, other_params, rtol=0, atol=1e-9)

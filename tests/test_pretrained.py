@@ -36,6 +36,11 @@ def test_what_was_saved_is_what_adapts(home):
     expected = trained.meta(populations.members(states)[1])
     assert checkpoints.state_digest(learner.meta(state)) == checkpoints.state_digest(expected)
     assert (config["seed"], state.steps_taken) == (2, 2)
+
+
+@pytest.mark.slow
+def test_what_was_saved_is_evaluated_as_the_member_that_it_was(home):
+    learner, state, tasks, config = pretrained.load("small", home)
     told = evaluation.evaluate(learner, state, tasks, config, num_tasks=3, with_baselines=False)
     assert told["train_seed"] == 2
     assert len(told["returns"]) == TINY["rounds"] + 1
@@ -100,6 +105,7 @@ def test_those_that_ship_can_be_used(name):
     assert told.returns.shape == (learner.lifetime.rounds + 1,)
 
 
+@pytest.mark.slow
 def test_the_command_evaluates_one_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     name = next(iter(pretrained.available()))

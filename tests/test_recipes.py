@@ -10,6 +10,7 @@ from jaxmeta import composition, presets, recipes, tasks
 from jaxmeta.base import TASK_IS_FINITE, sample_tasks
 from jaxmeta.config import OuterConfig
 from jaxmeta.errors import UsageError
+from tests import tiers
 from tests.conftest import TINY
 
 
@@ -19,6 +20,8 @@ def name(request):
 
 
 BY_GRADIENT = ["maml", "fomaml", "anil", "meta_sgd", "reptile", "finetune"]
+COMPILED = {"fomaml", "mann", "scratch", "hyper_policy"}
+"""Recipes whose programs the fast tier compiles to hold them to the protocol: one of each way of learning."""
 
 
 def batch_of(grid, seed=0):
@@ -37,11 +40,27 @@ IN_STRETCHES = {
 }
 
 
+@pytest.mark.parametrize("name", [*sorted(COMPILED), *tiers.slow(*sorted({*recipes.RECIPES} - COMPILED))])
 def test_recipe_protocol(name, grid):
     hold_to_protocol(recipes.make_recipe(name, grid, **TINY), grid)
 
 
-@pytest.mark.parametrize("variant", IN_STRETCHES)
+def test_a_meta_step_keeps_the_structure_of_its_state(name, grid):
+    """Also of recipes whose programs only the full tier compiles."""
+    learner = recipes.make_recipe(name, grid, **TINY)
+    start = jax.eval_shape(learner.init, jax.random.key(0))
+    after, metrics = jax.eval_shape(learner.update, jax.random.key(1), start, jax.eval_shape(lambda: batch_of(grid)))
+    assert jax.tree.structure(after) == jax.tree.structure(start)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, after, start))
+    assert {"loss", "return"} <= set(metrics)
+    metrics.pop(TASK_IS_FINITE, None)
+    assert all(metric.shape == () for metric in metrics.values())
+    assert jax.tree.structure(learner.meta(after)) == jax.tree.structure(
+        jax.eval_shape(learner.adapter.init, jax.random.key(0))
+    )
+
+
+@pytest.mark.parametrize("variant", ["maml-es", *tiers.slow(*sorted({*IN_STRETCHES} - {"maml-es"}))])
 def test_estimators_serve_any_method(variant, grid):
     recipe, settings = IN_STRETCHES[variant]
     hold_to_protocol(recipes.make_recipe(recipe, grid, **TINY | {"population": 2} | settings), grid)
@@ -73,6 +92,7 @@ def hold_to_protocol(learner, grid):
     assert jax.tree.structure(learner.meta(state)) == jax.tree.structure(learner.adapter.init(jax.random.key(0)))
 
 
+@pytest.mark.slow
 def test_a_run_in_stretches_is_resumed_with_its_lives(tmp_path):
     """To the bit, though lives, tasks and perturbations are half-way through when it stops."""
     settings = TINY | {"outer_gradient": "pes", "stretch": 1, "population": 2, "learning_rate_left": 1.0}
@@ -88,12 +108,20 @@ def test_a_run_in_stretches_is_resumed_with_its_lives(tmp_path):
     assert jaxmeta.state_digest(resumed) == jaxmeta.state_digest(whole)
 
 
-@pytest.mark.parametrize("recipe", BY_GRADIENT)
+OF_POLICIES = {"linear": "point_navigation:horizon=4", "value": "grid_navi:size=3,horizon=4"}
+
+
 @pytest.mark.parametrize(
-    ("family", "baseline"), [("point_navigation:horizon=4", "linear"), ("grid_navi:size=3,horizon=4", "value")]
+    ("recipe", "baseline"),
+    [
+        ("reptile", "linear"),
+        *tiers.slow(
+            *((name, base) for name in BY_GRADIENT for base in OF_POLICIES if (name, base) != ("reptile", "linear"))
+        ),
+    ],
 )
-def test_a_policy_is_trained_by_every_gradient_based_recipe(recipe, family, baseline):
-    distribution = tasks.make(family)
+def test_a_policy_is_trained_by_every_gradient_based_recipe(recipe, baseline):
+    distribution = tasks.make(OF_POLICIES[baseline])
     settings = TINY | {"agent": "actor_critic", "baseline": baseline, "hidden": (4,), "inner_steps": 1}
     learner = recipes.make_recipe(recipe, distribution, **settings)
     state = jax.jit(learner.init)(jax.random.key(0))
@@ -113,6 +141,9 @@ def test_a_familys_own_settings_suit_every_recipe(name, family):
         recipes.make_recipe(name, tasks.make(family))
 
 
+@pytest.mark.parametrize(
+    "name", ["fomaml", "mapping", *tiers.slow(*sorted({*recipes.RECIPES} - {"fomaml", "mapping"}))]
+)
 def test_vmapped_tasks_equal_looped_tasks(name, grid):
     """What one task's lifetime gives does not depend on the tasks beside it."""
     learner = recipes.make_recipe(name, grid, **TINY)

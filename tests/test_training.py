@@ -193,7 +193,7 @@ def test_an_environment_that_returns_nan_ends_a_run_at_its_last_good_checkpoint(
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(restored) if leaf.dtype == jnp.float32)
 
 
-@pytest.mark.slow  # equal to the bit as users compile
+@pytest.mark.optimised  # equal to the bit as users compile
 def test_meta_steps_whose_numbers_are_not_finite_can_be_skipped(tmp_path):
     state = train(run_dir=tmp_path, meta_steps=9, log_every=3, learning_rate=DIVERGED_AT, on_nonfinite="skip")
     assert int(state.step) == 9

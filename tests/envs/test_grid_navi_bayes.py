@@ -30,6 +30,7 @@ def test_equals_the_best_of_all_sequences_of_moves(horizon, episodes):
     assert bayes_optimal_return(3, horizon, episodes) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_paper_s_grid():
     """A first episode earns 4 at most, for a step finds one goal at most; a later one, what is earned by knowing."""
     one, four = bayes_optimal_return(5, 15, 1), bayes_optimal_return(5, 15, 4)

@@ -85,6 +85,7 @@ def test_the_oracle_is_the_best_of_all_policies(seed):
     assert float(best_return(params)) == pytest.approx(by_enumeration(params, 3), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_known_mean_of_the_oracle():
     """21.83 +- 0.02 an episode."""
     tasks = tabular_mdp()
