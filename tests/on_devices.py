@@ -1,4 +1,4 @@
-"""Trains cases on 1, 2 and 8 simulated devices, or others, in a process of its own; says how results differ and what moved.
+"""Trains cases on simulated devices, so many as told, in a process of its own; says how results differ and what moved.
 
 python tests/on_devices.py COUNT,COUNT,... CASE ...
 """

@@ -31,7 +31,7 @@ def home(tmp_path_factory):
 
 def test_what_was_saved_is_what_adapts(home):
     assert pretrained.available(home) == {"small": "A test."}
-    learner, state, tasks, config = pretrained.load("small", home)
+    learner, state, _, config = pretrained.load("small", home)
     trained, states, *_ = jaxmeta.restore(home.parent / "run")
     expected = trained.meta(populations.members(states)[1])
     assert checkpoints.state_digest(learner.meta(state)) == checkpoints.state_digest(expected)
