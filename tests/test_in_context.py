@@ -20,7 +20,6 @@ from jaxmeta.outer import policy_optimisation
 from jaxmeta.outer.epochs import clipped_gain
 from jaxmeta.outer.policy_optimisation import in_first
 from jaxmeta_envs.bandit import bandit
-from tests import tiers
 from tests.toy import CentreEnv
 
 MEANS = np.array([0.2, 0.7])
@@ -204,7 +203,8 @@ def test_a_pole_that_falls_costs_the_rest_of_its_episode():
     assert metrics["trial_return"] == pytest.approx(2 * metrics["return"])
 
 
-@pytest.mark.parametrize("recipe", ["rl2", *tiers.slow("mann", "snail")])
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["rl2", "mann", "snail"])
 def test_a_memory_is_trained_on_more_rounds_than_it_lives(arms, recipe):
     """Its training is that of whoever lives as long, and its lifetime is not."""
     small = {"tasks_per_batch": 4, "memory_width": 8, "envs": 1, "minibatches": 2, "epochs": 1, "attention_layers": 1}

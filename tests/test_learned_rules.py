@@ -46,8 +46,8 @@ def loss(params, hidden=(6, 5)):
 
 def moved(weights, scale=0.3):
     """Weights away from where the rule is made by hand."""
-    keys = iter(jax.random.split(jax.random.key(3), 100))
-    return jax.tree.map(lambda leaf: leaf + scale * jax.random.normal(next(keys), leaf.shape), weights)
+    random = np.random.default_rng(3)
+    return jax.tree.map(lambda leaf: leaf + np.float32(scale * random.normal(size=leaf.shape)), weights)
 
 
 BASES = {"adam": optax.adam(RATE), "rmsprop": optax.rmsprop(RATE, decay=0.99), "sgd": optax.sgd(RATE)}
@@ -62,7 +62,7 @@ EACH_ONCE = [("structured", "adam"), ("gru", "rmsprop"), ("lstm", "sgd"), ("atte
 def test_before_it_has_learned_a_rule_is_made_by_hand(network, base):
     params, optimizer = params_of(), BASES[base]
     rule = learned_rule(NETWORKS[network], base)
-    learned = as_optax(rule, rule.init(jax.random.key(0), params), RATE)
+    learned = as_optax(rule, jax.jit(rule.init)(jax.random.key(0), params), RATE)
 
     @jax.jit
     def step(ours, theirs, index):
@@ -99,12 +99,12 @@ def reference_step(gradients, progress, trend, weights, depth_index):
 def test_the_structured_rule_is_its_formula():
     params = params_of()
     rule = learned_rule(Structured, "adam")
-    weights = moved(rule.init(jax.random.key(0), params))
+    weights, update = moved(jax.jit(rule.init)(jax.random.key(0), params)), jax.jit(rule.update)
     gradients = [jax.tree.map(lambda leaf, s=seed: jnp.sin(leaf * 5 + s), params) for seed in range(3)]
     values, state = (2.0, 3.0, 1.0), rule.begin(params)
     for gradient, value in zip(gradients, values, strict=True):
         seen = Seen(jnp.float32(RATE), jnp.float32(value), jnp.float32(0.25))
-        change, state = rule.update(weights, gradient, state, params, seen)
+        change, state = update(weights, gradient, state, params, seen)
     averages = [
         sum((1 - decay) * decay ** (2 - index) * value for index, value in enumerate(values)) / (1 - decay**3)
         for decay in (0.9, 0.99)

@@ -223,7 +223,8 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path, monkeypatch, opt
 
 
 @pytest.mark.parametrize(
-    ("recipe", "name", "value"), [("maml", "target_step_size", 0.5), ("meta_sgd", "learning_rate", 0.3)]
+    ("recipe", "name", "value"),
+    [("maml", "target_step_size", 0.5), *tiers.slow(("meta_sgd", "learning_rate", 0.3))],
 )
 def test_a_value_that_sets_more_than_a_traced_number_is_refused(recipe, name, value):
     tasks, settings = SMALL["maml"]

@@ -12,7 +12,7 @@ import pytest
 import jaxmeta
 from jaxmeta import checkpoints, chunks, training
 from jaxmeta.runs import RunDirectory
-from tests import learners
+from tests import learners, tiers
 from tests.conftest import TINY
 from tests.learners import DIVERGED_AT, quadratic
 from tests.records import interrupt_at, told
@@ -181,7 +181,7 @@ class Faulty:
         return observation, state, jnp.where(jax.random.uniform(key) < 3e-4, jnp.nan, reward), *rest
 
 
-@pytest.mark.parametrize("recipe", ["maml", "reptile"])
+@pytest.mark.parametrize("recipe", ["reptile", *tiers.slow("maml")])
 def test_an_environment_that_returns_nan_ends_a_run_at_its_last_good_checkpoint(grid, tmp_path, recipe):
     tasks = grid._replace(env=Faulty(grid.env))
     with pytest.raises(jaxmeta.NonFiniteError, match="became nan at meta-step") as ended:
