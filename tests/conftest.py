@@ -65,9 +65,8 @@ def float64():
         yield
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation(request):
-    """Compiles quickly in all tests but those marked `optimised`, which run what users run."""
-    optimised = request.node.get_closest_marker("optimised")
-    with contextlib.nullcontext() if optimised else compilation.quickly():
-        yield
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Compiles quickly in all tests and their fixtures, but for tests marked `optimised`, which run what users run."""
+    with contextlib.nullcontext() if item.get_closest_marker("optimised") else compilation.quickly():
+        return (yield)

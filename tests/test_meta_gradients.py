@@ -236,8 +236,8 @@ def meta_step_of(grid):
     """The parameters and gradient norm that one meta-step in float64 gives under some settings."""
 
     @functools.cache
-    def meta_step(**settings):
-        learner = recipes.make_recipe("maml", grid, **TINY | settings)
+    def meta_step(recipe, **settings):
+        learner = recipes.make_recipe(recipe, grid, **TINY | settings)
         state = learner.init(jax.random.key(0))
         state = state.replace(meta=to_float64(state.meta), optimizer=to_float64_floats(state.optimizer))
         after, metrics = jax.jit(learner.update)(jax.random.key(1), state, one_task_batch(grid))
@@ -247,9 +247,15 @@ def meta_step_of(grid):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("setting", [{"tasks_per_group": 2}, *tiers.slow({"remat": True}, {"tasks_per_group": 1})])
-def test_remat_and_group_size_leave_the_meta_gradient_alone(meta_step_of, setting):
-    (params, norm), (other_params, other_norm) = meta_step_of(), meta_step_of(**setting)
+@pytest.mark.parametrize(
+    ("recipe", "setting"),
+    [
+        ("fomaml", {"tasks_per_group": 2}),
+        *tiers.slow(("maml", {"remat": True}), ("maml", {"tasks_per_group": 1}), ("maml", {"tasks_per_group": 2})),
+    ],
+)
+def test_remat_and_group_size_leave_the_meta_gradient_alone(meta_step_of, recipe, setting):
+    (params, norm), (other_params, other_norm) = meta_step_of(recipe), meta_step_of(recipe, **setting)
     np.testing.assert_allclose(params, other_params, rtol=0, atol=1e-9)
     np.testing.assert_allclose(norm, other_norm, rtol=1e-9)
 
