@@ -43,7 +43,7 @@ def test_report_has_the_fields_of_the_contract(report):
     assert all(shared <= set(entry) for entry in report["baselines"].values())
 
 
-@pytest.mark.parametrize("recipe", ["maml", "rl2"])
+@pytest.mark.parametrize("recipe", ["maml", *tiers.slow("rl2")])
 def test_the_cost_of_adapting_is_that_of_a_program_which_lives(grid, recipe):
     settings = {name: TINY[name] for name in ("envs", "steps", "rounds")} | {"memory_width": 8}
     learner = recipes.make_recipe(recipe, grid, **settings)
@@ -96,7 +96,8 @@ def test_no_action_is_drawn_from_an_unbounded_space(bound):
         random_policy(tasks._replace(env=Boundless()))
 
 
-@pytest.mark.parametrize("spec", ["point_navigation:horizon=5", *tiers.slow("pendulum:torques=0,horizon=5")])
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["pendulum:torques=0,horizon=5", "point_navigation:horizon=5"])
 def test_learners_of_continuous_actions_are_evaluated(spec):
     tasks = make(spec)
     lifetime = LifetimeConfig(envs=2, steps=5, rounds=2)

@@ -12,7 +12,7 @@ from jaxmeta.adapters.hyper_policy import DECAYS, FORMS, SET, Statistics, moved,
 from jaxmeta.base import Percept, Rollout
 from jaxmeta.errors import UsageError
 from jaxmeta.networks import WHOLE, taking_part
-from tests import toy
+from tests import tiers, toy
 from tests.conftest import TINY
 
 SETTINGS = TINY | {
@@ -58,7 +58,7 @@ def lived(grid, learner, rounds=2):
     return live
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["online", *tiers.slow("schedule", "static", "constant")])
 def test_at_first_it_sets_what_the_settings_say(grid, form):
     learner, meta = made(grid, form=form)
     life, _ = lived(grid, learner)(meta)
@@ -70,7 +70,7 @@ def test_at_first_it_sets_what_the_settings_say(grid, form):
     ("agent", "name"),
     [("dqn", name) for name in SET if name != "epsilon"]
     # A table's greedy values are those of actions not tried yet, zero, as long as rewards are negative.
-    + [("tabular_q", name) for name in SET if name not in ("epsilon", "target_step_size")],
+    + tiers.slow(*(("tabular_q", name) for name in SET if name not in ("epsilon", "target_step_size"))),
 )
 def test_every_output_that_teaches_changes_the_next_update(grid, agent, name):
     """From the first step on, but for the slow targets, which begin to differ from the others after it."""

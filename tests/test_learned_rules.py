@@ -131,7 +131,7 @@ def change_of(network, params, weights, gradient):
     return change
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["gru", "attention", *tiers.slow("structured", "lstm")])
 def test_a_rule_does_not_know_units_by_their_places(network):
     """Hidden units in another order are changed in the same way, in that order."""
     params = params_of()
@@ -150,7 +150,7 @@ def test_a_rule_does_not_know_units_by_their_places(network):
     jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-7), reordered(change), other)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["structured", *tiers.slow("gru", "lstm", "attention")])
 def test_a_rule_serves_wider_networks(network):
     weights = weights_of(network, params_of())
     wide = params_of((12, 9))
@@ -173,10 +173,10 @@ def test_a_units_step_depends_on_the_layer_only_under_attention(network):
 def test_what_belongs_to_no_layer_is_changed_by_hand():
     params = {"network": params_of(), "exploration": jnp.zeros(2)}
     rule = learned_rule(Structured, "sgd")
-    weights = moved(rule.init(jax.random.key(0), params))
+    weights = moved(jax.jit(rule.init)(jax.random.key(0), params))
     gradient = jax.tree.map(jnp.ones_like, params)
     seen = Seen(jnp.float32(RATE), jnp.float32(1.0), jnp.float32(0.5))
-    change, _ = rule.update(weights, gradient, rule.begin(params), params, seen)
+    change, _ = jax.jit(rule.update)(weights, gradient, rule.begin(params), params, seen)
     np.testing.assert_allclose(change["exploration"], -RATE)
     assert not np.allclose(change["network"]["params"]["head"]["bias"], -RATE)
 
@@ -271,6 +271,7 @@ def test_mistakes_are_told_before_anything_compiles(grid, settings, sentence):
         recipes.make_recipe("learned_rule", grid, **RULE | settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["structured", "gru"])
 def test_a_step_within_many_batches_does_not_crash_the_compiler(network):
     """Seeds, tasks, perturbed copies and axes of one: XLA had a fault that ended the process."""

@@ -142,7 +142,7 @@ def test_which_sources_are_read(grid, reads, shares):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), result, expected)
 
 
-@pytest.mark.parametrize("reads", ["nearest", "random", "average", "attention"])
+@pytest.mark.parametrize("reads", ["nearest", "attention", *tiers.slow("random", "average")])
 def test_what_is_not_allowed_is_not_read(grid, reads):
     _, carrier = carrier_of(grid, reads)
     _, state = stocked(grid, reads=reads, map_form="identity")

@@ -55,7 +55,7 @@ def of_seed(config, seed):
     return populations.config_of(config, Member(seed, {}))
 
 
-@pytest.mark.parametrize("recipe", SMALL)
+@pytest.mark.parametrize("recipe", ["maml", "quadratic", *tiers.slow("rl2")])
 def test_members_begin_as_their_seeds_do_alone(recipe):
     tasks, settings = SMALL[recipe]
     job = jobs.prepare(recipe, tasks, settings=settings, seeds=SEEDS)
@@ -222,9 +222,10 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path, monkeypatch, opt
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "name", "value"),
-    [("maml", "target_step_size", 0.5), *tiers.slow(("meta_sgd", "learning_rate", 0.3))],
+    [("maml", "target_step_size", 0.5), ("meta_sgd", "learning_rate", 0.3)],
 )
 def test_a_value_that_sets_more_than_a_traced_number_is_refused(recipe, name, value):
     tasks, settings = SMALL["maml"]

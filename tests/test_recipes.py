@@ -111,15 +111,9 @@ def test_a_run_in_stretches_is_resumed_with_its_lives(tmp_path):
 OF_POLICIES = {"linear": "point_navigation:horizon=4", "value": "grid_navi:size=3,horizon=4"}
 
 
-@pytest.mark.parametrize(
-    ("recipe", "baseline"),
-    [
-        ("reptile", "linear"),
-        *tiers.slow(
-            *((name, base) for name in BY_GRADIENT for base in OF_POLICIES if (name, base) != ("reptile", "linear"))
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", BY_GRADIENT)
+@pytest.mark.parametrize("baseline", OF_POLICIES)
 def test_a_policy_is_trained_by_every_gradient_based_recipe(recipe, baseline):
     distribution = tasks.make(OF_POLICIES[baseline])
     settings = TINY | {"agent": "actor_critic", "baseline": baseline, "hidden": (4,), "inner_steps": 1}

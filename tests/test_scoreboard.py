@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import jaxmeta
 from jaxmeta import cells, comparison, interrupts, jobs, recipes, statistics, training
-from tests import boards, tiers
+from tests import boards
 from tests.conftest import TINY
 
 GRADIENT = {name: TINY[name] for name in ("envs", "rounds", "hidden", "tasks_per_batch", "query_envs")}
@@ -94,7 +94,8 @@ def test_a_cell_comes_again(cell, tmp_path, cache_hits):
     assert all(low <= figure <= high for figure in figures(other)[:2])
 
 
-@pytest.mark.parametrize(("family", "recipe"), [("small_grid", "reptile"), *tiers.slow(("small_grid", "fomaml"))])
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "recipe"), CELLS[:2])
 def test_a_traced_hyper_parameter_changes_no_program(family, recipe):
     def program(epsilon):
         settings = protocol.settings_of(family, recipe, board(Path()).size) | {"epsilon": epsilon}

@@ -12,7 +12,7 @@ import pytest
 import jaxmeta
 from jaxmeta import checkpoints, chunks, training
 from jaxmeta.runs import RunDirectory
-from tests import learners, tiers
+from tests import learners
 from tests.conftest import TINY
 from tests.learners import DIVERGED_AT, quadratic
 from tests.records import interrupt_at, told
@@ -181,7 +181,8 @@ class Faulty:
         return observation, state, jnp.where(jax.random.uniform(key) < 3e-4, jnp.nan, reward), *rest
 
 
-@pytest.mark.parametrize("recipe", ["reptile", *tiers.slow("maml")])
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["maml", "reptile"])
 def test_an_environment_that_returns_nan_ends_a_run_at_its_last_good_checkpoint(grid, tmp_path, recipe):
     tasks = grid._replace(env=Faulty(grid.env))
     with pytest.raises(jaxmeta.NonFiniteError, match="became nan at meta-step") as ended:
@@ -215,7 +216,7 @@ def test_tasks_that_are_not_finite_are_named(grid):
     tasks = grid._replace(env=Faulty(grid.env))
     settings = {**TINY, "tasks_per_batch": 4}
     with pytest.raises(jaxmeta.NonFiniteError, match=r"in tasks? [0-3](, [0-3])* of its batch\.$"):
-        jaxmeta.train("maml", tasks, log_every=1, meta_steps=200, **settings)
+        jaxmeta.train("fomaml", tasks, log_every=1, meta_steps=200, **settings)
 
 
 @pytest.mark.parametrize("bad", [[], [2], [0, 3]])

@@ -145,7 +145,10 @@ def test_tasks_of_different_splits_differ_unless_there_are_too_few(env_id):
     assert all(len(tasks) > 1 for tasks in found)
 
 
-@pytest.mark.parametrize("env_id", [env_id for env_id in KEPT if KEPT[env_id].draw is None])
+IN_THE_STATE = [env_id for env_id in KEPT if KEPT[env_id].draw is None]
+
+
+@pytest.mark.parametrize("env_id", [*IN_THE_STATE[:2], *tiers.slow(*IN_THE_STATE[2:])])
 def test_a_task_in_the_state_outlives_resets(env_id):
     steps = lived(env_id)
     assert (steps.terminated | steps.truncated)[:, :-1].sum() >= LIVED * 2

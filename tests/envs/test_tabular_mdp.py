@@ -40,6 +40,7 @@ def test_tasks_follow_the_prior():
     np.testing.assert_allclose((params.rewards.mean(), params.rewards.std()), (1.0, 1.0), atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_varied_family_varies_noise_and_concentration():
     tasks = tabular_mdp(varied=True)
     params = jax.jit(lambda key: sample_tasks(key, tasks, "test", 2000))(jax.random.key(0))
