@@ -1,13 +1,16 @@
-"""Shared fixtures: tiny settings, so that a compiled meta-step takes a second or two."""
+"""Shared fixtures: tiny settings, so that a compiled meta-step takes a second or two; and what all runs share."""
 
 import contextlib
+import os
+import shutil
+import tempfile
 from types import MappingProxyType
 
 import jax
 import pytest
 
 from jaxmeta import recipes, tasks
-from tests import compilation
+from tests import accounting, compilation, tiers
 
 TINY = {
     "envs": 3,
@@ -34,6 +37,28 @@ def tiny(recipe, small=MappingProxyType(TINY), **settings):
     return {name: value for name, value in small.items() if name in read} | settings
 
 
+def pytest_configure(config):
+    """Chooses the tier, keeps account, and lets all processes of a run share what they compile."""
+    tiers.choose(config)
+    config.pluginmanager.register(accounting.Account(config), "account")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers of xdist inherit it, and what tests start
+        programs = tempfile.mkdtemp(prefix="jaxmeta-programs-")
+        config.add_cleanup(lambda: shutil.rmtree(programs, ignore_errors=True))
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    shortest = float(os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", 1))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Gives each file to one process, which compiles once what its tests share."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.option.dist == "load" else None
+
+
 @pytest.fixture(scope="session")
 def grid():
     """A small GridNavi."""
@@ -47,9 +72,8 @@ def float64():
         yield
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation(request):
-    """Compiles quickly in all tests but the slow ones, which run what users run."""
-    slow = request.node.get_closest_marker("slow")
-    with contextlib.nullcontext() if slow else compilation.quickly():
-        yield
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Compiles quickly in all tests and their fixtures, but for tests marked `optimised`, which run what users run."""
+    with contextlib.nullcontext() if item.get_closest_marker("optimised") else compilation.quickly():
+        return (yield)

@@ -1,6 +1,6 @@
-"""Trains cases on 1, 2 and 8 simulated devices, in a process of its own; says how results differ and what moved.
+"""Trains cases on simulated devices, so many as told, in a process of its own; says how results differ and what moved.
 
-python tests/on_devices.py CASE ...
+python tests/on_devices.py COUNT,COUNT,... CASE ...
 """
 
 import json
@@ -17,7 +17,6 @@ from tests import compilation
 from tests.conftest import TINY, tiny
 from tests.double import make_everything_in_float64
 
-COUNTS = (1, 2, 8)
 META_STEPS = 3
 SMALLER = {"rounds": 1, "replay_rounds": 1, "inner_steps": 1}
 OPTIONS = {
@@ -66,15 +65,16 @@ def main() -> None:
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # read when a device is first asked for
     jax.config.update("jax_enable_x64", True)
     make_everything_in_float64(pytest.MonkeyPatch())
-    for case in sys.argv[1:]:
+    counts = [int(count) for count in sys.argv[1].split(",")]
+    for case in sys.argv[2:]:
         ends, parameters, text = {}, 0, ""
         with compilation.quickly():
-            for count in COUNTS:
+            for count in counts:
                 ends[count], parameters, text = run(case, count)
         apart = max(
             float(np.max(np.abs(one - other) / (1 + np.abs(one)), initial=0.0))
-            for count in COUNTS[1:]
-            for one, other in zip(ends[1], ends[count], strict=True)
+            for count in counts[1:]
+            for one, other in zip(ends[counts[0]], ends[count], strict=True)
         )
         told = {"case": case, "apart": apart, "parameters": parameters, "moved": moved(text)}
         print(json.dumps(told), flush=True)

@@ -1,5 +1,6 @@
 """Policies that adapt: what a meta-gradient through sampled data is right about, by enumeration in float64."""
 
+import functools
 import itertools
 
 import jax
@@ -17,7 +18,7 @@ from jaxmeta.base import Percept, Rollout, Spec, Task
 from jaxmeta.config import AgentConfig, InnerConfig, LifetimeConfig, OuterConfig, PolicyConfig, ProximalConfig
 from jaxmeta.errors import UsageError
 from jaxmeta.outer import meta_gradient, proximal
-from tests import toy
+from tests import tiers, toy
 from tests.conftest import TINY
 
 REWARDS = np.array([[0.3, -0.5], [1.0, -1.2]])
@@ -105,8 +106,10 @@ def adapted(vector, data, steps):
     return vector + RATE * jax.grad(surrogate)(vector)
 
 
-def exact_meta_gradient(vector, steps, episodes):
+@functools.cache
+def exact_meta_gradient(steps, episodes):
     """Gradient of the expected return after adaptation to so many episodes, over everything that can be sampled."""
+    vector, _ = start_of(agent_by("naive"))
 
     def after_adaptation(vector):
         total = 0.0
@@ -135,7 +138,7 @@ def meta_gradients(estimator, steps, episodes, samples, **outer):
         return -objective(key, meta.replace(params=unravel(vector)), Task(jnp.array(steps), None), None)[0]
 
     gradients = jax.jit(jax.vmap(jax.grad(value), (None, 0)))(vector, jax.random.split(jax.random.key(1), samples))
-    return vector, np.asarray(gradients)
+    return np.asarray(gradients)
 
 
 def distance_in_standard_errors(samples, exact):
@@ -145,21 +148,21 @@ def distance_in_standard_errors(samples, exact):
     return np.max(gap / np.maximum(error, 1e-12)), np.linalg.norm(error) / np.linalg.norm(exact)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("steps", [2, *tiers.slow(1)])
 def test_the_whole_graphs_score_function_matches_the_exact_meta_gradient(steps):
     """Inner data count once: by the sampling correction, and not by the inner surrogate's second derivative too."""
-    vector, samples = meta_gradients("naive", steps, episodes=2, samples=12_000, lives_per_task=4)
-    exact = exact_meta_gradient(vector, steps, episodes=2)
+    samples = meta_gradients("naive", steps, episodes=2, samples=12_000, lives_per_task=4)
+    exact = exact_meta_gradient(steps, episodes=2)
     distance, relative_error = distance_in_standard_errors(samples, exact)
     assert relative_error < 0.02
     assert distance < 3
 
 
-@pytest.mark.parametrize(("estimator", "corrected"), [("naive", False), ("dice", True), ("lvc", True)])
+@pytest.mark.parametrize(("estimator", "corrected"), [("naive", False), *tiers.slow(("dice", True), ("lvc", True))])
 def test_counting_the_inner_data_never_or_twice_misses_the_exact_meta_gradient(estimator, corrected):
     settings = {"lives_per_task": 4, "sampling_correction": corrected}
-    vector, samples = meta_gradients(estimator, 2, episodes=2, samples=12_000, **settings)
-    distance, _ = distance_in_standard_errors(samples, exact_meta_gradient(vector, 2, episodes=2))
+    samples = meta_gradients(estimator, 2, episodes=2, samples=12_000, **settings)
+    distance, _ = distance_in_standard_errors(samples, exact_meta_gradient(2, episodes=2))
     assert distance > 10
 
 
@@ -186,7 +189,7 @@ def exact_hessian(vector, steps):
     return -np.asarray(jax.hessian(lambda vector: expected_return(vector, steps))(vector)).ravel() / steps
 
 
-@pytest.mark.parametrize(("estimator", "steps"), [("dice", 1), ("dice", 2), ("lvc", 1)])
+@pytest.mark.parametrize(("estimator", "steps"), [("dice", 2), ("lvc", 1), *tiers.slow(("dice", 1))])
 def test_the_mean_inner_hessian_matches_the_exact_one(estimator, steps):
     vector, samples = inner_hessians(estimator, steps, 30_000)
     distance, relative_error = distance_in_standard_errors(samples, exact_hessian(vector, steps))
@@ -194,7 +197,7 @@ def test_the_mean_inner_hessian_matches_the_exact_one(estimator, steps):
     assert distance < 3.5  # the largest of 36
 
 
-@pytest.mark.parametrize(("estimator", "steps"), [("naive", 1), ("naive", 2), ("lvc", 2)])
+@pytest.mark.parametrize(("estimator", "steps"), [("naive", 2), ("lvc", 2), *tiers.slow(("naive", 1))])
 def test_the_mean_inner_hessian_misses_the_exact_one(estimator, steps):
     vector, samples = inner_hessians(estimator, steps, 30_000)
     assert distance_in_standard_errors(samples, exact_hessian(vector, steps))[0] > 10
@@ -266,7 +269,8 @@ def test_dice_is_the_sum_of_rewards_behind_magic_boxes_to_third_order():
 
     at = jnp.array([0.2, -0.4, 0.9])
     for derivative in (jax.grad, jax.hessian, lambda function: jax.jacfwd(jax.hessian(function))):
-        np.testing.assert_allclose(derivative(ours)(at), derivative(literal)(at), rtol=1e-10, atol=1e-12)
+        found, expected = (jax.jit(derivative(surrogate))(at) for surrogate in (ours, literal))
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_a_baseline_leaves_the_mean_of_all_derivatives_alone():
@@ -280,13 +284,18 @@ def test_a_baseline_leaves_the_mean_of_all_derivatives_alone():
 
     held = {0: 1.3, 1: -0.7}
     for derivative in (jax.grad, jax.hessian):
-        mean = 0.0
-        for walk in walks(2):
-            baseline = jnp.array([held[state] for state in walk[0]])
-            mean += jnp.exp(log_prob_of(vector, walk)) * derivative(
-                lambda vector, walk=walk, baseline=baseline: jnp.sum(surrogate(vector, walk, baseline))
-            )(vector)
-        np.testing.assert_allclose(mean, 0, atol=1e-12)
+
+        @jax.jit
+        def mean(vector, derivative=derivative):
+            total = 0.0
+            for walk in walks(2):
+                baseline = jnp.array([held[state] for state in walk[0]])
+                total += jnp.exp(log_prob_of(vector, walk)) * derivative(
+                    lambda vector, walk=walk, baseline=baseline: jnp.sum(surrogate(vector, walk, baseline))
+                )(vector)
+            return total
+
+        np.testing.assert_allclose(mean(vector), 0, atol=1e-12)
 
 
 def test_generalised_advantages_match_their_definition():

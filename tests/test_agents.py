@@ -55,7 +55,9 @@ def test_no_inner_gradient_enters_the_target(spec):
     agent = agent_for("dqn", spec, hidden=(8,))
     params = agent.init(jax.random.key(0))
     batch = transition(9, 4, 2, 0.0, 0.9, 4)
-    gradient = jax.grad(lambda params, slow: agent.loss(params, slow, batch, GREEDY)[0], (0, 1))(params, params)
+    gradient = jax.jit(jax.grad(lambda params, slow: agent.loss(params, slow, batch, GREEDY)[0], (0, 1)))(
+        params, params
+    )
     assert any(np.any(leaf) for leaf in jax.tree.leaves(gradient[1]))
     error = agent.loss(params, params, batch, GREEDY)[1]["td_error"]
     features = jnp.eye(9)[4]
@@ -213,12 +215,17 @@ def test_observations_may_be_trees():
     percept = Percept(observation, action, reward, never)
     rollout = Rollout(percept, action, reward, never, never, observation, {})
 
-    buffer = replay.add(replay.empty(spec, 2, steps, envs), rollout)
-    batch = replay.read(buffer, replay.look_ahead(buffer.rounds, jnp.float32(0.9), 1), jnp.arange(7))
+    @jax.jit
+    def read_and_judge(rollout):
+        buffer = replay.add(replay.empty(spec, 2, steps, envs), rollout)
+        batch = replay.read(buffer, replay.look_ahead(buffer.rounds, jnp.float32(0.9), 1), jnp.arange(7))
+        return batch, agent.loss(params, params, batch, GREEDY)[0]
+
+    batch, loss = read_and_judge(rollout)
     assert jax.tree.map(jnp.shape, batch.observation) == {"position": (7, 2), "carrying": (7,)}
-    loss, _ = agent.loss(params, params, batch, GREEDY)
     assert np.isfinite(loss)
     first = jax.tree.map(lambda leaf: leaf[0, 0], percept)
     other = first._replace(observation=first.observation | {"carrying": 1 - first.observation["carrying"]})
-    values = [agent.act(agent.noise(jax.random.key(3)), params, seen, GREEDY)[1]["q"] for seen in (first, other)]
+    act = jax.jit(lambda seen: agent.act(agent.noise(jax.random.key(3)), params, seen, GREEDY)[1]["q"])
+    values = [act(seen) for seen in (first, other)]
     assert not np.allclose(*values)

@@ -274,6 +274,7 @@ def test_settings_are_read_from_every_place():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_training_leaves_a_whole_run_directory(folder, capsys, monkeypatch):
     monkeypatch.setattr(evaluation, "evaluate", canned_evaluation)
     assert main(["train", *TINY, "--meta-steps", "2", *QUIET]) == 0

@@ -7,6 +7,7 @@ import pytest
 
 from jaxmeta import cli, command_lines, commands, jobs
 from jaxmeta.base import TaskDistribution
+from tests import tiers
 from tests.toy import CentreEnv
 
 ASKED = {
@@ -23,11 +24,11 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
-def test_the_command_that_trains_a_run_anew(asked, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [*sorted({*ASKED} - {"a population"}), *tiers.slow("a population")])
+def test_the_command_that_trains_a_run_anew(name, tmp_path, monkeypatch):
     composed = []
     monkeypatch.setattr(commands.training, "run_job", lambda job, on_log: composed.append(job.config))
-    config = jobs.prepare(**asked).config
+    config = jobs.prepare(**ASKED[name]).config
     command = command_lines.of_training(config, tmp_path / "a run")
     program, *words = shlex.split(command)
     assert program == "jaxmeta"

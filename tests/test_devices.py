@@ -14,6 +14,7 @@ import pytest
 import jaxmeta
 from jaxmeta import devices, hosts, jobs, recipes
 from jaxmeta.outer import batch
+from tests import tiers
 from tests.on_devices import VARIANTS
 
 GROUPS = (
@@ -31,10 +32,11 @@ CHANGES_NOTHING = ("scratch",)
 ROOT = Path(__file__).parent.parent
 
 
-def spread(group):
-    """What `on_devices` says of cases, by case."""
-    command = [sys.executable, str(ROOT / "tests" / "on_devices.py"), *group]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "envs")))}
+def spread(group, counts):
+    """What `on_devices` says of cases on so many devices, by case."""
+    command = [sys.executable, str(ROOT / "tests" / "on_devices.py"), ",".join(map(str, counts)), *group]
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment |= {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "envs")))}
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-2000:]
     return {line["case"]: line for line in map(json.loads, answer.stdout.splitlines())}
@@ -44,11 +46,14 @@ def test_every_recipe_is_looked_at():
     assert {name for group in GROUPS for name in group} == {*recipes.RECIPES, *VARIANTS}
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("group", GROUPS, ids="-".join)
-def test_devices_agree_and_exchange_one_sum_of_gradients_in_an_optimizer_step(group):
-    told = spread(group)
+@pytest.mark.parametrize(
+    ("group", "counts"),
+    [(("fomaml",), (1, 2)), *tiers.slow(*((group, (1, 2, 8)) for group in GROUPS))],
+    ids=lambda values: "-".join(map(str, values)),
+)
+def test_devices_agree_and_exchange_one_sum_of_gradients_in_an_optimizer_step(group, counts):
+    told = spread(group, counts)
     assert set(told) == set(group)
     for case, line in told.items():
         assert line["apart"] < 1e-9, case
@@ -127,6 +132,7 @@ def test_a_cluster_is_noticed(monkeypatch, names):
     assert joined == [()]
 
 
+@pytest.mark.slow
 def test_nothing_asks_for_a_device_before_processes_have_joined():
     code = """
 import jaxmeta.commands

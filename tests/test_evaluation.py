@@ -15,6 +15,7 @@ from jaxmeta.errors import UsageError
 from jaxmeta.measurement import Measured, Meter, adaptation_cost, measure
 from jaxmeta.tasks import make
 from jaxmeta_envs.grid_navi_bayes import bayes_optimal_return
+from tests import tiers
 from tests.boards import rows_of
 from tests.conftest import TINY
 
@@ -42,7 +43,7 @@ def test_report_has_the_fields_of_the_contract(report):
     assert all(shared <= set(entry) for entry in report["baselines"].values())
 
 
-@pytest.mark.parametrize("recipe", ["maml", "rl2"])
+@pytest.mark.parametrize("recipe", ["maml", *tiers.slow("rl2")])
 def test_the_cost_of_adapting_is_that_of_a_program_which_lives(grid, recipe):
     settings = {name: TINY[name] for name in ("envs", "steps", "rounds")}
     learner = recipes.make_recipe(recipe, grid, **settings)
@@ -95,6 +96,7 @@ def test_no_action_is_drawn_from_an_unbounded_space(bound):
         random_policy(tasks._replace(env=Boundless()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["pendulum:torques=0,horizon=5", "point_navigation:horizon=5"])
 def test_learners_of_continuous_actions_are_evaluated(spec):
     tasks = make(spec)
@@ -117,6 +119,7 @@ def test_learners_of_continuous_actions_are_evaluated(spec):
     assert random["trial_return"] < 0
 
 
+@pytest.mark.slow
 def test_what_acts_well_in_a_family_is_measured_beside_the_learner(grid):
     settings = recipes.resolve_settings("rl2", grid, rounds=2, memory_width=4)
     learner = recipes.make_recipe("rl2", grid, **settings)
@@ -189,6 +192,7 @@ def told(**changes):
     return baselines.Choice(**usual | changes)
 
 
+@pytest.mark.slow
 def test_baselines_adapt_as_they_are_told(grid):
     settings = config_of(grid)["settings"]
     env_params = evaluation.sample_tasks(jax.random.key(1), grid, "test", 32)
@@ -315,6 +319,7 @@ def test_of_a_policy_only_how_long_it_learns_is_tuned():
     assert (found.choice.inner_steps, found.choice.learning_rate) == (30, baselines.LEARNING_RATES[0])
 
 
+@pytest.mark.slow
 def test_a_policy_over_continuous_actions_is_evaluated_beside_its_baselines():
     distribution = make("point_navigation:horizon=5")
     settings = {"envs": 2, "rounds": 1, "tasks_per_batch": 2, "query_envs": 2, "hidden": (4,)}

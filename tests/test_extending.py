@@ -46,6 +46,7 @@ def test_tasks_in_ten_lines_take_options(folder):
     assert made.tasks_seen("test")
 
 
+@pytest.mark.slow
 def test_a_users_own_tasks_and_method_train_and_come_back(folder):
     settings = TINY | {"steps": 0, "meta_steps": 2}
     learner, state = jaxmeta.train("noisy:noisy_maml", "doors:doors", run_dir="run", **settings)

@@ -12,7 +12,7 @@ from jaxmeta.adapters.hyper_policy import DECAYS, FORMS, SET, Statistics, moved,
 from jaxmeta.base import Percept, Rollout
 from jaxmeta.errors import UsageError
 from jaxmeta.networks import WHOLE, taking_part
-from tests import toy
+from tests import tiers, toy
 from tests.conftest import TINY
 
 SETTINGS = {name: value for name, value in TINY.items() if name != "epsilon_decay"} | {
@@ -60,7 +60,7 @@ def lived(grid, learner, rounds=2):
     return live
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["online", *tiers.slow("schedule", "static", "constant")])
 def test_at_first_it_sets_what_the_settings_say(grid, form):
     learner, meta = made(grid, form=form)
     life, _ = lived(grid, learner)(meta)
@@ -72,7 +72,7 @@ def test_at_first_it_sets_what_the_settings_say(grid, form):
     ("agent", "name"),
     [("dqn", name) for name in SET if name != "epsilon"]
     # A table's greedy values are those of actions not tried yet, zero, as long as rewards are negative.
-    + [("tabular_q", name) for name in SET if name not in ("epsilon", "target_step_size")],
+    + tiers.slow(*(("tabular_q", name) for name in SET if name not in ("epsilon", "target_step_size"))),
 )
 def test_every_output_that_teaches_changes_the_next_update(grid, agent, name):
     """From the first step on, but for the slow targets, which begin to differ from the others after it."""
@@ -100,7 +100,7 @@ def test_no_gradient_of_epsilon_passes_and_one_of_all_else_does(grid):
     def size(meta):
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(live(meta)[0].fast.learner.params["network"]))
 
-    gradient = np.asarray(jax.grad(size)(meta).policy["params"]["head"]["bias"])
+    gradient = np.asarray(jax.jit(jax.grad(size))(meta).policy["params"]["head"]["bias"])
     assert [name for name, slope in zip(SET, gradient, strict=True) if slope == 0] == ["epsilon"]
 
 

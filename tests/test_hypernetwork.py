@@ -10,6 +10,7 @@ from jaxmeta import lifetime as living
 from jaxmeta.base import sample_tasks
 from jaxmeta.composition import spec_of
 from jaxmeta.errors import UsageError
+from tests import tiers
 from tests.trees import drawn
 
 TINY = {
@@ -33,14 +34,15 @@ def elements():
 def test_a_summary_knows_neither_order_nor_what_is_absent(elements, pooling):
     encoder = encoders.SetEncoder(8, pooling)
     present = jnp.array([True, True, True, True, False, False])
-    weights = drawn(encoder.init(jax.random.key(0), elements, present))
-    summary = encoder.apply(weights, elements, present)
+    weights = drawn(jax.eval_shape(encoder.init, jax.random.key(0), elements, present))
+    apply = jax.jit(encoder.apply)
+    summary = apply(weights, elements, present)
     order = jnp.array([3, 5, 0, 2, 4, 1])
-    np.testing.assert_allclose(encoder.apply(weights, elements[order], present[order]), summary, atol=1e-5)
-    np.testing.assert_allclose(encoder.apply(weights, elements.at[4:].set(7.0), present), summary, atol=1e-5)
-    np.testing.assert_allclose(encoder.apply(weights, elements[:4], present[:4]), summary, atol=1e-5)
-    assert np.abs(encoder.apply(weights, elements.at[0].add(1.0), present) - summary).max() > 1e-3
-    nothing = encoder.apply(weights, elements, jnp.zeros(6, bool))
+    np.testing.assert_allclose(apply(weights, elements[order], present[order]), summary, atol=1e-5)
+    np.testing.assert_allclose(apply(weights, elements.at[4:].set(7.0), present), summary, atol=1e-5)
+    np.testing.assert_allclose(apply(weights, elements[:4], present[:4]), summary, atol=1e-5)
+    assert np.abs(apply(weights, elements.at[0].add(1.0), present) - summary).max() > 1e-3
+    nothing = apply(weights, elements, jnp.zeros(6, bool))
     assert np.all(np.isfinite(nothing))
     assert np.abs(nothing - summary).max() > 1e-3
 
@@ -183,8 +185,10 @@ def test_gradient_steps_may_follow(grid):
 
 
 def test_all_parts_learn(grid):
-    learner = recipes.make_recipe("hypernetwork", grid, **TINY, generated="low_rank", encoder="attention")
-    state = learner.init(jax.random.key(0))
+    rounds = tiers.number(3, 1)
+    settings = TINY | {"rounds": rounds, "replay_rounds": rounds, "generated": "low_rank", "encoder": "attention"}
+    learner = recipes.make_recipe("hypernetwork", grid, **settings)
+    state = jax.jit(learner.init)(jax.random.key(0))
     state = state.replace(meta=state.meta.replace(generator=drawn(state.meta.generator)))
     env_params = sample_tasks(jax.random.key(2), grid, "train", 2)
     after, _ = jax.jit(learner.update)(jax.random.key(1), state, env_params)

@@ -249,6 +249,7 @@ def test_a_policy_learns_as_much_from_large_rewards_as_from_small_ones():
     np.testing.assert_allclose(small, large, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_a_pole_that_falls_costs_the_rest_of_its_episode():
     """An environment that begins anew by itself pays as much whether poles fall or not."""
     family = tasks.make("cartpole:horizon=100")
@@ -259,6 +260,7 @@ def test_a_pole_that_falls_costs_the_rest_of_its_episode():
     assert metrics["trial_return"] == pytest.approx(2 * metrics["return"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["rl2", "mann", "snail"])
 def test_a_memory_is_trained_on_more_rounds_than_it_lives(arms, recipe):
     """Its training is that of whoever lives as long, and its lifetime is not."""

@@ -243,6 +243,7 @@ def test_tasks_are_laid_out_on_what_is_there():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_a_plan_agrees_with_the_run(tmp_path):
     settings = {"hidden": (4,), "envs": 2, "tasks_per_batch": 2, "rounds": 1, "meta_steps": 3}
     planned = plan("finetune", **settings)

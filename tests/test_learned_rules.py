@@ -21,6 +21,7 @@ from jaxmeta.learned_rules import (
 )
 from jaxmeta.networks import QNetwork
 from jaxmeta.update_rules import Seen
+from tests import tiers
 from tests.conftest import TINY, tiny
 
 RATE, STEPS = 1e-2, 20
@@ -45,19 +46,23 @@ def loss(params, hidden=(6, 5)):
 
 def moved(weights, scale=0.3):
     """Weights away from where the rule is made by hand."""
-    keys = iter(jax.random.split(jax.random.key(3), 100))
-    return jax.tree.map(lambda leaf: leaf + scale * jax.random.normal(next(keys), leaf.shape), weights)
+    random = np.random.default_rng(3)
+    return jax.tree.map(lambda leaf: leaf + np.float32(scale * random.normal(size=leaf.shape)), weights)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+BASES = {"adam": optax.adam(RATE), "rmsprop": optax.rmsprop(RATE, decay=0.99), "sgd": optax.sgd(RATE)}
+EACH_ONCE = [("structured", "adam"), ("gru", "rmsprop"), ("lstm", "sgd"), ("attention", "sgd")]
+"""Every network and every optimizer that a rule begins as."""
+
+
 @pytest.mark.parametrize(
-    ("base", "optimizer"),
-    [("adam", optax.adam(RATE)), ("rmsprop", optax.rmsprop(RATE, decay=0.99)), ("sgd", optax.sgd(RATE))],
+    ("network", "base"),
+    [*EACH_ONCE, *tiers.slow(*((name, base) for name in NETWORKS for base in BASES if (name, base) not in EACH_ONCE))],
 )
-def test_before_it_has_learned_a_rule_is_made_by_hand(network, base, optimizer):
-    params = params_of()
+def test_before_it_has_learned_a_rule_is_made_by_hand(network, base):
+    params, optimizer = params_of(), BASES[base]
     rule = learned_rule(NETWORKS[network], base)
-    learned = as_optax(rule, rule.init(jax.random.key(0), params), RATE)
+    learned = as_optax(rule, jax.jit(rule.init)(jax.random.key(0), params), RATE)
 
     @jax.jit
     def step(ours, theirs, index):
@@ -94,12 +99,12 @@ def reference_step(gradients, progress, trend, weights, depth_index):
 def test_the_structured_rule_is_its_formula():
     params = params_of()
     rule = learned_rule(Structured, "adam")
-    weights = moved(rule.init(jax.random.key(0), params))
+    weights, update = moved(jax.jit(rule.init)(jax.random.key(0), params)), jax.jit(rule.update)
     gradients = [jax.tree.map(lambda leaf, s=seed: jnp.sin(leaf * 5 + s), params) for seed in range(3)]
     values, state = (2.0, 3.0, 1.0), rule.begin(params)
     for gradient, value in zip(gradients, values, strict=True):
         seen = Seen(jnp.float32(RATE), jnp.float32(value), jnp.float32(0.25))
-        change, state = rule.update(weights, gradient, state, params, seen)
+        change, state = update(weights, gradient, state, params, seen)
     averages = [
         sum((1 - decay) * decay ** (2 - index) * value for index, value in enumerate(values)) / (1 - decay**3)
         for decay in (0.9, 0.99)
@@ -126,7 +131,7 @@ def change_of(network, params, weights, gradient):
     return change
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["gru", "attention", *tiers.slow("structured", "lstm")])
 def test_a_rule_does_not_know_units_by_their_places(network):
     """Hidden units in another order are changed in the same way, in that order."""
     params = params_of()
@@ -145,7 +150,7 @@ def test_a_rule_does_not_know_units_by_their_places(network):
     jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-7), reordered(change), other)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["structured", *tiers.slow("gru", "lstm", "attention")])
 def test_a_rule_serves_wider_networks(network):
     weights = weights_of(network, params_of())
     wide = params_of((12, 9))
@@ -168,10 +173,10 @@ def test_a_units_step_depends_on_the_layer_only_under_attention(network):
 def test_what_belongs_to_no_layer_is_changed_by_hand():
     params = {"network": params_of(), "exploration": jnp.zeros(2)}
     rule = learned_rule(Structured, "sgd")
-    weights = moved(rule.init(jax.random.key(0), params))
+    weights = moved(jax.jit(rule.init)(jax.random.key(0), params))
     gradient = jax.tree.map(jnp.ones_like, params)
     seen = Seen(jnp.float32(RATE), jnp.float32(1.0), jnp.float32(0.5))
-    change, _ = rule.update(weights, gradient, rule.begin(params), params, seen)
+    change, _ = jax.jit(rule.update)(weights, gradient, rule.begin(params), params, seen)
     np.testing.assert_allclose(change["exploration"], -RATE)
     assert not np.allclose(change["network"]["params"]["head"]["bias"], -RATE)
 
@@ -221,6 +226,7 @@ def test_networks_that_a_rule_cannot_fit_are_refused():
 RULE = TINY | {"population": 2, "meta_steps": 2, "rounds": 2}
 
 
+@pytest.mark.slow
 def test_a_trained_rule_is_exported(tmp_path):
     run = tmp_path / "run"
     learner, state = jaxmeta.train(
@@ -265,6 +271,7 @@ def test_mistakes_are_told_before_anything_compiles(grid, settings, sentence):
         recipes.make_recipe("learned_rule", grid, **RULE | settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["structured", "gru"])
 def test_a_step_within_many_batches_does_not_crash_the_compiler(network):
     """Seeds, tasks, perturbed copies and axes of one: XLA had a fault that ended the process."""

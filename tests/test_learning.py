@@ -11,6 +11,7 @@ from jaxmeta.measurement import measure
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.timeout(240)
 def test_dqn_solves_cartpole():
     """Ordinary DQN through the engine: a lifetime of 64,000 steps reaches nearly the cap of 200 from a random start."""
@@ -45,6 +46,7 @@ def test_dqn_solves_cartpole():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("recipe", ["maml", "meta_sgd"])
 def test_meta_training_improves_what_adaptation_reaches(recipe):

@@ -15,6 +15,7 @@ from jaxmeta.base import sample_tasks
 from jaxmeta.composition import make_parts
 from jaxmeta.encoders import SetEncoder
 from jaxmeta.errors import UsageError
+from tests import tiers
 from tests.trees import drawn
 
 TINY = {
@@ -141,7 +142,7 @@ def test_which_sources_are_read(grid, reads, shares):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), result, expected)
 
 
-@pytest.mark.parametrize("reads", ["nearest", "random", "average", "attention"])
+@pytest.mark.parametrize("reads", ["nearest", "attention", *tiers.slow("random", "average")])
 def test_what_is_not_allowed_is_not_read(grid, reads):
     _, carrier = carrier_of(grid, reads)
     _, state = stocked(grid, reads=reads, map_form="identity")
@@ -169,7 +170,7 @@ def test_attention_is_its_formula(grid):
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("reads", "representation"), [("random", "inferred"), ("attention", "described")])
+@pytest.mark.parametrize(("reads", "representation"), [("attention", "described"), *tiers.slow(("random", "inferred"))])
 def test_the_gradient_of_the_bank_loss_matches_finite_differences(grid, reads, representation):
     settings = TINY | {
         "reads": reads, "representation": representation, "beta": 0.3, "td": 0.7, "td_steps": 2, "agent": "dqn",
@@ -242,6 +243,7 @@ def test_the_bank_holds_what_sources_have_learned_from_one_start(grid):
     assert np.isfinite(metrics["distillation"])
 
 
+@pytest.mark.slow
 def test_tasks_that_are_inferred_are_known_by_what_newcomers_see(grid):
     """Whose parameters never change: they show it in every round."""
     settings = {"representation": "inferred", "reads": "average", "map_form": "identity", "epsilon": 0.0}
@@ -301,6 +303,7 @@ def test_an_inferred_representation_is_renewed_with_the_data(grid, renewed, chan
     assert [bool(np.any(one != other)) for one, other in itertools.pairwise(heads)] == changes
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_its_bank_and_refused_with_another_network(grid, tmp_path):
     options = {"log_every": 1, "checkpoint_every": 1, "learning_rate_left": 1.0}
     whole = jaxmeta.train("mapping", grid, run_dir=tmp_path / "whole", **TINY, meta_steps=4, **options)[1]

@@ -20,10 +20,9 @@ def run(network):
     """Parameters, features, and what the network puts out along them."""
     features = jax.random.normal(jax.random.key(0), (STEPS, FEATURES))
     memory = network.initial_memory()
-    variables = network.initial_parameters(jax.random.key(1), features[0])
-    variables = jax.tree.map(
-        lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), variables
-    )
+    variables = jax.jit(network.initial_parameters)(jax.random.key(1), features[0])
+    random = np.random.default_rng(2)
+    variables = jax.tree.map(lambda leaf: leaf + np.float32(0.3 * random.normal(size=leaf.shape)), variables)
 
     def step(memory, now):
         memory, numbers, value = network.apply(variables, memory, now)
@@ -82,6 +81,7 @@ def test_steps_at_once_are_the_steps_one_by_one(network):
     """From the start, and from a memory of the first three steps."""
     params, features, memory, numbers, values = run(network)
 
+    @jax.jit
     def along(memory, features):
         return network.apply({"params": params}, memory, features, method="along")
 
@@ -99,7 +99,7 @@ def test_steps_at_once_are_the_steps_one_by_one(network):
 def test_what_was_perceived_first_is_remembered(network):
     """The derivative of the last output with respect to the first features is there, and finite."""
     features = jax.random.normal(jax.random.key(0), (STEPS, FEATURES))
-    variables = network.initial_parameters(jax.random.key(1), features[0])
+    variables = jax.jit(network.initial_parameters)(jax.random.key(1), features[0])
 
     def last_value(features):
         def step(memory, now):

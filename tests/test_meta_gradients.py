@@ -16,7 +16,7 @@ from jaxmeta.adapters.forward_over_reverse import value_and_gradient
 from jaxmeta.base import Task
 from jaxmeta.outer import meta_gradient, reptile
 from jaxmeta.update_rules import learned_step_sizes
-from tests import toy
+from tests import tiers, toy
 from tests.conftest import TINY
 
 CENTRE = jnp.array([1.0, -2.0])
@@ -54,7 +54,7 @@ def test_quadratic_tasks_have_the_closed_form(rule, options, factor):
 def test_meta_sgd_step_size_gradient_has_the_closed_form():
     adapter, objective = toy.quadratic_objective(1, RATE, rule=learned_step_sizes(RATE))
     meta = adapter.init(jax.random.key(0))
-    gradient = jax.grad(lambda meta: objective(jax.random.key(1), meta, Task(CENTRE, None), None)[0])(meta)
+    gradient = jax.jit(jax.grad(lambda meta: objective(jax.random.key(1), meta, Task(CENTRE, None), None)[0]))(meta)
     offset = meta.params - CENTRE
     np.testing.assert_allclose(gradient.rule, -RATE * (1 - RATE) * offset**2, rtol=1e-5)
 
@@ -91,14 +91,16 @@ def grid_objective(grid, method="maml", **settings):
         ("maml", {}),
         ("maml", {"outer_loss": "td"}),
         ("maml", {"outer_loss": "monte_carlo"}),
-        ("maml", {"target_step_size": 1.0}),
         ("maml", {"max_inner_norm": 0.1, "n_step": 0}),
-        ("maml", {"lives_per_task": 2}),
-        ("maml", {"agent": "tabular_q"}),
         ("maml", {"agent": "actor_critic", "estimator": "naive", "baseline": "value"}),
-        ("maml", {"agent": "actor_critic", "estimator": "naive", "baseline": "linear"}),
-        ("anil", {}),
         ("meta_sgd", {}),
+        *tiers.slow(
+            ("maml", {"target_step_size": 1.0}),
+            ("maml", {"lives_per_task": 2}),
+            ("maml", {"agent": "tabular_q"}),
+            ("maml", {"agent": "actor_critic", "estimator": "naive", "baseline": "linear"}),
+            ("anil", {}),
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())) or "default",
 )
@@ -114,6 +116,7 @@ def test_meta_gradient_matches_finite_differences(grid, method, settings):
         assert float(abs(difference - exact @ direction)) < 1e-5 * float(jnp.linalg.norm(exact))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_targets_of_the_newest_parameters_are_those_that_follow_at_once(grid):
     parts = composition.make_parts(
@@ -164,10 +167,11 @@ def test_fomaml_is_the_gradient_at_the_adapted_parameters(grid):
     def at_adapted(params):
         return outer_loss(meta, life.replace(fast=life.fast.replace(params=params)), query)[0]
 
-    expected = jax.grad(at_adapted)(life.fast.params)
+    expected = jax.jit(jax.grad(at_adapted))(life.fast.params)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6), first_order, expected)
 
 
+@pytest.mark.slow
 def test_maml_and_fomaml_differ_on_the_grid(grid):
     directions = {}
     for name in ("maml", "fomaml"):
@@ -182,6 +186,7 @@ def one_task_batch(grid):
     return jax.vmap(lambda key: grid.sample(key, "train"))(jax.random.split(jax.random.key(6), TINY["tasks_per_batch"]))
 
 
+@pytest.mark.slow
 def test_inner_step_size_zero_is_plain_training(grid):
     """Without a step the adapted parameters are the start, and MAML, FOMAML and plain policy gradients agree."""
     gradients = {}
@@ -231,8 +236,8 @@ def meta_step_of(grid):
     """The parameters and gradient norm that one meta-step in float64 gives under some settings."""
 
     @functools.cache
-    def meta_step(**settings):
-        learner = recipes.make_recipe("maml", grid, **TINY | settings)
+    def meta_step(recipe, **settings):
+        learner = recipes.make_recipe(recipe, grid, **TINY | settings)
         state = learner.init(jax.random.key(0))
         state = state.replace(meta=to_float64(state.meta), optimizer=to_float64_floats(state.optimizer))
         after, metrics = jax.jit(learner.update)(jax.random.key(1), state, one_task_batch(grid))
@@ -242,9 +247,15 @@ def meta_step_of(grid):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("setting", [{"remat": True}, {"tasks_per_group": 1}, {"tasks_per_group": 2}])
-def test_remat_and_group_size_leave_the_meta_gradient_alone(meta_step_of, setting):
-    (params, norm), (other_params, other_norm) = meta_step_of(), meta_step_of(**setting)
+@pytest.mark.parametrize(
+    ("recipe", "setting"),
+    [
+        ("fomaml", {"tasks_per_group": 2}),
+        *tiers.slow(("maml", {"remat": True}), ("maml", {"tasks_per_group": 1}), ("maml", {"tasks_per_group": 2})),
+    ],
+)
+def test_remat_and_group_size_leave_the_meta_gradient_alone(meta_step_of, recipe, setting):
+    (params, norm), (other_params, other_norm) = meta_step_of(recipe), meta_step_of(recipe, **setting)
     np.testing.assert_allclose(params, other_params, rtol=0, atol=1e-9)
     np.testing.assert_allclose(norm, other_norm, rtol=1e-9)
 
@@ -270,5 +281,6 @@ def test_the_gradients_forward_derivative_is_the_reverse_one_in_every_argument()
     learned = (arguments[0], arguments[1], arguments[3])
     reverse, forward = jax.value_and_grad(loss, has_aux=True), value_and_gradient(loss)
     for function in (slope, third):
-        wanted, found = (jax.grad(function, (1, 2, 3))(which, *learned) for which in (reverse, forward))
+        derivative = jax.jit(jax.grad(function, (1, 2, 3)), static_argnums=0)
+        wanted, found = (derivative(which, *learned) for which in (reverse, forward))
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12), found, wanted)

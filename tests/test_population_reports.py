@@ -35,6 +35,7 @@ def evaluated(grid):
     return report(state, job.config), report(populations.members(state)[-1], last)
 
 
+@pytest.mark.slow
 def test_an_evaluation_pools_members_and_tells_what_each_did(evaluated):
     whole, last = evaluated
     members = whole["members"]
@@ -52,6 +53,7 @@ def test_an_evaluation_pools_members_and_tells_what_each_did(evaluated):
     json.dumps(whole, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_compare_pools_the_seeds_of_each_swept_value(evaluated):
     whole, last = evaluated
     rows = rows_of(whole, {**last, "train_seed": 7})
@@ -63,6 +65,7 @@ def test_compare_pools_the_seeds_of_each_swept_value(evaluated):
     assert {row["seeds"] for row in rows_of(whole) if row["method"] in whole["baselines"]} == {1}
 
 
+@pytest.mark.slow
 def test_baselines_are_measured_once_under_the_first_member_s_settings(grid, monkeypatch):
     asked = []
 

@@ -10,7 +10,7 @@ import jaxmeta
 from jaxmeta import checkpoints, chunks, jobs, populations
 from jaxmeta.populations import Member
 from jaxmeta.runs import RunDirectory
-from tests import learners
+from tests import learners, tiers
 from tests.conftest import TINY
 from tests.double import make_everything_in_float64
 from tests.learners import DIVERGED_AT, begun, follower, quadratic
@@ -55,7 +55,7 @@ def of_seed(config, seed):
     return populations.config_of(config, Member(seed, {}))
 
 
-@pytest.mark.parametrize("recipe", SMALL)
+@pytest.mark.parametrize("recipe", ["maml", "quadratic", *tiers.slow("rl2")])
 def test_members_begin_as_their_seeds_do_alone(recipe):
     tasks, settings = SMALL[recipe]
     job = jobs.prepare(recipe, tasks, settings=settings, seeds=SEEDS)
@@ -66,7 +66,7 @@ def test_members_begin_as_their_seeds_do_alone(recipe):
 
 
 @pytest.mark.usefixtures("networks_in_float64")
-@pytest.mark.parametrize("recipe", SMALL)
+@pytest.mark.parametrize("recipe", ["quadratic", *tiers.slow("maml", "rl2")])
 def test_each_member_equals_its_seed_alone(recipe):
     tasks, settings = SMALL[recipe]
     seeds, steps = SEEDS[:2], 3
@@ -182,6 +182,7 @@ def test_what_is_swept_is_the_run_with_that_setting():
         assert max(differences(member, alone)) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("networks_in_float64")
 def test_what_is_swept_in_maml_is_the_run_with_that_setting():
     tasks, settings = SMALL["maml"]
@@ -221,8 +222,10 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path, monkeypatch, opt
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "name", "value"), [("maml", "target_step_size", 0.5), ("meta_sgd", "learning_rate", 0.3)]
+    ("recipe", "name", "value"),
+    [("maml", "target_step_size", 0.5), ("meta_sgd", "learning_rate", 0.3)],
 )
 def test_a_value_that_sets_more_than_a_traced_number_is_refused(recipe, name, value):
     tasks, settings = SMALL["maml"]
@@ -282,6 +285,7 @@ def test_seeds_are_spelled_as_they_are_read(seeds):
     assert populations.parse_seeds(populations.spell_seeds(seeds)) == seeds
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_members_trained_by_policy_optimisation_do_not_stall():
     """Under default flags of XLA: elsewhere PPO, vmapped over seeds on a CPU, has stopped for good."""

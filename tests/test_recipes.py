@@ -10,6 +10,7 @@ from jaxmeta import composition, presets, recipes, tasks
 from jaxmeta.base import TASK_IS_FINITE, sample_tasks
 from jaxmeta.config import OuterConfig
 from jaxmeta.errors import UsageError
+from tests import tiers
 from tests.conftest import TINY, tiny
 
 
@@ -19,6 +20,8 @@ def name(request):
 
 
 BY_GRADIENT = ["maml", "fomaml", "anil", "meta_sgd", "reptile", "finetune"]
+COMPILED = ["fomaml", "rl2", "scratch"]
+"""Recipes whose programs the fast tier compiles, of the others it sees the shapes."""
 
 
 def batch_of(grid, seed=0):
@@ -37,11 +40,27 @@ IN_STRETCHES = {
 }
 
 
+@pytest.mark.parametrize("name", [*COMPILED, *tiers.slow(*sorted({*recipes.RECIPES} - {*COMPILED}))])
 def test_recipe_protocol(name, grid):
     hold_to_protocol(recipes.make_recipe(name, grid, **tiny(name)), grid)
 
 
-@pytest.mark.parametrize("variant", IN_STRETCHES)
+@pytest.mark.parametrize("name", sorted({*recipes.RECIPES} - {*COMPILED}))
+def test_a_meta_step_keeps_the_structure_of_its_state(name, grid):
+    learner = recipes.make_recipe(name, grid, **tiny(name))
+    start = jax.eval_shape(learner.init, jax.random.key(0))
+    after, metrics = jax.eval_shape(learner.update, jax.random.key(1), start, jax.eval_shape(lambda: batch_of(grid)))
+    assert jax.tree.structure(after) == jax.tree.structure(start)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, after, start))
+    assert {"loss", "return"} <= set(metrics)
+    metrics.pop(TASK_IS_FINITE, None)
+    assert all(metric.shape == () for metric in metrics.values())
+    assert jax.tree.structure(learner.meta(after)) == jax.tree.structure(
+        jax.eval_shape(learner.adapter.init, jax.random.key(0))
+    )
+
+
+@pytest.mark.parametrize("variant", tiers.slow(*IN_STRETCHES))
 def test_estimators_serve_any_method(variant, grid):
     recipe, settings = IN_STRETCHES[variant]
     hold_to_protocol(recipes.make_recipe(recipe, grid, **tiny(recipe, population=2, **settings)), grid)
@@ -73,6 +92,7 @@ def hold_to_protocol(learner, grid):
     assert jax.tree.structure(learner.meta(state)) == jax.tree.structure(learner.adapter.init(jax.random.key(0)))
 
 
+@pytest.mark.slow
 def test_a_run_in_stretches_is_resumed_with_its_lives(tmp_path):
     """To the bit, though lives, tasks and perturbations are half-way through when it stops."""
     settings = TINY | {"outer_gradient": "pes", "stretch": 1, "population": 2, "learning_rate_left": 1.0}
@@ -88,12 +108,14 @@ def test_a_run_in_stretches_is_resumed_with_its_lives(tmp_path):
     assert jaxmeta.state_digest(resumed) == jaxmeta.state_digest(whole)
 
 
+OF_POLICIES = {"linear": "point_navigation:horizon=4", "value": "grid_navi:size=3,horizon=4"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", BY_GRADIENT)
-@pytest.mark.parametrize(
-    ("family", "baseline"), [("point_navigation:horizon=4", "linear"), ("grid_navi:size=3,horizon=4", "value")]
-)
-def test_a_policy_is_trained_by_every_gradient_based_recipe(recipe, family, baseline):
-    distribution = tasks.make(family)
+@pytest.mark.parametrize("baseline", OF_POLICIES)
+def test_a_policy_is_trained_by_every_gradient_based_recipe(recipe, baseline):
+    distribution = tasks.make(OF_POLICIES[baseline])
     settings = tiny(recipe, agent="actor_critic", baseline=baseline, hidden=(4,), inner_steps=1)
     learner = recipes.make_recipe(recipe, distribution, **settings)
     state = jax.jit(learner.init)(jax.random.key(0))
@@ -113,6 +135,7 @@ def test_a_familys_own_settings_suit_every_recipe(name, family):
         recipes.make_recipe(name, tasks.make(family))
 
 
+@pytest.mark.parametrize("name", ["fomaml", "rl2", *tiers.slow(*sorted({*recipes.RECIPES} - {"fomaml", "rl2"}))])
 def test_vmapped_tasks_equal_looped_tasks(name, grid):
     """What one task's lifetime gives does not depend on the tasks beside it."""
     learner = recipes.make_recipe(name, grid, **tiny(name))
@@ -143,7 +166,7 @@ def test_vmapped_tasks_equal_looped_tasks(name, grid):
 
 
 def test_a_changed_hyper_parameter_recompiles_nothing(grid):
-    learner = recipes.make_recipe("maml", grid, **TINY)
+    learner = recipes.make_recipe("fomaml", grid, **TINY)
     update = jax.jit(learner.update)
     state = jax.jit(learner.init)(jax.random.key(0))
     outcomes = []

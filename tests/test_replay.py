@@ -27,7 +27,8 @@ def make_rollout(seed: int) -> Rollout:
 @pytest.mark.parametrize("n", [0, 1, 3, 99])
 def test_read_matches_the_definition(n):
     rollout = make_rollout(0)
-    batch = replay.experience(rollout, jnp.float32(0.9), n)
+    batch = jax.jit(replay.experience, static_argnums=2)(rollout, jnp.float32(0.9), n)
+    rollout, batch = jax.tree.map(np.asarray, (rollout, batch))
     for step in range(STEPS):
         for env in range(ENVS):
             index = step * ENVS + env

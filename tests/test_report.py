@@ -152,6 +152,7 @@ def test_files_that_could_not_be_written_are_refused_before_any_is(tmp_path, cap
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 def test_a_browser_shows_the_page_sorts_it_and_has_nothing_to_complain_of(page):

@@ -80,6 +80,7 @@ def measured(cell):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("cell", CELLS, ids="/".join)
 def test_a_cell_comes_again(cell, tmp_path, cache_hits):
     first = made(tmp_path / "first", cell)
@@ -93,6 +94,7 @@ def test_a_cell_comes_again(cell, tmp_path, cache_hits):
     assert all(low <= figure <= high for figure in figures(other)[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "recipe"), CELLS[:2])
 def test_a_traced_hyper_parameter_changes_no_program(family, recipe):
     def program(epsilon):

@@ -25,7 +25,7 @@ import pytest
 import jaxmeta
 from jaxmeta import checkpoints
 from jaxmeta.base import TaskDistribution
-from tests import records
+from tests import records, tiers
 from tests.conftest import TINY, tiny
 from tests.records import told
 from tests.toy import CentreEnv
@@ -110,6 +110,22 @@ def wait_for_progress(process, folder, log_points):
         time.sleep(0.005)
 
 
+def test_a_run_that_is_killed_and_resumed_ends_as_if_nothing_had_happened(tmp_path, cache, undisturbed):
+    folder = tmp_path / "run"
+    process = CONTEXT.Process(target=work, args=(str(folder), cache, False, 0.03))
+    process.start()
+    while newest(folder) < RUN["checkpoint_every"]:
+        assert process.is_alive()
+        time.sleep(0.005)
+    process.kill()
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL
+    assert 0 < newest(folder) < RUN["meta_steps"]
+    run_to_the_end(folder, cache)
+    assert digest(folder) == digest(undisturbed)
+    assert told(folder) == told(undisturbed)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -174,12 +190,12 @@ def finished(tmp_path, undisturbed):
     return Path(shutil.copytree(undisturbed, tmp_path / "run"))
 
 
-@pytest.mark.slow
-def test_every_one_of_a_hundred_flipped_bits_is_seen(finished, undisturbed, caplog):
+@pytest.mark.parametrize("bits", [1, *tiers.slow(100)])
+def test_every_flipped_bit_is_seen(finished, undisturbed, caplog, bits):
     chance, last = random.Random(1), finished / "checkpoints" / str(RUN["meta_steps"])
     like = jax.eval_shape(jaxmeta.restore(finished, LEVERS)[0].init, jax.random.key(0))
     previous = sorted(checkpoints.finished_steps(finished / "checkpoints"))[-2]
-    for _ in range(100):
+    for _ in range(bits):
         path = chance.choice(files(last))
         sound = path.read_bytes()
         flip(path, chance)

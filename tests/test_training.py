@@ -195,6 +195,7 @@ class Faulty:
         return observation, state, jnp.where(jax.random.uniform(key) < 3e-4, jnp.nan, reward), *rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["maml", "reptile"])
 def test_an_environment_that_returns_nan_ends_a_run_at_its_last_good_checkpoint(grid, tmp_path, recipe):
     tasks = grid._replace(env=Faulty(grid.env))
@@ -207,7 +208,7 @@ def test_an_environment_that_returns_nan_ends_a_run_at_its_last_good_checkpoint(
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(restored) if leaf.dtype == jnp.float32)
 
 
-@pytest.mark.slow  # equal to the bit as users compile
+@pytest.mark.optimised  # equal to the bit as users compile
 def test_meta_steps_whose_numbers_are_not_finite_can_be_skipped(tmp_path):
     state = train(run_dir=tmp_path, meta_steps=9, log_every=3, learning_rate=DIVERGED_AT, on_nonfinite="skip")
     assert int(state.step) == 9
@@ -249,7 +250,7 @@ def test_tasks_that_are_not_finite_are_named(grid):
     tasks = grid._replace(env=Faulty(grid.env))
     settings = {**TINY, "tasks_per_batch": 4}
     with pytest.raises(jaxmeta.NonFiniteError, match=r"in tasks? [0-3](, [0-3])* of its batch\.$"):
-        jaxmeta.train("maml", tasks, log_every=1, meta_steps=200, **settings)
+        jaxmeta.train("fomaml", tasks, log_every=1, meta_steps=200, **settings)
 
 
 @pytest.mark.parametrize("bad", [[], [2], [0, 3]])

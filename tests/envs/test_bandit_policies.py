@@ -78,6 +78,7 @@ def test_gittins_indices_are_those_of_the_best_rule_for_stopping(pulls):
                 assert index == pytest.approx(exact_index(pulled, paid, pulls - time), abs=0.001)
 
 
+@pytest.mark.slow
 def test_a_finer_grid_moves_no_index_by_much(monkeypatch):
     indices = gittins_indices(30)
     monkeypatch.setattr(bandit_planning, "CELLS", 2000)
@@ -199,6 +200,7 @@ def test_no_policy_is_better_than_the_best():
         assert returns.mean() > (5.5 if name == "thompson" else 6.4), name
 
 
+@pytest.mark.slow
 def test_gaussian_policies_earn_more_than_chance():
     lifetime = LifetimeConfig(envs=1, rounds=10, steps=1)
     tasks = gaussian_bandit(arms=5)

@@ -14,6 +14,7 @@ from jaxmeta.errors import UsageError
 from jaxmeta_envs import splits
 from jaxmeta_envs.from_gymnax import from_gymnax
 from jaxmeta_envs.known_environments import KEPT
+from tests import tiers
 
 VARY = {
     "CartPole-v1": {"masscart": (0.5, 2.0), "length": (0.25, 1.0)},
@@ -37,6 +38,10 @@ REFUSED = {
     "which downloads its images when it is built, and has a single task.",
 }
 SUPPORTED = [env_id for env_id in gymnax.registered_envs if env_id not in REFUSED]
+OF_EACH_KIND = ["CartPole-v1", "Acrobot-v1", "BernoulliBandit-misc", "DiscountingChain-bsuite", "FrozenLake-misc"]
+"""Parameters that others follow from, ranges, tasks that are drawn, too few tasks, and a task in the state."""
+SOME_SUPPORTED = [*OF_EACH_KIND, *tiers.slow(*(env_id for env_id in SUPPORTED if env_id not in OF_EACH_KIND))]
+"""The others take long to compile."""
 SEEN = {"BernoulliBandit-misc", "DiscountingChain-bsuite", "Freeway-MinAtar", "Pong-misc"}
 """Those with too few tasks to split."""
 TASKS, LIVED, STEPS, HORIZON = 48, 3, 7, 3
@@ -104,7 +109,7 @@ def test_an_environment_with_a_single_task_is_refused(env_id):
     assert str(caught.value) == REFUSED[env_id]
 
 
-@pytest.mark.parametrize("env_id", SUPPORTED)
+@pytest.mark.parametrize("env_id", SOME_SUPPORTED)
 def test_every_other_environment_is_a_family_of_arrays(env_id):
     tasks = made(env_id)
     assert isinstance(tasks.env, environment.Environment)
@@ -117,13 +122,7 @@ def test_every_other_environment_is_a_family_of_arrays(env_id):
     assert len(np.unique(described, axis=0)) > 1
 
 
-LONG_TO_COMPILE = {"Asterix-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvaders-MinAtar"}
-
-
-@pytest.mark.parametrize(
-    "env_id",
-    [pytest.param(env_id, marks=pytest.mark.slow if env_id in LONG_TO_COMPILE else ()) for env_id in SUPPORTED],
-)
+@pytest.mark.parametrize("env_id", SOME_SUPPORTED)
 def test_every_other_environment_can_be_lived_in(env_id):
     steps = lived(env_id)
     assert (steps.reward.dtype, steps.terminated.dtype, steps.truncated.dtype) == (jnp.float32, bool, bool)
@@ -133,7 +132,7 @@ def test_every_other_environment_can_be_lived_in(env_id):
     assert (steps.terminated | steps.truncated).sum() >= LIVED * (STEPS // HORIZON)
 
 
-@pytest.mark.parametrize("env_id", SUPPORTED)
+@pytest.mark.parametrize("env_id", SOME_SUPPORTED)
 def test_tasks_of_different_splits_differ_unless_there_are_too_few(env_id):
     found = [
         set(rows([*(getattr(params, field) for field in VARY.get(env_id, {})), *kept_leaves(params)]))
@@ -146,7 +145,10 @@ def test_tasks_of_different_splits_differ_unless_there_are_too_few(env_id):
     assert all(len(tasks) > 1 for tasks in found)
 
 
-@pytest.mark.parametrize("env_id", [env_id for env_id in KEPT if KEPT[env_id].draw is None])
+IN_THE_STATE = [env_id for env_id in KEPT if KEPT[env_id].draw is None]
+
+
+@pytest.mark.parametrize("env_id", [*IN_THE_STATE[:2], *tiers.slow(*IN_THE_STATE[2:])])
 def test_a_task_in_the_state_outlives_resets(env_id):
     steps = lived(env_id)
     assert (steps.terminated | steps.truncated)[:, :-1].sum() >= LIVED * 2

@@ -13,6 +13,7 @@ from jaxmeta.measurement import measure
 from jaxmeta_envs.grid import EnvParams
 from jaxmeta_envs.grid_navi import goal_cells, grid_navi
 from jaxmeta_envs.grid_navi_bayes import MOST_VALUES, bayes_optimal_return, best_plan, computable
+from tests import tiers
 from tests.reference import grid_navi as reference
 
 
@@ -30,6 +31,7 @@ def test_equals_the_best_of_all_sequences_of_moves(horizon, episodes):
     assert bayes_optimal_return(3, horizon, episodes) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_paper_s_grid():
     """A first episode earns 4 at most, for a step finds one goal at most; a later one, what is earned by knowing."""
     one, four = bayes_optimal_return(5, 15, 1), bayes_optimal_return(5, 15, 4)
@@ -57,7 +59,7 @@ def lived(size, horizon, episodes, rounds):
 
 
 @pytest.mark.parametrize(
-    ("size", "horizon", "episodes", "rounds"), [(3, 4, 2, 2), (3, 3, 4, 2), (4, 6, 3, 3), (5, 15, 4, 4)]
+    ("size", "horizon", "episodes", "rounds"), [(3, 4, 2, 2), (3, 3, 4, 2), *tiers.slow((4, 6, 3, 3), (5, 15, 4, 4))]
 )
 def test_the_policy_earns_it(size, horizon, episodes, rounds):
     """A trial earns what was computed, and a first fresh episode what a trial of one would."""

@@ -9,6 +9,7 @@ import pytest
 from jaxmeta.errors import UsageError
 from jaxmeta_envs.grid import best_return
 from jaxmeta_envs.maze import SPLITS, EnvParams, Maze, classify, distance_range, environment_of, maze
+from tests import tiers
 from tests.reference import maze as reference
 
 LEVELS = 2000
@@ -39,7 +40,7 @@ def layouts(split, size=7):
 
 
 @pytest.mark.parametrize(
-    ("split", "size"), [*itertools.product(SPLITS, [7]), ("train", 5), ("shifted", 5), ("test", 9)]
+    ("split", "size"), [*itertools.product(SPLITS, [7]), *tiers.slow(("train", 5), ("shifted", 5), ("test", 9))]
 )
 def test_every_level_can_be_solved_at_a_distance_of_its_split(split, size):
     nearest, farthest = distance_range(size, split)
@@ -48,7 +49,7 @@ def test_every_level_can_be_solved_at_a_distance_of_its_split(split, size):
     assert farthest < HORIZON
 
 
-@pytest.mark.parametrize("size", [5, 7])
+@pytest.mark.parametrize("size", [7, *tiers.slow(5)])
 def test_a_layout_is_connected_rooms_around_pillars(size):
     rooms = set(itertools.product(range(0, size, 2), repeat=2))
     for walls, start, goal in each(sampled("train", size)):
@@ -65,12 +66,13 @@ def test_levels_are_distinct():
     assert len(layouts("train")) > 0.98 * LEVELS
 
 
-@pytest.mark.parametrize(("split", "size"), [*itertools.product(SPLITS, [7]), ("test", 5), ("train", 9)])
+@pytest.mark.parametrize(("split", "size"), [*itertools.product(SPLITS, [7]), *tiers.slow(("test", 5), ("train", 9))])
 def test_a_split_can_be_told_from_the_level(split, size):
     assert {reference.split_of(*level) for level in each(sampled(split, size))} == {split}
     assert set(np.asarray(jax.jit(jax.vmap(classify))(sampled(split, size))).tolist()) == {SPLITS.index(split)}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_double_precision_elsewhere_draws_the_same_levels():
     tasks = maze(horizon=HORIZON)
@@ -78,7 +80,7 @@ def test_double_precision_elsewhere_draws_the_same_levels():
     jax.tree.map(np.testing.assert_array_equal, drawn, sampled("train"))
 
 
-@pytest.mark.parametrize("size", [5, 7])
+@pytest.mark.parametrize("size", [7, *tiers.slow(5)])
 def test_splits_share_no_layout(size):
     for one, other in itertools.combinations(["train", "validation", "test"], 2):
         assert not layouts(one, size) & layouts(other, size)
@@ -216,7 +218,9 @@ def test_the_observation_shows_neither_walls_nor_goal_nor_time():
         np.testing.assert_array_equal(observation, shown[0])
 
 
-@pytest.mark.parametrize(("split", "size", "horizon"), [("train", 7, 40), ("shifted", 7, 10), ("test", 9, 13)])
+@pytest.mark.parametrize(
+    ("split", "size", "horizon"), [("train", 7, 40), *tiers.slow(("shifted", 7, 10), ("test", 9, 13))]
+)
 def test_oracle_is_the_return_of_the_shortest_way(split, size, horizon):
     levels = sampled(split, size, 500)
     levels = levels.replace(max_steps_in_episode=np.full(500, horizon, np.int32))

@@ -41,6 +41,7 @@ def test_the_command_line_can_list_every_distribution():
     assert all(20 < len(summaries[name]) <= 120 for name in FAMILIES)
 
 
+@pytest.mark.slow
 def test_the_list_does_without_optional_packages():
     program = "import sys; sys.modules['xminigrid'] = None; import jaxmeta.tasks; print(*jaxmeta.tasks.available())"
     listed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout

@@ -30,7 +30,7 @@ SPECS = [
     "reacher:horizon=20",
     "recommender:items=6,features=3,session=8,drift=0.5",
     "gymnax:id=MountainCar-v0,vary=force@0.001@0.002+gravity@0.002@0.003,horizon=20",
-    pytest.param("xland:size=5,horizon=20,distractors=0", marks=no_xminigrid),
+    pytest.param("xland:size=5,horizon=20,distractors=0", marks=[no_xminigrid, pytest.mark.slow]),
 ]
 TASKS = 8
 STEPS = 50
@@ -101,10 +101,13 @@ class TestEnvironment:
     def test_reset_and_step_match_the_spaces(self, spec):
         env, params = made(spec).env, pick(drawn(spec), 0)
         space = env.observation_space(params)
-        observation, state = env.reset(jax.random.key(1), params)
-        after, state, reward, terminated, truncated, info = env.step(
-            jax.random.key(2), state, some_action(env, params), params
-        )
+
+        @jax.jit
+        def first_step(params):
+            observation, state = env.reset(jax.random.key(1), params)
+            return observation, *env.step(jax.random.key(2), state, some_action(env, params), params)
+
+        observation, after, state, reward, terminated, truncated, info = first_step(params)
         for shown in (observation, after, info["final_observation"]):
             assert (shown.shape, shown.dtype) == (space.shape, space.dtype)
         assert (reward.shape, reward.dtype) == ((), jnp.float32)
@@ -129,11 +132,10 @@ class TestEnvironment:
 
     def test_environments_of_one_task_live_side_by_side(self, spec):
         env, params = made(spec).env, pick(drawn(spec), 0)
-        observations, states = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(1), 4), params)
-        actions = jax.vmap(env.action_space(params).sample)(jax.random.split(jax.random.key(3), 4))
-        after, _, reward, *_ = jax.vmap(env.step, (0, 0, 0, None))(
-            jax.random.split(jax.random.key(2), 4), states, actions, params
-        )
+        keys = jax.random.split(jax.random.key(1), 4)
+        observations, states = jax.eval_shape(jax.vmap(env.reset, (0, None)), keys, params)
+        actions = jax.eval_shape(jax.vmap(env.action_space(params).sample), keys)
+        after, _, reward, *_ = jax.eval_shape(jax.vmap(env.step, (0, 0, 0, None)), keys, states, actions, params)
         assert after.shape == observations.shape
         assert reward.shape == (4,)
 
@@ -154,14 +156,14 @@ class TestEnvironment:
     def test_gymnax_wrappers_work(self, spec):
         params = pick(drawn(spec), 0)
         env = LogWrapper(FlattenObservationWrapper(made(spec).env))
-        _, state = env.reset(jax.random.key(1), params)
-        *_, info = env.step(jax.random.key(2), state, some_action(env, params), params)
+        _, state = jax.eval_shape(env.reset, jax.random.key(1), params)
+        *_, info = jax.eval_shape(env.step, jax.random.key(2), state, some_action(env, params), params)
         assert "returned_episode_returns" in info
 
     def test_default_params_make_an_episode(self, spec):
         env = made(spec).env
-        observation, state = env.reset(jax.random.key(0))
-        after, *_ = env.step(jax.random.key(1), state, some_action(env, env.default_params))
+        observation, state = jax.eval_shape(env.reset, jax.random.key(0))
+        after, *_ = jax.eval_shape(env.step, jax.random.key(1), state, some_action(env, env.default_params))
         assert after.shape == observation.shape
 
 
@@ -178,21 +180,26 @@ class TestDistribution:
 
     def test_double_precision_elsewhere_leaves_tasks_and_rewards_single(self, spec):
         env = made(spec).env
+
+        def begin(key):
+            params = made(spec).sample(key, "test")
+            _, state = env.reset(key, params)
+            _, _, reward, *_ = env.step(key, state, some_action(env, params), params)
+            return params, made(spec).describe(params), reward
+
         with jax.enable_x64(True):
-            params = made(spec).sample(jax.random.key(0), "test")
-            _, state = env.reset(jax.random.key(1), params)
-            _, _, reward, *_ = env.step(jax.random.key(2), state, some_action(env, params), params)
-            dtypes = {leaf.dtype for leaf in jax.tree.leaves((params, made(spec).describe(params), reward))}
+            dtypes = {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(begin, jax.random.key(0)))}
         assert dtypes <= {jnp.dtype(name) for name in ("float32", "int32", "uint8", "bool")}
 
     def test_sample_is_a_function_of_its_key(self, spec):
-        single = made(spec).sample(jax.random.split(jax.random.key(0), TASKS)[1], "train")
+        single = jax.jit(lambda key: made(spec).sample(key, "train"))(jax.random.split(jax.random.key(0), TASKS)[1])
         jax.tree.map(assert_close, pick(drawn(spec), 1), single)
-        descriptions = np.unique(jax.vmap(made(spec).describe)(drawn(spec)), axis=0)
+        descriptions = np.unique(jax.jit(jax.vmap(made(spec).describe))(drawn(spec)), axis=0)
         assert (len(descriptions) > 1) != spec.startswith("probe")
 
     def test_describe_is_float32_of_one_length_and_vmaps(self, spec):
-        descriptions = [jax.jit(jax.vmap(made(spec).describe))(drawn(spec, split)) for split in made(spec).splits]
+        describe = jax.vmap(made(spec).describe)
+        descriptions = [jax.eval_shape(describe, drawn(spec, split)) for split in made(spec).splits]
         assert {(described.ndim, described.dtype) for described in descriptions} == {(2, jnp.dtype("float32"))}
         assert len({described.shape for described in descriptions}) == 1
 
@@ -214,12 +221,12 @@ class TestDistribution:
 @pytest.mark.parametrize("spec", WITH_ORACLE)
 class TestOracle:
     def test_is_float32_and_vmaps(self, spec):
-        returns = jax.jit(jax.vmap(made(spec).oracle))(drawn(spec))
+        returns = jax.eval_shape(jax.vmap(made(spec).oracle), drawn(spec))
         assert (returns.shape, returns.dtype) == ((TASKS,), jnp.float32)
 
     def test_bounds_what_random_lives_earn(self, spec):
         lives = jax.tree.map(np.asarray, {name: lived(spec)[name] for name in ("reward", "terminated", "truncated")})
-        for index, best in enumerate(jax.vmap(made(spec).oracle)(drawn(spec)).tolist()):
+        for index, best in enumerate(jax.jit(jax.vmap(made(spec).oracle))(drawn(spec)).tolist()):
             ends = np.flatnonzero(lives["terminated"][index] | lives["truncated"][index]) + 1
             for episode in np.split(lives["reward"][index], ends)[:-1]:
                 assert episode.sum() <= best + 1e-5

@@ -131,6 +131,7 @@ def returns_by_session(tasks, policy, params, sessions, openly=False):
     return np.asarray(jax.jit(jax.vmap(live))(keys, params))
 
 
+@pytest.mark.slow
 def test_learning_beats_popularity_which_beats_chance():
     tasks, sessions = recommender(), 4
     params = sample_tasks(jax.random.key(0), tasks, "test", 150)

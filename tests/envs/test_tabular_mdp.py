@@ -40,6 +40,7 @@ def test_tasks_follow_the_prior():
     np.testing.assert_allclose((params.rewards.mean(), params.rewards.std()), (1.0, 1.0), atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_varied_family_varies_noise_and_concentration():
     tasks = tabular_mdp(varied=True)
     params = jax.jit(lambda key: sample_tasks(key, tasks, "test", 2000))(jax.random.key(0))
@@ -85,6 +86,7 @@ def test_the_oracle_is_the_best_of_all_policies(seed):
     assert float(best_return(params)) == pytest.approx(by_enumeration(params, 3), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_known_mean_of_the_oracle():
     """21.83 +- 0.02 an episode."""
     tasks = tabular_mdp()

@@ -190,6 +190,7 @@ def test_logits_are_those_of_the_epsilon_greedy_policy(epsilon):
 # --- lived
 
 
+@pytest.mark.slow
 def test_policies_earn_more_than_chance_and_less_than_the_oracle():
     tasks, lifetime = tabular_mdp(states=4, actions=3, horizon=5), LifetimeConfig(envs=1, rounds=10, steps=5)
     best = 10 * np.asarray(jax.vmap(tasks.oracle)(sample_tasks(jax.random.key(5), tasks, "test", 1000))).mean()

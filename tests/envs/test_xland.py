@@ -9,6 +9,7 @@ import scipy.stats
 
 from jaxmeta_envs import splits, xland_rules
 from jaxmeta_envs import xland as subject
+from tests import tiers
 from tests.reference import xland as reference
 
 pytest.importorskip("xminigrid")
@@ -252,7 +253,13 @@ def test_every_chain_leads_from_what_lies_in_the_room_to_the_goal(split, depth):
         assert len(set(placed) - set(used) - set(goal.objects)) == 2
 
 
-@pytest.mark.parametrize(("rule_kind", "goal_kind"), [*itertools.product(KINDS, KINDS)])
+ONE_EACH = [("hold", "near"), ("near", "join"), ("join", "hold")]
+
+
+@pytest.mark.parametrize(
+    ("rule_kind", "goal_kind"),
+    [*ONE_EACH, *tiers.slow(*(pair for pair in itertools.product(KINDS, KINDS) if pair not in ONE_EACH))],
+)
 def test_a_plan_for_every_kind_of_task_is_found_and_works(rule_kind, goal_kind):
     """In the smallest room, by exhaustive search, then played to the end of the episode."""
     tasks = made(size=SIZE, horizon=50, distractors=0)
@@ -294,6 +301,7 @@ def test_the_task_survives_a_reset_and_places_do_not():
     assert len(worlds) == 5
 
 
+@pytest.mark.slow
 def test_splits_share_no_rule_set():
     found = {split: asked(drawn(split).ruleset) for split in subject.SPLITS}
     for one, other in itertools.combinations(subject.SPLITS, 2):
@@ -302,18 +310,20 @@ def test_splits_share_no_rule_set():
     assert len(found["shifted"]) > 0.99 * TASKS
 
 
-@pytest.mark.parametrize("split", splits.CLASSES)
+@pytest.mark.parametrize("split", ["train", *tiers.slow("validation", "test")])
 def test_tasks_are_of_the_classes_of_their_split(split):
     classes = jax.vmap(xland_rules.classify)(drawn(split).ruleset)
     assert set(classes.tolist()) == set(splits.CLASSES[split])
 
 
+@pytest.mark.slow
 def test_classes_are_equally_likely():
     rulesets = jax.vmap(lambda key: xland_rules.draw_ruleset(key, 1))(jax.random.split(jax.random.key(0), 6000))
     counts = np.bincount(jax.vmap(xland_rules.classify)(rulesets), minlength=splits.CELLS)
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_a_class_does_not_depend_on_how_a_rule_set_is_written():
     rulesets = drawn("shifted").ruleset
     joined = (rulesets.rules[:, :, 0] == 3).all(axis=1) & (rulesets.goal[:, 0] == 4)
@@ -330,6 +340,7 @@ def test_a_class_does_not_depend_on_how_a_rule_set_is_written():
     assert np.mean(jax.vmap(xland_rules.classify)(other) != classes) > 0.5
 
 
+@pytest.mark.slow
 def test_descriptions_tell_rule_sets_apart():
     params = drawn("train")
     described = np.asarray(jax.vmap(made().describe)(params))
