@@ -48,7 +48,9 @@ def of_training(config: Mapping[str, Any], run_dir: Path) -> str | None:
 def of_evaluation(told: Mapping[str, Any], run_dir: Path) -> str:
     """The command that evaluates a run as it was evaluated."""
     words = _words({"--split": told["split"], "--num-tasks": told["num_tasks"], "--seed": told["seed"]})
-    return shlex.join(["jaxmeta", "evaluate", str(run_dir), *words, *(["--best"] if told.get("best") else [])])
+    tuned = any("tuned" in report for report in told["baselines"].values())
+    words += [*(["--best"] if told.get("best") else []), "--baselines" if tuned else "--no-baselines"]
+    return shlex.join(["jaxmeta", "evaluate", str(run_dir), *words])
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import jax
 import pytest
 
-from jaxmeta import recipes, tasks
+from jaxmeta import baseline_cache, recipes, tasks
 from tests import accounting, compilation, tiers
 
 TINY = {
@@ -57,6 +57,15 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadFileScheduling
 
     return LoadFileScheduling(config, log) if config.option.dist == "load" else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_user(tmp_path_factory):
+    """What tests tune and measure of baselines is neither read from the user's cache folder nor kept there."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setattr(baseline_cache, "user_cache", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="session")

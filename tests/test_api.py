@@ -31,7 +31,7 @@ def test_a_name_stands_for_its_task_distribution(tmp_path):
     assert by_name == jaxmeta.evaluate(learner, state, distribution, config, **EVALUATION)
 
 
-@pytest.mark.parametrize("wrong", NO_DISTRIBUTION, ids=str)
+@pytest.mark.parametrize("wrong", NO_DISTRIBUTION, ids=lambda wrong: type(wrong).__name__)
 def test_what_is_no_task_distribution_is_refused_in_one_sentence(wrong, tmp_path):
     jaxmeta.train("scratch", SMALL, run_dir=tmp_path, meta_steps=1, **QUICK)
     learner, state, _, config = jaxmeta.restore(tmp_path)

@@ -195,7 +195,7 @@ def test_a_run_makes_a_cell_for_what_it_swept_and_what_it_stood_beside(evaluated
     ]
     assert found[0]["commands"] == [
         f"jaxmeta train --recipe maml --tasks probe --agent dqn --meta-steps 2 --seed 0 --run-dir {run.path}",
-        f"jaxmeta evaluate {run.path} --split test --num-tasks 2 --seed 9",
+        f"jaxmeta evaluate {run.path} --split test --num-tasks 2 --seed 9 --baselines",
     ]
     assert found[0]["points"][0]["scores"] == [[0.5, 0.25]] * 2
     assert found[0]["training"]["seconds"] == 4.0, "its half of the members' time"

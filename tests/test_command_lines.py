@@ -33,7 +33,7 @@ def test_the_command_that_trains_a_run_anew(name, tmp_path, monkeypatch):
     program, *words = shlex.split(command)
     assert program == "jaxmeta"
     assert cli.main([*words, "--no-evaluate"]) == 0
-    assert composed == [config]
+    assert composed == [{**config, "evaluate": False}]
 
 
 def test_what_the_recipe_would_take_is_not_named():
@@ -50,7 +50,8 @@ def test_tasks_that_only_python_knows_have_no_command():
 
 
 def test_the_command_that_evaluates_a_run_as_it_was():
-    told = {"split": "shifted", "num_tasks": 64, "seed": 2, "best": True}
-    assert command_lines.of_evaluation(told, Path("runs/one")) == (
-        "jaxmeta evaluate runs/one --split shifted --num-tasks 64 --seed 2 --best"
-    )
+    told = {"split": "shifted", "num_tasks": 64, "seed": 2, "best": True, "baselines": {"scratch": {"tuned": {}}}}
+    command = "jaxmeta evaluate runs/one --split shifted --num-tasks 64 --seed 2"
+    assert command_lines.of_evaluation(told, Path("runs/one")) == f"{command} --best --baselines"
+    told |= {"best": False, "baselines": {"random": {}}}
+    assert command_lines.of_evaluation(told, Path("runs/one")) == f"{command} --no-baselines"

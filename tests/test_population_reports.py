@@ -94,6 +94,8 @@ def test_the_command_line_trains_shows_and_inspects(tmp_path, capsys, monkeypatc
     assert told["parameters"] == single["parameters"]
     assert told["memory"]["state_bytes"] == 6 * single["memory"]["state_bytes"]
     assert "6: seeds 0-2, learning_rate=0.1,0.3" in capsys.readouterr().out
+    told = {"evaluation_seconds": 1.0, "baseline_seconds": 1.0}
+    monkeypatch.setattr(inspection, "plan_evaluation", lambda job, on_stage: told)  # `follower` cannot act
     assert main(["inspect", "--plan", *options, "--seeds", "0-2"]) == 0
 
 

@@ -124,7 +124,6 @@ def test_the_command_evaluates_one_and_writes_nothing(tmp_path, monkeypatch, cap
         (["--pretrained", "mammal"], "--pretrained must be one of "),
         (["--pretrained", "x", "--best"], "--best must be given with RUN_DIR, got --pretrained."),
         (["--pretrained", "x", "--allow-import"], "--allow-import must be given with RUN_DIR, got --pretrained."),
-        (["run", "--baselines"], "--baselines must be given with --pretrained, got RUN_DIR."),
     ],
 )
 def test_mistakes_are_told(capsys, argv, sentence):

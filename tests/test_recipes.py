@@ -223,7 +223,9 @@ def test_the_outer_gradient_is_clipped_before_adam_sees_it():
 
 
 def test_no_recipe_is_told_of_its_task_but_one_that_says_so(name, grid):
-    context = recipes.make_recipe(name, grid, **TINY).task(jax.random.key(0), grid.sample(jax.random.key(1), "train"))
+    context = recipes.make_recipe(name, grid, **tiny(name)).task(
+        jax.random.key(0), grid.sample(jax.random.key(1), "train")
+    )
     assert (context.context is not None) == (name == "mapping")
 
 

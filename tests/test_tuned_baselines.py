@@ -21,7 +21,7 @@ BEST = Choice(learning_rate=3e-3, epsilon=0.3, temperature=0.0, inner_steps=10, 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """A cache folder of its own, and a package that ships nothing."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(baseline_cache, "user_cache", lambda: tmp_path)
     monkeypatch.setattr(baseline_cache, "_shipped", dict)
     return tmp_path / "jaxmeta" / "baselines"
 
@@ -130,7 +130,7 @@ def test_a_damaged_file_is_made_again(grid, work, cache, content):
 
 def test_a_folder_that_cannot_be_written_is_told_and_left(grid, work, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(baseline_cache, "user_cache", lambda: tmp_path / "file")
     assert set(measured(grid)) == {"scratch", "finetune"}
     assert "Tuned baselines are not kept" in caplog.text
 
