@@ -272,7 +272,9 @@ def test_a_described_task_starts_from_what_is_carried_to_it(grid):
         jax.tree.map(lambda a, b, index=index: np.testing.assert_array_equal(a[index], b), after, begun)
 
 
-@pytest.mark.parametrize(("renewed", "changes"), [("first", [True, False, False]), ("every", [True, True, True])])
+@pytest.mark.parametrize(
+    ("renewed", "changes"), [("first", [True, False, False]), *tiers.slow(("every", [True, True, True]))]
+)
 def test_an_inferred_representation_is_renewed_with_the_data(grid, renewed, changes):
     settings = {"representation": "inferred", "reads": "attention", "learning_rate": 0.0, "renewed": renewed}
     _, _, _, begun, after = lives(grid, **settings)

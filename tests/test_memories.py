@@ -10,6 +10,7 @@ import pytest
 from jaxmeta import recipes, tasks
 from jaxmeta.errors import UsageError
 from jaxmeta.memories import Attentive, ContentAddressed, Recurrent
+from tests import tiers
 from tests.conftest import TINY
 from tests.reference import memories as reference
 
@@ -67,12 +68,11 @@ NETWORKS = pytest.mark.parametrize(
     "network",
     [
         Recurrent(OUTPUTS, "gru", 6),
-        Recurrent(OUTPUTS, "lstm", 6),
-        Recurrent(OUTPUTS, "gru", 6, "plain"),
         ContentAddressed(OUTPUTS, 6, 5, 4, 2),
         Attentive(OUTPUTS, 8, 2, 2, STEPS),
+        *tiers.slow(Recurrent(OUTPUTS, "lstm", 6), Recurrent(OUTPUTS, "gru", 6, "plain")),
     ],
-    ids=["gru", "lstm", "plain", "mann", "snail"],
+    ids=["gru", "mann", "snail", "lstm", "plain"],
 )
 
 

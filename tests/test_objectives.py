@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmeta import distributions, objectives, recipes
-from jaxmeta.base import Adapter, Task
+from jaxmeta.base import Adapter, Task, sample_tasks
 from jaxmeta.config import LifetimeConfig, OuterConfig
 from tests import toy
 from tests.conftest import TINY
@@ -72,9 +72,9 @@ def test_credit_of_exploration_is_the_derivative_of_the_return_after_adaptation(
 
 @pytest.mark.parametrize(("lives", "moves"), [(1, False), (2, True)])
 def test_exploration_is_learned_where_a_task_is_lived_more_than_once(grid, lives, moves):
-    learner = recipes.make_recipe("maml", grid, **TINY | {"lives_per_task": lives})
-    state = learner.init(jax.random.key(0))
-    env_params = jax.vmap(lambda key: grid.sample(key, "train"))(jax.random.split(jax.random.key(1), 4))
+    learner = recipes.make_recipe("fomaml", grid, **TINY | {"lives_per_task": lives})
+    state = jax.jit(learner.init)(jax.random.key(0))
+    env_params = sample_tasks(jax.random.key(1), grid, "train", 4)
     after = jax.jit(learner.update)(jax.random.key(2), state, env_params)[0]
     assert bool(np.any(after.meta.params["exploration"])) == moves
 
