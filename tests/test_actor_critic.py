@@ -84,24 +84,28 @@ def log_prob_of(vector, walk):
     return sum(log_probs[state, action] for state, action in zip(*walk, strict=True))
 
 
-def return_of(walk):
-    return sum(REWARDS[state, action] for state, action in zip(*walk, strict=True))
+def tables(steps):
+    """States and actions of all episodes, and the sum of rewards from each step on; each [2 ** steps, steps]."""
+    states, actions = (np.array(column) for column in zip(*walks(steps), strict=True))
+    return states, actions, np.cumsum(REWARDS[states, actions][:, ::-1], axis=1)[:, ::-1]
+
+
+def chances(vector, steps):
+    """Of all episodes."""
+    states, actions, _ = tables(steps)
+    return jnp.exp(jnp.sum(jax.nn.log_softmax(logits_of(vector))[states, actions], axis=1))
 
 
 def expected_return(vector, steps):
-    return sum(jnp.exp(log_prob_of(vector, walk)) * return_of(walk) for walk in walks(steps))
+    return chances(vector, steps) @ tables(steps)[2][:, 0]
 
 
 def adapted(vector, data, steps):
-    """One step of plain REINFORCE on episodes, written anew."""
+    """One step of plain REINFORCE on episodes of the numbers `data`, written anew."""
+    states, actions, later = (jnp.asarray(column)[data] for column in tables(steps))
 
     def surrogate(vector):
-        total = 0.0
-        for states, actions in data:
-            for t in range(steps):
-                later = return_of((states[t:], actions[t:]))
-                total += jax.nn.log_softmax(logits_of(vector))[states[t], actions[t]] * later
-        return total / (steps * len(data))
+        return jnp.mean(jax.nn.log_softmax(logits_of(vector))[states, actions] * later)
 
     return vector + RATE * jax.grad(surrogate)(vector)
 
@@ -110,13 +114,14 @@ def adapted(vector, data, steps):
 def exact_meta_gradient(steps, episodes):
     """Gradient of the expected return after adaptation to so many episodes, over everything that can be sampled."""
     vector, _ = start_of(agent_by("naive"))
+    everything = jnp.array(list(itertools.product(range(2**steps), repeat=episodes)))
 
     def after_adaptation(vector):
-        total = 0.0
-        for data in itertools.product(walks(steps), repeat=episodes):
-            chance = jnp.exp(sum(log_prob_of(vector, walk) for walk in data))
-            total += chance * expected_return(adapted(vector, data, steps), steps)
-        return total
+        def part(data):
+            chance = jnp.prod(chances(vector, steps)[data])
+            return chance * expected_return(adapted(vector, data, steps), steps)
+
+        return jnp.sum(jax.vmap(part)(everything))
 
     return np.asarray(jax.jit(jax.grad(after_adaptation))(vector))
 
@@ -186,7 +191,7 @@ def inner_hessians(estimator, steps, samples):
 
 
 def exact_hessian(vector, steps):
-    return -np.asarray(jax.hessian(lambda vector: expected_return(vector, steps))(vector)).ravel() / steps
+    return -np.asarray(jax.jit(jax.hessian(lambda vector: expected_return(vector, steps)))(vector)).ravel() / steps
 
 
 @pytest.mark.parametrize(("estimator", "steps"), [("dice", 2), ("lvc", 1), *tiers.slow(("dice", 1))])
@@ -222,7 +227,7 @@ def test_low_variance_curvature_leaves_out_what_actions_do_to_later_values_and_n
 def test_the_first_proximal_step_is_along_the_meta_gradient():
     """Nothing is clipped yet, so that it is the same on average; later steps see what the first one changed."""
     agent = agent_by("dice")
-    lifetime = LifetimeConfig(envs=2, steps=2, rounds=2)
+    lifetime = LifetimeConfig(envs=2, steps=2, rounds=tiers.number(2, 1))
     hypers = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), toy.hypers(learning_rate=RATE, discount=1.0))
     adapter = gradient_steps(agent, SPEC, lifetime, InnerConfig(), hypers, slow_targets=False)
     outer = OuterConfig(query_envs=4, entropy=0.1, scored_rounds="before_and_every")
@@ -232,7 +237,7 @@ def test_the_first_proximal_step_is_along_the_meta_gradient():
     meta = adapter.init(jax.random.key(0)).replace(params=unravel(vector))
     env_params = jnp.full(4, 2)
     rules = {"descent": meta_gradient(adapter, objective, toy.pose, optax.sgd(0.05))}
-    for epochs in (1, 2):
+    for epochs in (1, 2)[: tiers.number(2, 1)]:
         config = ProximalConfig(epochs=epochs, minibatches=1)
         given = (Fork(), adapter, ACTIONS, toy.pose, optax.sgd(0.05), lifetime, outer, config, 2)
         rules[f"proximal, {epochs}"] = proximal(*given)
@@ -242,12 +247,13 @@ def test_the_first_proximal_step_is_along_the_meta_gradient():
         step = jax.vmap(lambda key, update=update, state=state: update(key, state, env_params)[0].meta.params["policy"])
         after = jax.jit(step)(jax.random.split(jax.random.key(3), 3_000))
         moved[name] = np.asarray(jax.vmap(lambda tree: ravel_pytree(tree)[0])(after)) - vector
-    first, again, twice = (moved[name] for name in ("descent", "proximal, 1", "proximal, 2"))
+    first, again = moved["descent"], moved["proximal, 1"]
     error = np.sqrt(sum(x.var(axis=0, ddof=1) / len(x) for x in (first, again)))
     gap = np.abs(first.mean(axis=0) - again.mean(axis=0))
     assert np.linalg.norm(error) < 0.1 * np.linalg.norm(first.mean(axis=0))
     assert np.all(gap < 3.5 * error + 1e-9)
-    assert np.linalg.norm(twice.mean(axis=0)) > 1.5 * np.linalg.norm(again.mean(axis=0))
+    if tiers.is_full():
+        assert np.linalg.norm(moved["proximal, 2"].mean(axis=0)) > 1.5 * np.linalg.norm(again.mean(axis=0))
 
 
 def test_dice_is_the_sum_of_rewards_behind_magic_boxes_to_third_order():
@@ -354,7 +360,7 @@ def test_a_learned_value_is_bootstrapped_where_an_episode_is_cut_short_and_not_w
     for truncated, error in ((np.array([True, False]), 0.0), (np.array([False, False]), 0.5 * 2.0**2 / 2)):
         terminated = np.array([not truncated[0], True])
         rollout = rollout_of(reward, terminated, truncated, observation, observation[jnp.array([1, 0])])
-        value_loss = agent.loss(params, params, rollout, toy.hypers(discount=0.5))[1]["value_loss"]
+        value_loss = jax.jit(agent.loss)(params, params, rollout, toy.hypers(discount=0.5))[1]["value_loss"]
         np.testing.assert_allclose(value_loss, error, atol=1e-12)
 
 

@@ -103,11 +103,12 @@ def test_what_is_generated_is_its_formula():
 def lived(grid, **settings):
     """The adapter and meta of a hypernetwork that has learned something, and the lives before and after each round."""
     learner = recipes.make_recipe("hypernetwork", grid, **TINY | settings)
-    meta = learner.init(jax.random.key(0)).meta
+    meta = jax.jit(learner.init)(jax.random.key(0)).meta
     meta = meta.replace(encoder=drawn(meta.encoder), generator=drawn(meta.generator, 1))
     task = learner.task(jax.random.key(1), sample_tasks(jax.random.key(2), grid, "train", 1))
     task = jax.tree.map(lambda leaf: leaf[0], task)
-    life = living.begin(jax.random.key(3), grid.env, learner.adapter, meta, task, learner.lifetime.envs)
+    envs = learner.lifetime.envs
+    life = jax.jit(lambda key: living.begin(key, grid.env, learner.adapter, meta, task, envs))(jax.random.key(3))
 
     def observe(key, lived):
         return lived.before.fast, lived.after.fast, lived.rollout

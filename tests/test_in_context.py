@@ -112,16 +112,17 @@ def expected_return(adapter, meta, task):
     """Of a trial, by enumeration of everything that can be pulled and paid."""
     life = living.begin(jax.random.key(1), bandit(arms=2).env, adapter, meta, task, 1)
     start = jax.tree.map(lambda leaf: leaf[0], (life.memory, life.percept))
-    total = 0.0
-    for history in itertools.product(*[(0, 1)] * (2 * PULLS)):
+
+    def part(history):
         (memory, percept), chance = start, 1.0
         for action, paid in zip(history[::2], history[1::2], strict=True):
             _, memory, extras = adapter.act(adapter.noise(jax.random.key(0)), meta, None, memory, percept)
-            mean = MEANS[action]
-            chance *= jax.nn.softmax(extras["logits"])[action] * (mean if paid else 1 - mean)
-            percept = percept._replace(previous_action=jnp.array(action), previous_reward=jnp.array(float(paid)))
-        total += chance * sum(history[1::2])
-    return total
+            mean = jnp.asarray(MEANS, jnp.float32)[action]
+            chance *= jax.nn.softmax(extras["logits"])[action] * jnp.where(paid, mean, 1 - mean)
+            percept = percept._replace(previous_action=action, previous_reward=paid.astype(jnp.float32))
+        return chance * jnp.sum(history[1::2])
+
+    return jnp.sum(jax.vmap(part)(jnp.array(list(itertools.product(*[(0, 1)] * (2 * PULLS))))))
 
 
 def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms):
@@ -287,7 +288,7 @@ def test_a_memory_is_trained_on_more_rounds_than_it_lives(arms, recipe):
 )
 def test_attention_keeps_a_trial_and_what_a_lifetime_led_to_and_no_more(arms, settings, kept):
     learner = recipes.make_recipe("snail", arms, rounds=3, memory_width=8, tasks_per_batch=4, **settings)
-    meta = learner.init(jax.random.key(0)).meta
+    meta = jax.eval_shape(learner.init, jax.random.key(0)).meta
     assert meta["params"]["place"]["embedding"].shape == (kept, 8)
 
 
@@ -358,7 +359,7 @@ def test_the_range_of_actions_is_read_off_where_tasks_share_it():
 def test_the_entropys_weight_falls_along_a_line(arms):
     settings = {"memory_width": 4, "tasks_per_batch": 4, "epochs": 1, "minibatches": 1, "entropy": 0.5}
     learner = recipes.make_recipe("rl2", arms, **settings, entropy_left=0.2, meta_steps=10)
-    start = learner.init(jax.random.key(0))
+    start = jax.jit(learner.init)(jax.random.key(0))
     env_params = sample_tasks(jax.random.key(1), arms, "train", 4)
     update = jax.jit(lambda step: learner.update(jax.random.key(2), start.replace(step=step), env_params)[1])
     first, half, last = (update(jnp.int32(step)) for step in (0, 5, 10))

@@ -193,7 +193,7 @@ def test_layers_are_in_the_order_of_the_network():
 def test_no_derivative_is_lost_to_a_gradient_of_zero():
     params = params_of()
     rule = learned_rule(Structured, "adam")
-    weights = rule.init(jax.random.key(0), params)
+    weights = jax.jit(rule.init)(jax.random.key(0), params)
     seen = Seen(jnp.float32(RATE), jnp.float32(0.0), jnp.float32(0.0))
 
     def total(weights, gradient):

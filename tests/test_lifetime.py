@@ -1,5 +1,7 @@
 """Living: tasks persist, rounds join up, keys differ, and nothing that is lived carries a gradient."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,19 +120,20 @@ def test_rounds_continue_the_same_episodes(grid):
 
 def test_rounds_written_out_are_the_rounds_of_the_loop(grid):
     learner = recipes.make_recipe("maml", grid, **{**TINY, "rounds": 3, "replay_rounds": 2, "batch_size": 0})
-    meta = learner.adapter.init(jax.random.key(0))
+    meta = jax.jit(learner.adapter.init)(jax.random.key(0))
     task = Task(grid.sample(jax.random.key(1), "train"), None)
 
     def observe(key, lived):
         return lived.rollout.action, lived.after.fast.params, jax.random.uniform(key)
 
+    @functools.partial(jax.jit, static_argnums=(0, 1))
     def adapted(unrolled, known=False):
         life = living.begin(jax.random.key(2), grid.env, learner.adapter, meta, task, learner.lifetime.envs)
         same = (jax.random.key(3), grid.env, learner.adapter, meta, task, life, learner.lifetime)
         return living.live(*same, observe, unrolled, living.first_rollout(*same) if known else None)[1]
 
     looped = adapted(False)
-    for written_out in (adapted(True), adapted(True, known=True)):
+    for written_out in (adapted(True), adapted(True, True)):
         jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), written_out, looped)
 
 

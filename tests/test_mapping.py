@@ -49,7 +49,7 @@ def network():
 
 @pytest.mark.parametrize("name", FORMS)
 def test_every_map_is_a_copy_at_first(name, network):
-    weights = FORMS[name].init(jax.random.key(0), PAIR, network)
+    weights = jax.jit(FORMS[name].init)(jax.random.key(0), PAIR, network)
     jax.tree.map(np.testing.assert_array_equal, FORMS[name].apply(weights, PAIR, network), network)
 
 
@@ -65,7 +65,7 @@ def applied(network):
     """By form, what is put out and what the map makes of the network, as a vector."""
 
     def apply(name):
-        weights = drawn(FORMS[name].init(jax.random.key(0), PAIR, network), 1)
+        weights = drawn(jax.eval_shape(FORMS[name].init, jax.random.key(0), PAIR, network), 1)
         return outputs(weights), ravel_pytree(FORMS[name].apply(weights, PAIR, network))[0]
 
     return apply
@@ -277,7 +277,7 @@ def lives(grid, **settings):
     task = learner.task(
         jax.random.key(1), jax.tree.map(lambda x: x[0], sample_tasks(jax.random.key(2), grid, "train", 1))
     )
-    life = living.begin(jax.random.key(3), grid.env, learner.adapter, meta, task, 2)
+    life = jax.jit(lambda key: living.begin(key, grid.env, learner.adapter, meta, task, 2))(jax.random.key(3))
     kept = jax.jit(
         lambda key: living.live(
             key, grid.env, learner.adapter, meta, task, life, learner.lifetime, lambda _, lived: lived.after.fast.params
@@ -295,7 +295,9 @@ def test_a_described_task_starts_from_what_is_carried_to_it(grid):
         jax.tree.map(lambda a, b, index=index: np.testing.assert_array_equal(a[index], b), after, begun)
 
 
-@pytest.mark.parametrize(("renewed", "changes"), [("first", [True, False, False]), ("every", [True, True, True])])
+@pytest.mark.parametrize(
+    ("renewed", "changes"), [("first", [True, False, False]), *tiers.slow(("every", [True, True, True]))]
+)
 def test_an_inferred_representation_is_renewed_with_the_data(grid, renewed, changes):
     settings = {"representation": "inferred", "reads": "attention", "learning_rate": 0.0, "renewed": renewed}
     _, _, _, begun, after = lives(grid, **settings)

@@ -13,14 +13,14 @@ from jaxmeta.base import sample_tasks
 from jaxmeta.config import LifetimeConfig
 from jaxmeta.measurement import Measured, Meter, measure, measure_task, returns_by_round, trial_of_task, trials
 from jaxmeta.tasks import make
-from tests import toy
+from tests import tiers, toy
 from tests.conftest import TINY
 from tests.test_objectives import REWARDS, Pull, copycat
 
 TINY_MEMORY = {"rounds": 2, "memory_width": 4, "tasks_per_batch": 4}
 
 
-@pytest.mark.parametrize(("recipe", "settings"), [("maml", TINY), ("rl2", TINY_MEMORY)])
+@pytest.mark.parametrize(("recipe", "settings"), [("rl2", TINY_MEMORY), *tiers.slow(("maml", TINY))])
 def test_a_trial_is_what_it_is_without_fresh_episodes(grid, recipe, settings):
     learner = recipes.make_recipe(recipe, grid, **settings)
     meta = learner.meta(learner.init(jax.random.key(0)))

@@ -10,6 +10,7 @@ import pytest
 from jaxmeta import recipes, tasks
 from jaxmeta.errors import UsageError
 from jaxmeta.memories import Attentive, ContentAddressed, Recurrent
+from tests import tiers
 from tests.conftest import TINY
 from tests.reference import memories as reference
 
@@ -67,12 +68,11 @@ NETWORKS = pytest.mark.parametrize(
     "network",
     [
         Recurrent(OUTPUTS, "gru", 6),
-        Recurrent(OUTPUTS, "lstm", 6),
-        Recurrent(OUTPUTS, "gru", 6, "plain"),
         ContentAddressed(OUTPUTS, 6, 5, 4, 2),
         Attentive(OUTPUTS, 8, 2, 2, STEPS),
+        *tiers.slow(Recurrent(OUTPUTS, "lstm", 6), Recurrent(OUTPUTS, "gru", 6, "plain")),
     ],
-    ids=["gru", "lstm", "plain", "mann", "snail"],
+    ids=["gru", "mann", "snail", "lstm", "plain"],
 )
 
 
@@ -141,7 +141,7 @@ def test_initial_memories_hold_nothing():
 def test_units_forget_within_their_share_of_the_span(network):
     """With weights of zero a unit keeps, at every step, the share 1 - 1 / (1 + s) of what it held; s from 1 to 99."""
     nothing = jnp.zeros(FEATURES)
-    variables = network.initial_parameters(jax.random.key(0), nothing)
+    variables = jax.jit(network.initial_parameters)(jax.random.key(0), nothing)
     gates_alone = {"kernel": jnp.zeros_like, "bias": lambda leaf: leaf}
     variables = jax.tree_util.tree_map_with_path(lambda path, leaf: gates_alone[path[-1].key](leaf), variables)
     held = jax.tree.map(jnp.ones_like, network.initial_memory())

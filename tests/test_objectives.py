@@ -7,7 +7,7 @@ import pytest
 
 from jaxmeta import distributions, objectives, recipes
 from jaxmeta import lifetime as living
-from jaxmeta.base import Adapter, Task
+from jaxmeta.base import Adapter, Task, sample_tasks
 from jaxmeta.config import LifetimeConfig, OuterConfig
 from tests import toy
 from tests.conftest import TINY
@@ -107,9 +107,9 @@ def test_entropy_lowers_the_outer_loss():
 
 @pytest.mark.parametrize(("lives", "moves"), [(1, False), (2, True)])
 def test_exploration_is_learned_where_a_task_is_lived_more_than_once(grid, lives, moves):
-    learner = recipes.make_recipe("maml", grid, **TINY | {"lives_per_task": lives})
-    state = learner.init(jax.random.key(0))
-    env_params = jax.vmap(lambda key: grid.sample(key, "train"))(jax.random.split(jax.random.key(1), 4))
+    learner = recipes.make_recipe("fomaml", grid, **TINY | {"lives_per_task": lives})
+    state = jax.jit(learner.init)(jax.random.key(0))
+    env_params = sample_tasks(jax.random.key(1), grid, "train", 4)
     after = jax.jit(learner.update)(jax.random.key(2), state, env_params)[0]
     assert bool(np.any(after.meta.params["exploration"])) == moves
 
@@ -127,7 +127,8 @@ def test_scores_count_as_configured(scored, mean):
 
     lifetime = LifetimeConfig(envs=1, steps=1, rounds=3)
     objective = objectives.post_adaptation(Pull(), ageing, ACTIONS, lifetime, age, config, steps=1)
-    assert np.isclose(objective(jax.random.key(0), jnp.zeros(3), Task(REWARDS, None), None)[0], mean)
+    score = jax.jit(lambda meta: objective(jax.random.key(0), meta, Task(REWARDS, None), None)[0])
+    assert np.isclose(score(jnp.zeros(3)), mean)
 
 
 @pytest.mark.parametrize(("scored", "episodes"), [("every", 3), ("last", 3), ("before_and_every", 4)])

@@ -21,7 +21,8 @@ def name(request):
 
 BY_GRADIENT = ["maml", "fomaml", "anil", "meta_sgd", "reptile", "finetune"]
 COMPILED = ["fomaml", "rl2", "scratch"]
-"""Recipes whose programs the fast tier compiles, of the others it sees the shapes."""
+SEEN = ["meta_sgd", "mann", "learned_rule", "hypernetwork", "mapping"]
+"""Recipes whose programs the fast tier compiles, and others of which it sees the shapes."""
 
 
 def batch_of(grid, seed=0):
@@ -45,7 +46,7 @@ def test_recipe_protocol(name, grid):
     hold_to_protocol(recipes.make_recipe(name, grid, **tiny(name)), grid)
 
 
-@pytest.mark.parametrize("name", sorted({*recipes.RECIPES} - {*COMPILED}))
+@pytest.mark.parametrize("name", [*SEEN, *tiers.slow(*sorted({*recipes.RECIPES} - {*COMPILED, *SEEN}))])
 def test_a_meta_step_keeps_the_structure_of_its_state(name, grid):
     learner = recipes.make_recipe(name, grid, **tiny(name))
     start = jax.eval_shape(learner.init, jax.random.key(0))

@@ -11,6 +11,7 @@ from tests.reference.n_step import n_step, random_episodes
 
 STEPS, ENVS = 6, 3
 SPEC = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32), None, 4)
+experience = jax.jit(replay.experience, static_argnums=2)
 
 
 def make_rollout(seed: int) -> Rollout:
@@ -27,7 +28,7 @@ def make_rollout(seed: int) -> Rollout:
 @pytest.mark.parametrize("n", [0, 1, 3, 99])
 def test_read_matches_the_definition(n):
     rollout = make_rollout(0)
-    batch = jax.jit(replay.experience, static_argnums=2)(rollout, jnp.float32(0.9), n)
+    batch = experience(rollout, jnp.float32(0.9), n)
     rollout, batch = jax.tree.map(np.asarray, (rollout, batch))
     for step in range(STEPS):
         for env in range(ENVS):
@@ -46,9 +47,9 @@ def test_truncation_bootstraps_and_termination_does_not():
     flags = jnp.zeros((STEPS, ENVS), bool).at[2, 0].set(True)
     rollout = make_rollout(0)._replace(terminated=jnp.zeros_like(flags), truncated=jnp.zeros_like(flags))
     index = 2 * ENVS
-    truncated = replay.experience(rollout._replace(truncated=flags), jnp.float32(0.9), 1)
-    terminated = replay.experience(rollout._replace(terminated=flags), jnp.float32(0.9), 1)
-    both = replay.experience(rollout._replace(terminated=flags, truncated=flags), jnp.float32(0.9), 1)
+    truncated = experience(rollout._replace(truncated=flags), jnp.float32(0.9), 1)
+    terminated = experience(rollout._replace(terminated=flags), jnp.float32(0.9), 1)
+    both = experience(rollout._replace(terminated=flags, truncated=flags), jnp.float32(0.9), 1)
     assert float(truncated.discount[index]) == pytest.approx(0.9)
     assert float(terminated.discount[index]) == 0.0
     assert float(both.discount[index]) == 0.0
@@ -105,5 +106,5 @@ def test_what_is_stored_carries_no_gradient():
 
 def test_gradient_with_respect_to_the_discount_is_finite_at_zero():
     rollout = make_rollout(0)
-    gradient = jax.grad(lambda discount: replay.experience(rollout, discount, 3).reward.sum())(jnp.float32(0.0))
+    gradient = jax.grad(lambda discount: experience(rollout, discount, 3).reward.sum())(jnp.float32(0.0))
     assert np.isfinite(gradient)

@@ -188,6 +188,7 @@ def test_a_guest_knows_the_last_pull_of_the_life_it_copies():
     np.testing.assert_array_equal(extras["logits"], [-np.inf, 0.0])
 
 
+@pytest.mark.slow
 def test_no_policy_is_better_than_the_best():
     lifetime = LifetimeConfig(envs=1, rounds=2, steps=5)
     tasks = bandit(arms=5)

@@ -12,6 +12,7 @@ from gymnax.environments import environment, spaces
 
 from jaxmeta.errors import UsageError
 from jaxmeta_envs.from_gymnax import environment_of, from_gymnax, gymnax_tasks
+from tests import tiers
 
 
 def test_the_name_is_the_specification_that_makes_it_again():
@@ -176,7 +177,7 @@ def test_a_parameter_that_cannot_be_traced_is_refused(walk):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("env_id", ["FourRooms-misc", "DeepSea-bsuite", "FrozenLake-misc"])
+@pytest.mark.parametrize("env_id", ["FrozenLake-misc", *tiers.slow("FourRooms-misc", "DeepSea-bsuite")])
 def test_an_environment_first_asked_for_inside_a_trace_outlives_it(env_id):
     environment_of.cache_clear()
     inside = jax.jit(lambda key: from_gymnax(env_id).sample(key, "train"))(jax.random.key(0))
