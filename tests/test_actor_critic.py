@@ -224,6 +224,7 @@ def test_low_variance_curvature_leaves_out_what_actions_do_to_later_values_and_n
     assert distance_in_standard_errors(samples, left)[0] < 3.5
 
 
+@pytest.mark.slow
 def test_the_first_proximal_step_is_along_the_meta_gradient():
     """Nothing is clipped yet, so that it is the same on average; later steps see what the first one changed."""
     agent = agent_by("dice")

@@ -21,6 +21,7 @@ EVALUATION = {"num_tasks": 2, "with_baselines": False, "with_gap_and_cost": Fals
 NO_DISTRIBUTION = (None, 5, TaskDistribution, ["grid_navi"], tasks.make)
 
 
+@pytest.mark.slow
 def test_a_name_stands_for_its_task_distribution(tmp_path):
     learner = jaxmeta.make_recipe("scratch", SMALL, **QUICK)
     assert learner.lifetime.steps == 4

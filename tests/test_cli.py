@@ -201,6 +201,7 @@ def test_without_a_verb_the_help_is_printed_with_status_0(capsys):
     assert capsys.readouterr().err.startswith("The command must be one of compare, evaluate, ")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_early_ends_a_command_quietly(trained, folder, monkeypatch):
     shutil.copytree(trained, folder / "run")
     monkeypatch.setattr(evaluation, "evaluate", canned_evaluation)

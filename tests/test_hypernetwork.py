@@ -185,6 +185,7 @@ def test_gradient_steps_may_follow(grid):
     np.testing.assert_array_equal(tuned.age, [1, 2, 3])
 
 
+@pytest.mark.slow
 def test_all_parts_learn(grid):
     rounds = tiers.number(3, 1)
     settings = TINY | {"rounds": rounds, "replay_rounds": rounds, "generated": "low_rank", "encoder": "attention"}

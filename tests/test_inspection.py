@@ -300,6 +300,7 @@ def jax_options(**options):
         jax_cache.reset_cache()
 
 
+@pytest.mark.slow
 def test_a_learner_in_context_shows_no_agent(capsys):
     small = ["memory_width=4", "tasks_per_batch=4", "epochs=1", "minibatches=1"]
     argv = ["inspect", "--plan", "--recipe", "rl2", "--tasks", "point_navigation:horizon=4", "--set", *small]

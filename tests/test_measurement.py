@@ -31,6 +31,7 @@ def test_a_trial_is_what_it_is_without_fresh_episodes(grid, recipe, settings):
     np.testing.assert_allclose(alone(keys, env_params), measured, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_returns_by_round_are_of_tasks_of_their_split_that_come_again_with_their_key():
     grid = make("grid_navi:goals=split")
     learner = recipes.make_recipe("maml", grid, **TINY)
@@ -100,6 +101,7 @@ def test_groups_of_tasks_add_up_to_all_of_them(monkeypatch, count):
     assert shares[-1] == 1.0
 
 
+@pytest.mark.slow
 def test_tasks_are_measured_alike_in_groups_and_at_once(grid, monkeypatch):
     learner = recipes.make_recipe("maml", grid, **TINY)
     meta = learner.init(jax.random.key(0)).meta

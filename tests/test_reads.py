@@ -18,6 +18,7 @@ from jaxmeta.errors import UsageError
 from jaxmeta.measurement import measure_task
 from jaxmeta.runs import RunDirectory
 from jaxmeta.settings import GROUPS, Settings
+from tests import tiers
 
 SMALL = {"tasks_per_batch": 4, "population": 2, "minibatches": 2, "envs": 2, "query_envs": 2, "rounds": 2, "steps": 2}
 SMALL |= {"memory_width": 4, "heads": 2, "sources": 2, "lives_per_task": 1, "batch_size": 2, "inner_steps": 2}
@@ -42,6 +43,8 @@ VARIANTS = {
     **{(name, "dqn"): [{}] for name in ("rl2", "mann", "snail")},
 }
 """By recipe and agent, static choices under which, taken together, it reads all that it declares."""
+QUICK = (("reptile", "dqn"), ("scratch", "actor_critic"), ("rl2", "dqn"))
+"""Of which the fast tier makes sure."""
 
 
 def recording(kind, read):
@@ -97,7 +100,9 @@ def settings_read(name, distribution, complete):
     return read | {name for name, is_used in zip(names, used, strict=True) if is_used}
 
 
-@pytest.mark.parametrize(("name", "agent"), VARIANTS, ids=map("-".join, VARIANTS))
+@pytest.mark.parametrize(
+    ("name", "agent"), [*QUICK, *tiers.slow(*(variant for variant in VARIANTS if variant not in QUICK))]
+)
 def test_a_recipe_reads_what_it_declares(name, agent, grid, monkeypatch):
     # Of the same value, and what it depends on can be traced.
     monkeypatch.setattr(
@@ -154,6 +159,7 @@ def test_the_command_line_refuses_it_too(capsys):
     assert capsys.readouterr().err.startswith("setting must be one that maml reads, got 'slots'.")
 
 
+@pytest.mark.slow
 def test_what_is_swept_must_be_read(grid):
     small = {"envs": 1, "rounds": 1, "tasks_per_batch": 1, "population": 2, "query_envs": 1}
     with pytest.raises(UsageError, match="setting must be one that hyper_policy reads, got 'epsilon_decay'"):

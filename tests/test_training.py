@@ -246,6 +246,7 @@ def test_a_run_that_only_skips_ends():
         train(meta_steps=9, log_every=1, learning_rate=DIVERGED_AT, on_nonfinite="skip")
 
 
+@pytest.mark.slow
 def test_tasks_that_are_not_finite_are_named(grid):
     tasks = grid._replace(env=Faulty(grid.env))
     settings = {**TINY, "tasks_per_batch": 4}
