@@ -10,6 +10,10 @@ SIMPLE = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_
 """What XLA for CPUs generates code by: its older way, whole. Without optimisations that is much the quicker."""
 
 
+LEVELS = ("xla_backend_optimization_level", "xla_llvm_disable_expensive_passes")
+"""What `jaxmeta.compilation` asks for, which would optimise more than is done here."""
+
+
 @contextlib.contextmanager
 def quickly():
     """Compiles without most optimisations, and by `SIMPLE` where XLA knows of it.
@@ -19,7 +23,8 @@ def quickly():
     simple, whole = _known(), compiler.get_compile_options
 
     def with_simple(*args, env_options_overrides=None, **kwargs):
-        return whole(*args, env_options_overrides=simple | (env_options_overrides or {}), **kwargs)
+        others = {name: value for name, value in (env_options_overrides or {}).items() if name not in LEVELS}
+        return whole(*args, env_options_overrides=simple | others, **kwargs)
 
     jax.config.update("jax_disable_most_optimizations", True)
     compiler.get_compile_options = with_simple

@@ -9,7 +9,7 @@ from jaxmeta import distributions, objectives, recipes
 from jaxmeta import lifetime as living
 from jaxmeta.base import Adapter, Task, sample_tasks
 from jaxmeta.config import LifetimeConfig, OuterConfig
-from tests import toy
+from tests import tiers, toy
 from tests.conftest import TINY
 
 REWARDS = jnp.array([0.2, 1.0, 0.5])
@@ -105,7 +105,7 @@ def test_entropy_lowers_the_outer_loss():
     np.testing.assert_allclose(bonus - plain, -steps * 0.3 * np.log(3), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("lives", "moves"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("lives", "moves"), [(2, True), *tiers.slow((1, False))])
 def test_exploration_is_learned_where_a_task_is_lived_more_than_once(grid, lives, moves):
     learner = recipes.make_recipe("fomaml", grid, **TINY | {"lives_per_task": lives})
     state = jax.jit(learner.init)(jax.random.key(0))

@@ -79,6 +79,7 @@ def test_baselines_are_measured_once_under_the_first_member_s_settings(grid, mon
     assert asked == [2.0]
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_shows_and_inspects(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--recipe", "follower", "--tasks", "probe", "--meta-steps", "2", "--no-compilation-cache"]

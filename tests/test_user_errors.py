@@ -113,6 +113,7 @@ def test_the_line_of_the_users_own_code_is_named(folder, capsys, case):
     assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {"own.py", "helper.py"}
 
 
+@pytest.mark.slow
 def test_an_error_at_run_time_names_the_line(folder, capsys):
     text = f"""{RECIPE}
 import jax
