@@ -38,7 +38,7 @@ def pytest_configure(config):
         programs = tempfile.mkdtemp(prefix="jaxmeta-programs-")
         config.add_cleanup(lambda: shutil.rmtree(programs, ignore_errors=True))
         os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     shortest = float(os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", 1))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
