@@ -54,10 +54,10 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Gives each file to one process, which compiles once what its tests share."""
+    """In the fast tier each file goes to one process, which compiles once what its tests share."""
     from xdist.scheduler import LoadFileScheduling
 
-    return LoadFileScheduling(config, log) if config.option.dist == "load" else None
+    return LoadFileScheduling(config, log) if config.option.dist == "load" and not tiers.is_full() else None
 
 
 @pytest.fixture(scope="session", autouse=True)

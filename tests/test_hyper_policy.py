@@ -70,9 +70,12 @@ def test_at_first_it_sets_what_the_settings_say(grid, form):
 
 @pytest.mark.parametrize(
     ("agent", "name"),
-    [("dqn", name) for name in SET if name != "epsilon"]
-    # A table's greedy values are those of actions not tried yet, zero, as long as rewards are negative.
-    + tiers.slow(*(("tabular_q", name) for name in SET if name not in ("epsilon", "target_step_size"))),
+    [
+        *(("dqn", "learning_rate"), ("dqn", "discount")),
+        *tiers.slow(("dqn", "mixing"), ("dqn", "target_step_size")),
+        # A table's greedy values are those of actions not tried yet, zero, as long as rewards are negative.
+        *tiers.slow(*(("tabular_q", name) for name in SET if name not in ("epsilon", "target_step_size"))),
+    ],
 )
 def test_every_output_that_teaches_changes_the_next_update(grid, agent, name):
     """From the first step on, but for the slow targets, which begin to differ from the others after it."""

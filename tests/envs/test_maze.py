@@ -12,7 +12,7 @@ from jaxmeta_envs.maze import SPLITS, EnvParams, Maze, classify, distance_range,
 from tests import tiers
 from tests.reference import maze as reference
 
-LEVELS = 2000
+LEVELS = tiers.number(2000, 500)
 HORIZON = 40
 
 

@@ -13,6 +13,7 @@ from gymnax.wrappers import FlattenObservationWrapper, LogWrapper
 
 import jaxmeta_envs
 from jaxmeta.errors import UsageError
+from tests import tiers
 
 WITH_ORACLE = [
     "grid_navi:size=3,horizon=4,goals=split,holdout=2",
@@ -23,13 +24,12 @@ WITH_ORACLE = [
 no_xminigrid = pytest.mark.skipif(importlib.util.find_spec("xminigrid") is None, reason="xminigrid is not installed")
 SPECS = [
     *WITH_ORACLE,
-    "acrobot:horizon=20",
     "mountain_car:horizon=20",
-    "pendulum:horizon=20",
     "pendulum:torques=0,horizon=20",
     "reacher:horizon=20",
     "recommender:items=6,features=3,session=8,drift=0.5",
     "gymnax:id=MountainCar-v0,vary=force@0.001@0.002+gravity@0.002@0.003,horizon=20",
+    *tiers.slow("acrobot:horizon=20", "pendulum:horizon=20"),
     pytest.param("xland:size=5,horizon=20,distractors=0", marks=[no_xminigrid, pytest.mark.slow]),
 ]
 TASKS = 8
