@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmeta import compilation_cache, contracts, populations, statistics, tuned_baselines
 from jaxmeta.adapters import pose_openly, random_policy
-from jaxmeta.base import Key, Lifetime, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.base import Key, Lifetime, MetaLearner, MetaState, PyTree, TaskDistribution
 from jaxmeta.baselines import Choice
 from jaxmeta.compilation import compiler_options
 from jaxmeta.errors import as_kind, require, require_known
@@ -117,7 +117,7 @@ def evaluate(
 
     meter.begin(adapting)
     measure_with_ends = measurement or make_measurement(learner, tasks)
-    env_params = _drawn(task_key, tasks, split, num_tasks)
+    env_params = _drawn(task_key, tasks.sample, split, num_tasks)
     scale, measured = measure_with_ends(life_key, metas, env_params, meter.advance)
     tuned = {}
     if with_baselines:
@@ -169,7 +169,7 @@ def evaluate(
         ]
     if with_gap_and_cost:
         meter.begin(gap_and_cost)
-        train_params = _drawn(gap_key, tasks, "train", num_tasks)
+        train_params = _drawn(gap_key, tasks.sample, "train", num_tasks)
         train_scale, train_measured = measure_with_ends(life_key, metas, train_params, meter.advance)
         train_scores, scores = train_scale.scores(train_measured["learner"]), scale.scores(measured["learner"])
         report |= {"generalisation_gap": _gap(train_scores, scores)}
@@ -186,7 +186,7 @@ def estimated_seconds(learner: MetaLearner, tasks: TaskDistribution, num_tasks: 
     """
     metas = [learner.meta(jax.jit(learner.init)(jax.random.key(0)))]
     measure_with_ends = make_measurement(learner, tasks)
-    env_params = _drawn(jax.random.key(0), tasks, "train", GROUP)
+    env_params = _drawn(jax.random.key(0), tasks.sample, "train", GROUP)
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
@@ -289,8 +289,10 @@ def _measurer(learner: MetaLearner, tasks: TaskDistribution) -> Callable[..., Me
     return measurer
 
 
-def _drawn(key: Key, tasks: TaskDistribution, split: str, num_tasks: int) -> PyTree:
-    return jax.jit(lambda key: sample_tasks(key, tasks, split, num_tasks))(key)
+@functools.partial(jax.jit, static_argnames=("sample", "split", "num_tasks"))
+def _drawn(key: Key, sample: Callable[[Key, str], PyTree], split: str, num_tasks: int) -> PyTree:
+    """`sample_tasks`, compiled once for all evaluations of a distribution, whose `sample` it is given."""
+    return jax.vmap(lambda key: sample(key, split))(jax.random.split(key, num_tasks))
 
 
 def _agent(learner: MetaLearner, config: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from jaxmeta import baselines, costs, evaluation, recipes, statistics, tuned_baselines
 from jaxmeta.adapters import pose_openly, random_policy
-from jaxmeta.base import MetaLearner, MetaState
+from jaxmeta.base import MetaLearner, MetaState, sample_tasks
 from jaxmeta.config import LifetimeConfig
 from jaxmeta.errors import UsageError
 from jaxmeta.measurement import Measured, Meter, adaptation_cost, measure
@@ -181,7 +181,7 @@ def test_flops_count_loops_and_gradients():
 def test_the_same_seed_gives_the_same_returns_and_another_seed_others(grid):
     learner = recipes.make_recipe("maml", grid, **TINY)
     meta = learner.init(jax.random.key(0)).meta
-    env_params = evaluation.sample_tasks(jax.random.key(1), grid, "test", 6)
+    env_params = sample_tasks(jax.random.key(1), grid, "test", 6)
     run = jax.jit(lambda key: measure(key, learner, meta, grid, env_params).trial)
     np.testing.assert_array_equal(run(jax.random.key(2)), run(jax.random.key(2)))
     assert np.any(run(jax.random.key(2)) != run(jax.random.key(3)))
@@ -195,7 +195,7 @@ def told(**changes):
 @pytest.mark.slow
 def test_baselines_adapt_as_they_are_told(grid):
     settings = config_of(grid)["settings"]
-    env_params = evaluation.sample_tasks(jax.random.key(1), grid, "test", 32)
+    env_params = sample_tasks(jax.random.key(1), grid, "test", 32)
 
     def measured(choices, **options):
         return tuned_baselines.measure_baselines(
