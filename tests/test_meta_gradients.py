@@ -119,7 +119,6 @@ def test_meta_gradient_matches_finite_differences(grid, method, settings):
         assert float(abs(difference - exact @ direction)) < 1e-5 * float(jnp.linalg.norm(exact))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_targets_of_the_newest_parameters_are_those_that_follow_at_once(grid):
     parts = composition.make_parts(
@@ -139,7 +138,6 @@ def test_targets_of_the_newest_parameters_are_those_that_follow_at_once(grid):
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12), *found)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_hypers_are_not_learned(grid):
     parts = composition.make_parts(grid, recipes.resolve_settings("maml", grid, **TINY))
