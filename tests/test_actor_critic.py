@@ -153,7 +153,8 @@ def distance_in_standard_errors(samples, exact):
     return np.max(gap / np.maximum(error, 1e-12)), np.linalg.norm(error) / np.linalg.norm(exact)
 
 
-@pytest.mark.parametrize("steps", [2, *tiers.slow(1)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 2])
 def test_the_whole_graphs_score_function_matches_the_exact_meta_gradient(steps):
     """Inner data count once: by the sampling correction, and not by the inner surrogate's second derivative too."""
     samples = meta_gradients("naive", steps, episodes=2, samples=12_000, lives_per_task=4)

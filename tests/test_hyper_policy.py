@@ -94,6 +94,7 @@ def test_epsilon_changes_what_is_done_next(grid):
     assert np.all(np.ptp(logits[1], axis=-1) < np.ptp(logits[0], axis=-1))
 
 
+@pytest.mark.slow
 def test_no_gradient_of_epsilon_passes_and_one_of_all_else_does(grid):
     """Two rounds later, of what the parameters are then."""
     by_backpropagation = {"outer_gradient": "backpropagation", "outer_loss": "td", "inner_optimizer": "sgd"}

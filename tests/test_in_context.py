@@ -356,6 +356,7 @@ def test_the_range_of_actions_is_read_off_where_tasks_share_it():
     assert composition.spec_of(tasks.make("gymnax:id=PointRobot-misc,vary=max_force@0.1@0.5")).action_range is None
 
 
+@pytest.mark.slow
 def test_the_entropys_weight_falls_along_a_line(arms):
     settings = {"memory_width": 4, "tasks_per_batch": 4, "epochs": 1, "minibatches": 1, "entropy": 0.5}
     learner = recipes.make_recipe("rl2", arms, **settings, entropy_left=0.2, meta_steps=10)

@@ -118,6 +118,7 @@ def test_rounds_continue_the_same_episodes(grid):
     np.testing.assert_array_equal(firsts(short), firsts(long))
 
 
+@pytest.mark.slow
 def test_rounds_written_out_are_the_rounds_of_the_loop(grid):
     learner = recipes.make_recipe("maml", grid, **{**TINY, "rounds": 3, "replay_rounds": 2, "batch_size": 0})
     meta = jax.jit(learner.adapter.init)(jax.random.key(0))
