@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxmeta import lifetime as living
 from jaxmeta import recipes, tasks
