@@ -10,6 +10,6 @@ def compiler_options() -> dict[str, int | bool] | None:
 
     On a CPU the code that LLVM makes of a meta-step takes most of the time to compile, and little of the time to run,
     since matrix products are library calls: at a lower level a program compiles in less than half the time and runs as
-    fast (docs/performance.md).
+    fast (docs/results.md).
     """
     return dict(_ON_CPU) if jax.default_backend() == "cpu" else None
