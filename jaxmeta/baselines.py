@@ -48,6 +48,16 @@ class Grid(NamedTuple):
     inner_steps: tuple[int, ...]
     """A ladder, climbed from its middle for as long as it gets better."""
 
+    @property
+    def middle(self) -> int:
+        """Where on the ladder tuning begins."""
+        return len(self.inner_steps) // 2
+
+    @property
+    def trials_in_the_middle(self) -> int:
+        """How many are made there before the ladder is climbed."""
+        return len(self.n_steps) + len(self.epsilons) + len(self.temperatures) - 2
+
 
 def grid_of(settings: Mapping[str, Any]) -> Grid:
     """What there is to tune in a learner's agent: much about exploration and targets of action values, of a policy how
@@ -76,6 +86,17 @@ class Choice:
     def on_edge(self, grid: Grid) -> bool:
         """Whether the step size or the number of steps lies at an end of its grid: a wider one might find better."""
         return self.learning_rate in _ends(LEARNING_RATES) or self.inner_steps in _ends(grid.inner_steps)
+
+
+def first_choice(grid: Grid) -> Choice:
+    """What tuning begins with."""
+    return Choice(
+        learning_rate=LEARNING_RATES[0],
+        epsilon=grid.epsilons[0],
+        temperature=grid.temperatures[0],
+        inner_steps=grid.inner_steps[grid.middle],
+        n_step=grid.n_steps[0],
+    )
 
 
 class Tried(NamedTuple):
@@ -147,15 +168,8 @@ def tune(
         changed = (over_step_sizes(replace(start.choice, **{name: value})) for value in values)
         return max([start, *changed], key=_by_return)
 
-    middle = len(grid.inner_steps) // 2
-    start = Choice(
-        learning_rate=LEARNING_RATES[0],
-        epsilon=grid.epsilons[0],
-        temperature=grid.temperatures[0],
-        inner_steps=grid.inner_steps[middle],
-        n_step=grid.n_steps[0],
-    )
-    best = best_of(over_step_sizes(start), "n_step", grid.n_steps[1:])
+    middle = grid.middle
+    best = best_of(over_step_sizes(first_choice(grid)), "n_step", grid.n_steps[1:])
     best = best_of(best, "epsilon", grid.epsilons[1:])
     start = best = best_of(best, "temperature", grid.temperatures[1:])
     for direction in (grid.inner_steps[middle + 1 :], grid.inner_steps[:middle][::-1]):
@@ -237,7 +251,7 @@ def from_one_start(params: Params) -> Starts:
 def make_pretraining(tasks: TaskDistribution, settings: Mapping[str, Any], env_steps: int) -> Callable[[Key], Params]:
     """Trains the parameters that `finetune` starts from, for `env_steps` environment steps on training tasks."""
     learner = _pretrained(tasks, settings)
-    updates = max(1, env_steps // steps_of_update(tasks, settings))
+    updates = max(1, env_steps // _steps_of_update(learner))
 
     @jax.jit
     def train(key: Key) -> Params:
@@ -255,7 +269,10 @@ def make_pretraining(tasks: TaskDistribution, settings: Mapping[str, Any], env_s
 
 def steps_of_update(tasks: TaskDistribution, settings: Mapping[str, Any]) -> int:
     """Environment steps of an update of that training."""
-    learner = _pretrained(tasks, settings)
+    return _steps_of_update(_pretrained(tasks, settings))
+
+
+def _steps_of_update(learner: MetaLearner) -> int:
     return learner.tasks_per_batch * learner.env_steps_per_task
 
 

@@ -25,9 +25,9 @@ _wanted = True
 def use_compilation_cache(enabled: bool = True) -> None:
     """Says whether compiled programs are kept in the user's cache folder from now on; they are unless this says no.
 
-    `jaxmeta.train`, `jaxmeta.evaluate` and `jaxmeta.restore` turn JAX's persistent compilation cache on when they are
-    first called. A folder that the user named in JAX's own way, by `JAX_COMPILATION_CACHE_DIR` or
-    `jax_compilation_cache_dir`, stays as it is, whatever this says.
+    `jaxmeta.train` and `jaxmeta.evaluate` turn JAX's persistent compilation cache on when they are first called. A
+    folder that the user named in JAX's own way, by `JAX_COMPILATION_CACHE_DIR` or `jax_compilation_cache_dir`, stays as
+    it is, whatever this says.
 
     Args:
       enabled: whether to keep them.

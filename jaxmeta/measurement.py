@@ -16,8 +16,6 @@ from jaxmeta.losses import first_episode_return
 
 EPISODES = 16
 """Fresh episodes that each task's return after a round is estimated from."""
-
-
 GROUP = 128
 """Most tasks that are measured at once: memory grows with these, and not with the number of tasks."""
 

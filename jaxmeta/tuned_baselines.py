@@ -119,14 +119,7 @@ class Baselines:
 
         Each program of a trial is compiled; the ladder of gradient steps is taken to be climbed half of the way up.
         """
-        middle, programs = len(self.grid.inner_steps) // 2, 0
-        choice = Choice(
-            learning_rate=LEARNING_RATES[0],
-            epsilon=self.grid.epsilons[0],
-            temperature=self.grid.temperatures[0],
-            inner_steps=self.grid.inner_steps[middle],
-            n_step=self.grid.n_steps[0],
-        )
+        choice, programs = baselines.first_choice(self.grid), 0
         env_params = sample_tasks(self._train_key, self.tasks, "validation", TUNING_TASKS)
         params = baselines.fresh_starts(self.tasks, self.settings)(self._train_key, TUNING_TASKS)
 
@@ -142,9 +135,8 @@ class Baselines:
         for name in NAMES:
             seconds += compiling + running * num_tasks / (TUNING_TASKS * len(LEARNING_RATES))
             if known_choice(self, name) is None:
-                other = len(self.grid.n_steps) + len(self.grid.epsilons) + len(self.grid.temperatures) - 2
-                above = sum(self.grid.inner_steps[middle + 1 :]) / 2 / choice.inner_steps
-                seconds += running * (other + above)
+                above = sum(self.grid.inner_steps[self.grid.middle + 1 :]) / 2 / choice.inner_steps
+                seconds += running * (self.grid.trials_in_the_middle + above)
                 programs = len(self.grid.n_steps) + len(self.grid.inner_steps) // 2
         return seconds + programs * compiling
 
@@ -230,9 +222,8 @@ def known_choice(those: Baselines, name: str) -> Tried | None:
 def parts_of_work(settings: Mapping[str, Any], num_tasks: int = 128, pretraining_steps: int = 0) -> dict[str, float]:
     """What `measure_baselines` may have to do, and about how long each part takes beside the others."""
     rounds, grid = settings["rounds"], grid_of(settings)
-    middle = len(grid.inner_steps) // 2
-    several = len(grid.n_steps) + len(grid.epsilons) + len(grid.temperatures) - 2
-    steps = several * grid.inner_steps[middle] + sum(grid.inner_steps[middle + 1 :]) / 2
+    middle = grid.middle
+    steps = grid.trials_in_the_middle * grid.inner_steps[middle] + sum(grid.inner_steps[middle + 1 :]) / 2
     parts = {}
     for name in NAMES:
         if name == "finetune":
