@@ -95,9 +95,11 @@ def test_entropy_lowers_the_outer_loss():
     np.testing.assert_allclose(bonus - plain, -steps * 0.3 * np.log(3), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("lives", "moves"), [(2, True), *tiers.slow((1, False))])
-def test_exploration_is_learned_where_a_task_is_lived_more_than_once(grid, lives, moves):
-    learner = recipes.make_recipe("fomaml", grid, **TINY | {"lives_per_task": lives})
+@pytest.mark.parametrize(
+    ("name", "lives", "moves"), [("fomaml", 2, True), *tiers.slow(("maml", 2, True), ("maml", 1, False))]
+)
+def test_exploration_is_learned_where_a_task_is_lived_more_than_once(grid, name, lives, moves):
+    learner = recipes.make_recipe(name, grid, **TINY | {"lives_per_task": lives})
     state = jax.jit(learner.init)(jax.random.key(0))
     env_params = sample_tasks(jax.random.key(1), grid, "train", 4)
     after = jax.jit(learner.update)(jax.random.key(2), state, env_params)[0]

@@ -166,8 +166,9 @@ def test_vmapped_tasks_equal_looped_tasks(name, grid):
         )
 
 
-def test_a_changed_hyper_parameter_recompiles_nothing(grid):
-    learner = recipes.make_recipe("fomaml", grid, **TINY)
+@pytest.mark.parametrize("name", ["fomaml", *tiers.slow("maml")])
+def test_a_changed_hyper_parameter_recompiles_nothing(name, grid):
+    learner = recipes.make_recipe(name, grid, **TINY)
     update = jax.jit(learner.update)
     state = jax.jit(learner.init)(jax.random.key(0))
     outcomes = []

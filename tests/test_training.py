@@ -251,7 +251,7 @@ def test_tasks_that_are_not_finite_are_named(grid):
     tasks = grid._replace(env=Faulty(grid.env))
     settings = {**TINY, "tasks_per_batch": 4}
     with pytest.raises(jaxmeta.NonFiniteError, match=r"in tasks? [0-3](, [0-3])* of its batch\.$"):
-        jaxmeta.train("fomaml", tasks, log_every=1, meta_steps=200, **settings)
+        jaxmeta.train("maml", tasks, log_every=1, meta_steps=200, **settings)
 
 
 @pytest.mark.parametrize("bad", [[], [2], [0, 3]])
