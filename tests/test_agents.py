@@ -188,7 +188,7 @@ def learned_values(agent, number, discount=0.9, **settings):
     return np.array(q), np.asarray(expected)
 
 
-@pytest.mark.parametrize("number", [3, 5, 6, *tiers.slow(1, 2, 4)])
+@pytest.mark.parametrize("number", [3, *tiers.slow(1, 2, 4, 5, 6)])
 def test_dqn_learns_the_values_of_the_probes(number):
     """Number 6 is only ever truncated: its value is right only if truncation bootstraps; 1 to 5 terminate."""
     learned, expected = learned_values("dqn", number, discount=0.5 if number == 6 else 0.9)

@@ -31,6 +31,7 @@ from jaxmeta import (
 )
 from jaxmeta.cli import main
 from jaxmeta.settings import FIELD_GROUP
+from tests import tiers
 from tests.test_cli import canned_evaluation, snapshot, subprocess_environment
 
 OPENING = (
@@ -325,8 +326,10 @@ def corrupted_lines(content: bytes):
     ("name", "argvs", "examples", "least_refused"),
     [
         ("config.json", OPENING, 150, 400),
-        ("evaluation.json", OPENING[3:], 200, 80),
-        ("metrics.jsonl", [OPENING[0], OPENING[2]], 100, 120),
+        *tiers.slow(
+            ("evaluation.json", OPENING[3:], 200, 80),
+            ("metrics.jsonl", [OPENING[0], OPENING[2]], 100, 120),
+        ),
     ],
 )
 def test_malformed_files_of_a_run_are_refused(around, sound, name, argvs, examples, least_refused):

@@ -108,6 +108,7 @@ def test_no_gradient_of_epsilon_passes_and_one_of_all_else_does(grid):
     assert [name for name, slope in zip(SET, gradient, strict=True) if slope == 0] == ["epsilon"]
 
 
+@pytest.mark.slow
 def test_structure_is_set_once_and_stays(grid):
     learner, meta = made(grid, structure=True, hidden=(8, 6))
     live = lived(grid, learner)

@@ -177,6 +177,7 @@ def test_elements_are_the_transitions(grid):
     np.testing.assert_array_equal(written, np.arange(24) < 8)
 
 
+@pytest.mark.slow
 def test_gradient_steps_may_follow(grid):
     _, _, _, (_, plain, _) = lived(grid)
     _, _, _, (_, tuned, _) = lived(grid, fine_tuned=True)

@@ -150,7 +150,8 @@ def test_a_rule_does_not_know_units_by_their_places(network):
     jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-7), reordered(change), other)
 
 
-@pytest.mark.parametrize("network", ["structured", *tiers.slow("gru", "lstm", "attention")])
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["structured", "gru", "lstm", "attention"])
 def test_a_rule_serves_wider_networks(network):
     weights = weights_of(network, params_of())
     wide = params_of((12, 9))
@@ -204,7 +205,7 @@ def test_no_derivative_is_lost_to_a_gradient_of_zero():
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(derivative))
 
 
-@pytest.mark.parametrize("missing", ["params", "value", "progress"])
+@pytest.mark.parametrize("missing", ["params", *tiers.slow("value", "progress")])
 def test_what_an_exported_rule_needs_is_asked_for(missing):
     params = params_of()
     rule = learned_rule(Structured, "adam")

@@ -170,7 +170,8 @@ def test_attention_is_its_formula(grid):
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("reads", "representation"), [("attention", "described"), *tiers.slow(("random", "inferred"))])
+@pytest.mark.slow
+@pytest.mark.parametrize(("reads", "representation"), [("attention", "described"), ("random", "inferred")])
 def test_the_gradient_of_the_bank_loss_matches_finite_differences(grid, reads, representation):
     settings = TINY | {
         "reads": reads, "representation": representation, "beta": 0.3, "td": 0.7, "td_steps": 2, "agent": "dqn",
