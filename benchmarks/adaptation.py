@@ -19,10 +19,11 @@ import jax
 import numpy as np
 
 import jaxmeta
-from jaxmeta import evaluation, statistics
-from jaxmeta.baselines import Choice
-from jaxmeta.jobs import restore
-from jaxmeta.plots import plot_adaptation
+from jaxmeta.evaluation import evaluate as evaluation
+from jaxmeta.evaluation import statistics
+from jaxmeta.evaluation.baselines import Choice
+from jaxmeta.reporting.plots import plot_adaptation
+from jaxmeta.training.jobs import restore
 
 RECIPES = ("maml", "meta_sgd", "anil", "fomaml", "reptile")
 BESIDE_BASELINES = "maml"

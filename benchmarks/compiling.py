@@ -2,9 +2,9 @@
 
     python benchmarks/compiling.py --out benchmarks/results/compiling.json
 
-Compares `jaxmeta.compilation.compiler_options` with XLA's own defaults, in one process for each recipe: both programs
-are compiled, in turn, without any cache, and their meta-steps take turns. Ratios are ours to XLA's own: below 1 ours is
-faster. Nothing else should run on the machine.
+Compares `jaxmeta.core.compilation.compiler_options` with XLA's own defaults, in one process for each recipe: both
+programs are compiled, in turn, without any cache, and their meta-steps take turns. Ratios are ours to XLA's own: below
+1 ours is faster. Nothing else should run on the machine.
 """
 
 import argparse
@@ -17,9 +17,11 @@ import jax
 import numpy as np
 from throughput import machine, ratio_of
 
-from jaxmeta import compilation, compilation_cache, jobs, training
-from jaxmeta.chunks import make_chunk
-from jaxmeta.runs import write_json, write_text
+from jaxmeta.core import compilation, compilation_cache
+from jaxmeta.training import jobs
+from jaxmeta.training import loop as training
+from jaxmeta.training.chunks import make_chunk
+from jaxmeta.training.run_directory import write_json, write_text
 
 CASES = (
     ("maml", "grid_navi"),

@@ -18,8 +18,8 @@ import numpy as np
 from throughput import machine
 
 import jaxmeta
-from jaxmeta import statistics
-from jaxmeta.runs import write_json, write_text
+from jaxmeta.evaluation import statistics
+from jaxmeta.training.run_directory import write_json, write_text
 
 CHUNKS = 10_000
 TINY: dict[str, Any] = {

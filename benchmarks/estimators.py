@@ -18,8 +18,8 @@ import numpy as np
 from throughput import machine
 
 import jaxmeta
-from jaxmeta import measurement, statistics
-from jaxmeta.runs import write_json, write_text
+from jaxmeta.evaluation import measurement, statistics
+from jaxmeta.training.run_directory import write_json, write_text
 
 TASKS = "point_navigation"
 MEASURE_SEED = 500_000

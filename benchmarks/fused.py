@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta import composition
-from jaxmeta.base import TaskDistribution
+from jaxmeta.algorithms import composition
+from jaxmeta.core.types import TaskDistribution
 
 GradientOf = Callable[..., tuple[Any, Any]]
 """`gradient_of(key, params, env_params)`: the meta-gradient, not clipped, and what was drawn on the way."""

@@ -15,8 +15,8 @@ import fused
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.advantages import RIDGE
-from jaxmeta.base import TaskDistribution
+from jaxmeta.core.types import TaskDistribution
+from jaxmeta.rl.advantages import RIDGE
 from jaxmeta_envs.point_navigation import SPEED
 
 SETTINGS = {

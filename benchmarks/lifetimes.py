@@ -30,10 +30,11 @@ from record import FIRST_SEED, Record, by_method, cell, commands_of, train
 from throughput import machine
 
 import jaxmeta
-from jaxmeta import measurement, recipes, statistics
-from jaxmeta.base import MetaLearner, PyTree, TaskDistribution
-from jaxmeta.runs import write_text
-from jaxmeta.settings import parse_settings
+from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.settings import parse_settings
+from jaxmeta.core.types import MetaLearner, PyTree, TaskDistribution
+from jaxmeta.evaluation import measurement, statistics
+from jaxmeta.training.run_directory import write_text
 
 Values = dict[str, float]
 """Hyper-parameters by name."""
@@ -257,7 +258,7 @@ def in_hindsight(run: Callable[..., np.ndarray], seed: int, metas: list[PyTree])
 
 def random_return(bench: Bench) -> float:
     """Mean return of an episode of random actions in test tasks."""
-    from jaxmeta.adapters import pose_openly, random_policy
+    from jaxmeta.inner import pose_openly, random_policy
 
     learner = bench.ordinary({})._replace(adapter=random_policy(bench.tasks), task=pose_openly)
     return float(np.mean(bench.curves(learner, "test")(0, None)))

@@ -28,12 +28,12 @@ from published import BATCH, PROBLEMS, TEST_SEED, Problem
 from throughput import machine
 
 import jaxmeta
-from jaxmeta import measurement
-from jaxmeta.adapters import pose_openly, random_policy
-from jaxmeta.base import MetaLearner, PyTree, TaskDistribution
-from jaxmeta.plots import BLUE, GREY, INK, ORANGE, STYLE
-from jaxmeta.runs import RunDirectory, read_json, write_json, write_text
-from jaxmeta.settings import parse_settings
+from jaxmeta.algorithms.settings import parse_settings
+from jaxmeta.core.types import MetaLearner, PyTree, TaskDistribution
+from jaxmeta.evaluation import measurement
+from jaxmeta.inner import pose_openly, random_policy
+from jaxmeta.reporting.plots import BLUE, GREY, INK, ORANGE, STYLE
+from jaxmeta.training.run_directory import RunDirectory, read_json, write_json, write_text
 
 ALARM = 3.0
 """Standard errors above what can be earned at most from which on a row is an error: the learner must see its task."""

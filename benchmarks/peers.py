@@ -51,9 +51,10 @@ import jax
 import numpy as np
 from throughput import machine, paired_ratio, resampled
 
-from jaxmeta import recipes, tasks
-from jaxmeta.advantages import RIDGE
-from jaxmeta.base import TaskDistribution, sample_tasks
+from jaxmeta.algorithms import recipes
+from jaxmeta.core import tasks
+from jaxmeta.core.types import TaskDistribution, sample_tasks
+from jaxmeta.rl.advantages import RIDGE
 from jaxmeta_envs import point_navigation
 
 PARTS = ("maml", "policy", "rl2", "dqn")
@@ -204,7 +205,7 @@ def largest_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray
 
 def maml(torch_python: Path, pairs: int) -> dict[str, Any]:
     """A meta-step of MAML over DQN on GridNavi."""
-    distribution = tasks.make("grid_navi")
+    distribution = tasks.make_tasks("grid_navi")
     settings = recipes.resolve_settings("maml", distribution)
     if settings["steps"] != distribution.horizon:
         raise SystemExit(f"A round must be one episode in PyTorch, got steps = {settings['steps']}.")
@@ -217,7 +218,7 @@ def maml(torch_python: Path, pairs: int) -> dict[str, Any]:
 
 def policy(torch_python: Path, pairs: int) -> dict[str, Any]:
     """A meta-step of MAML over policy gradients on 2-D navigation."""
-    distribution = tasks.make("point_navigation")
+    distribution = tasks.make_tasks("point_navigation")
     settings = recipes.resolve_settings("maml", distribution, **fused_policy.SETTINGS)
     params, env_params, gradient, noise = by_hand(fused_policy.make_gradient, distribution, settings)
     params, gradient = (named(tree["policy"]["params"]) for tree in (params, gradient))
@@ -289,7 +290,7 @@ def beside_torch(
 
 def rl2(task_family: str, pairs: int, **settings: Any) -> dict[str, Any]:
     """Updates of both from networks of the same size, in environment steps per second."""
-    complete = recipes.resolve_settings("rl2", tasks.make(task_family), **settings)
+    complete = recipes.resolve_settings("rl2", tasks.make_tasks(task_family), **settings)
     trial, envs = complete["rounds"] * complete["steps"], complete["tasks_per_batch"]
     if complete["envs"] != 1 or complete["cell"] != "gru":
         raise SystemExit("A task must have one environment, and the cell must be a GRU, as in recurrent PPO.")

@@ -20,8 +20,9 @@ import jax
 import numpy as np
 from throughput import machine, ratio_of
 
-from jaxmeta import jobs, training
-from jaxmeta.runs import write_json, write_text
+from jaxmeta.training import jobs
+from jaxmeta.training import loop as training
+from jaxmeta.training.run_directory import write_json, write_text
 
 SEEDS = 8
 PAIRS = 15

@@ -15,8 +15,11 @@ import jax
 import numpy as np
 from protocol import FAMILIES
 
-from jaxmeta import cells, comparison, jobs, populations, pretrained, statistics
-from jaxmeta.runs import RunDirectory
+from jaxmeta.evaluation import statistics
+from jaxmeta.reporting import cells, comparison
+from jaxmeta.training import jobs, pretrained
+from jaxmeta.training import seeds as populations
+from jaxmeta.training.run_directory import RunDirectory
 
 LARGEST = 500_000
 """Bytes of arrays in one artefact; all of them together are to stay below 2 MB."""

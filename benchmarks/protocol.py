@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 import jaxmeta
-from jaxmeta import jobs, progress, training
-from jaxmeta.base import TaskDistribution
-from jaxmeta.recipes import RECIPES, make_recipe
-from jaxmeta.runs import RunDirectory, write_json
+from jaxmeta.algorithms.recipes import RECIPES, make_recipe
+from jaxmeta.core.types import TaskDistribution
+from jaxmeta.reporting import progress
+from jaxmeta.training import jobs
+from jaxmeta.training import loop as training
+from jaxmeta.training.run_directory import RunDirectory, write_json
 
 SHARES = (1, 3, 9)
 """Of nine parts of the training, after how many a method is evaluated."""

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmeta
-from jaxmeta.adapters import random_policy
-from jaxmeta.base import Adapter, TaskDistribution
-from jaxmeta_envs import bandit_planning, grid_navi_bayes
+from jaxmeta.core.types import Adapter, TaskDistribution
+from jaxmeta.inner import random_policy
+from jaxmeta_envs.bandit import planning as bandit_planning
+from jaxmeta_envs.grid_navi import bayes as grid_navi_bayes
 
 TEST_SEED = 1_000_000
 """Of the test tasks and all that happens in them: the same for every row, and far from the seeds of training."""

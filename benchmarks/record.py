@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jaxmeta
-from jaxmeta.base import MetaLearner, PyTree, TaskDistribution
-from jaxmeta.runs import write_json
+from jaxmeta.core.types import MetaLearner, PyTree, TaskDistribution
+from jaxmeta.training.run_directory import write_json
 
 FIRST_SEED = {"validation": 2_000_000, "test": 3_000_000}
 """Of the tasks of a split; a method's seed is added to it."""

@@ -118,7 +118,11 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "hypernetwork, low rank": ("hypernetwork", GRID, {"generated": "low_rank", "renewed": "first", "fine_tuned": True}),
     "mapping, full": ("mapping", GRID, {"map_form": "full", "reads": "nearest", "td": 1.0}),
     "mapping, diagonal": ("mapping", GRID, {"map_form": "diagonal", "reads": "average", "beta": 0.1}),
-    "mapping, low rank": ("mapping", GRID, {"map_form": "low_rank", "reads": "attention", "representation": "inferred"}),
+    "mapping, low rank": (
+        "mapping",
+        GRID,
+        {"map_form": "low_rank", "reads": "attention", "representation": "inferred"},
+    ),
     "mapping, identity": ("mapping", GRID, {"map_form": "identity", "distillation": 0.5}),
     "lstm, plain": ("rl2", GRID, {"cell": "lstm", "reading": "plain", "span": 3, "entropy_left": 0.5}),
     "longer trials": ("rl2", GRID, {"trial_rounds": 3, "gae_lambda": 0.5, "value_weight": 0.1}),
@@ -154,10 +158,10 @@ def measured(name: str, recipe: str, spec: str, settings: dict[str, Any]) -> dic
     """What one case comes to; where it does not apply, that."""
     import jax
     import numpy as np
+    from same_numbers_engine import learner_of, measure, sample_tasks, standard_settings
 
     import jaxmeta
-    from jaxmeta.errors import UsageError
-    from same_numbers_engine import learner_of, measure, sample_tasks, standard_settings
+    from jaxmeta.core.errors import UsageError
 
     jax.config.update("jax_disable_most_optimizations", True)
     tasks = jaxmeta.make_tasks(spec)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from jaxmeta import recipes
-from jaxmeta.base import sample_tasks
-from jaxmeta.measurement import measure
+from jaxmeta.algorithms import recipes
+from jaxmeta.core.types import sample_tasks
+from jaxmeta.evaluation.measurement import measure
 
 __all__ = ["learner_of", "measure", "sample_tasks", "standard_settings"]
 

@@ -34,7 +34,8 @@ def timed() -> list[dict[str, Any]]:
     import jax
     import numpy as np
 
-    from jaxmeta import jobs, training
+    from jaxmeta.training import jobs
+    from jaxmeta.training import loop as training
 
     rows = []
     for tasks in TASKS:
@@ -58,7 +59,10 @@ def exchanged(name: str, count: int) -> dict[str, Any]:
     """What so many devices exchange in a meta-step; run where as many are simulated."""
     import jax
 
-    from jaxmeta import costs, devices, jobs, training
+    from jaxmeta.core import costs
+    from jaxmeta.core import sharding as devices
+    from jaxmeta.training import jobs
+    from jaxmeta.training import loop as training
 
     recipe, tasks, settings = CASES[name]
     job = jobs.prepare(recipe, tasks, settings=settings | {"tasks_per_batch": SPREAD, "meta_steps": 1}, devices=count)
@@ -123,7 +127,7 @@ def main() -> None:
 
     from throughput import machine
 
-    from jaxmeta.runs import write_json, write_text
+    from jaxmeta.training.run_directory import write_json, write_text
 
     rows = []
     for name in CASES:

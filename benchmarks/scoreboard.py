@@ -28,12 +28,16 @@ from typing import Any, NamedTuple
 import jax
 from protocol import FORMS, PARTS, SHARES, Form, after, plan, settings_of, tasks_of, trained
 
-from jaxmeta import cells, checkpoints, compilation_cache, evaluation, interrupts, jobs, populations, progress
-from jaxmeta.baselines import Choice
-from jaxmeta.cli import INTERRUPT_STATUS
-from jaxmeta.errors import UsageError
-from jaxmeta.progress import duration
-from jaxmeta.runs import RunDirectory, write_json
+from jaxmeta.cli.main import INTERRUPT_STATUS
+from jaxmeta.core import compilation_cache
+from jaxmeta.core.errors import UsageError
+from jaxmeta.evaluation import evaluate as evaluation
+from jaxmeta.evaluation.baselines import Choice
+from jaxmeta.reporting import cells, progress
+from jaxmeta.reporting.progress import duration
+from jaxmeta.training import checkpoints, interrupts, jobs
+from jaxmeta.training import seeds as populations
+from jaxmeta.training.run_directory import RunDirectory, write_json
 
 COMMITTED = Path(__file__).parent / "results" / "scoreboard"
 BESIDE_BASELINES = "maml"

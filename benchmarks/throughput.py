@@ -26,9 +26,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from jaxmeta import lifetime as living
-from jaxmeta import recipes, tasks
-from jaxmeta.base import Task, sample_tasks
+from jaxmeta.algorithms import recipes
+from jaxmeta.core import rollout as living
+from jaxmeta.core import tasks
+from jaxmeta.core.types import Task, sample_tasks
 
 ENVS_PER_TASK = 16
 STEPS = 200
@@ -74,7 +75,7 @@ def resampled(values: np.ndarray) -> np.ndarray:
 
 def rollouts(name: str, num_tasks: int, pairs: int) -> dict[str, Any]:
     """Environment steps per second: random actions, a policy network by hand, and the engine's rollout with it."""
-    distribution = tasks.make(name)
+    distribution = tasks.make_tasks(name)
     learner = recipes.make_recipe("maml", distribution, envs=ENVS_PER_TASK, steps=STEPS, epsilon=0.0)
     env, adapter = distribution.env, learner.adapter
     meta = jax.jit(learner.init)(jax.random.key(0)).meta
@@ -141,7 +142,7 @@ def meta_step(name: str, recipe: str, **settings: Any) -> dict[str, Any]:
 
 def measured_meta_step(name: str, recipe: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Environment steps per second, seconds to trace and to compile, memory of the program and of the process."""
-    distribution = tasks.make(name)
+    distribution = tasks.make_tasks(name)
     learner = recipes.make_recipe(recipe, distribution, **settings)
     state = jax.jit(learner.init)(jax.random.key(0))
     env_params = sample_tasks(jax.random.key(1), distribution, "train", learner.tasks_per_batch)
@@ -174,7 +175,7 @@ def beside_fused(
 
     How many tasks run together is each form's own, where it is fastest.
     """
-    distribution = tasks.make(name)
+    distribution = tasks.make_tasks(name)
     learner = recipes.make_recipe("maml", distribution, **settings)
     state = jax.jit(learner.init)(jax.random.key(0))
     env_params = sample_tasks(jax.random.key(1), distribution, "train", learner.tasks_per_batch)

@@ -22,12 +22,12 @@ from record import FIRST_SEED, Record, by_method, cell, commands_of, train
 from throughput import machine
 
 import jaxmeta
-from jaxmeta import measurement, statistics
-from jaxmeta.adapters import pose_openly, random_policy
-from jaxmeta.base import PyTree, sample_tasks
-from jaxmeta.presets import CARRIED
-from jaxmeta.recipes import resolve_settings
-from jaxmeta.runs import write_text
+from jaxmeta.algorithms.presets import CARRIED
+from jaxmeta.algorithms.recipes import resolve_settings
+from jaxmeta.core.types import PyTree, sample_tasks
+from jaxmeta.evaluation import measurement, statistics
+from jaxmeta.inner import pose_openly, random_policy
+from jaxmeta.training.run_directory import write_text
 
 RATES = [0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 """Of Adam, for what starts from given parameters; 0 leaves them as they are."""

@@ -4,9 +4,9 @@
 
 For every recipe and family at their own settings it tunes `scratch` and `finetune` on validation tasks, with the keys
 of an evaluation with seed 0, once for each lifetime and agent, and writes how they adapt best and what that returned to
-`jaxmeta/tuned_baselines.json`. What is there already is kept, so it can be interrupted; `--only FAMILY` picks families,
-`--retune` makes them anew. No network is kept: an evaluation trains and measures its baselines itself, and
-`jaxmeta evaluate --retune` checks the choice.
+`jaxmeta/evaluation/tuned_baselines.json`. What is there already is kept, so it can be interrupted; `--only FAMILY`
+picks families, `--retune` makes them anew. No network is kept: an evaluation trains and measures its baselines
+itself, and `jaxmeta evaluate --retune` checks the choice.
 """
 
 import argparse
@@ -17,13 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jaxmeta
-from jaxmeta import baseline_cache, compilation_cache, evaluation, jobs, tuned_baselines
-from jaxmeta.errors import UsageError
-from jaxmeta.runs import write_text
-from jaxmeta.tuned_baselines import Baselines
+from jaxmeta.core import compilation_cache
+from jaxmeta.core.errors import UsageError
+from jaxmeta.evaluation import baseline_cache, tuned_baselines
+from jaxmeta.evaluation import evaluate as evaluation
+from jaxmeta.evaluation.tuned_baselines import Baselines
+from jaxmeta.training import jobs
+from jaxmeta.training.run_directory import write_text
 
-TABLE = Path(jaxmeta.__file__).parent / baseline_cache.SHIPPED
+TABLE = Path(baseline_cache.__file__).parent / baseline_cache.SHIPPED
 FAMILIES = (
     *("grid_navi", "maze", "cartpole", "bandit", "tabular_mdp", "recommender", "point_navigation"),
     *("gaussian_bandit", "acrobot", "mountain_car", "pendulum", "reacher"),

@@ -16,9 +16,10 @@ from typing import Any
 import jax
 from throughput import fastest, machine
 
-from jaxmeta import recipes, tasks
-from jaxmeta.base import sample_tasks
-from jaxmeta.runs import write_json, write_text
+from jaxmeta.algorithms import recipes
+from jaxmeta.core import tasks
+from jaxmeta.core.types import sample_tasks
+from jaxmeta.training.run_directory import write_json, write_text
 
 SETTINGS: dict[str, Any] = {
     "rule": "structured",
@@ -46,7 +47,7 @@ MOST_MEGABYTES = 8000
 
 def cost(estimator: str, steps: int) -> dict[str, Any]:
     """Of one meta-step."""
-    distribution = tasks.make("grid_navi")
+    distribution = tasks.make_tasks("grid_navi")
     settings = SETTINGS | ESTIMATORS[estimator] | {"inner_steps": steps}
     learner = recipes.make_recipe("learned_rule", distribution, **settings)
     state = jax.jit(learner.init)(jax.random.key(0))

@@ -15,8 +15,10 @@ from protocol import FAMILIES, Form, plan, trained
 from record import Record, commands_of
 from throughput import machine
 
-from jaxmeta import compilation_cache, evaluation, jobs
-from jaxmeta.runs import RunDirectory, write_text
+from jaxmeta.core import compilation_cache
+from jaxmeta.evaluation import evaluate as evaluation
+from jaxmeta.training import jobs
+from jaxmeta.training.run_directory import RunDirectory, write_text
 
 NUM_TASKS = 128
 

@@ -3,82 +3,50 @@
 The names below are loaded when they are first used, so that `import jaxmeta` and `jaxmeta --help` stay fast.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from importlib import metadata
+from typing import TYPE_CHECKING
 
-from jaxmeta.errors import NonFiniteError, StorageError, UsageError
+import lazy_loader
 
 if TYPE_CHECKING:
-    from jaxmeta.base import MetaLearner, MetaState, TaskDistribution
-    from jaxmeta.checkpoints import CheckpointError, state_digest
-    from jaxmeta.comparison import compare
-    from jaxmeta.compilation_cache import use_compilation_cache
-    from jaxmeta.evaluation import evaluate
-    from jaxmeta.exports import export_rule
-    from jaxmeta.jobs import restore
-    from jaxmeta.plots import plot_adaptation, plot_comparison, plot_scores, plot_training
-    from jaxmeta.populations import members
-    from jaxmeta.recipes import make_recipe
-    from jaxmeta.tasks import make as make_tasks
-    from jaxmeta.training import train
+    from jaxmeta.algorithms.recipes import make_recipe as make_recipe
+    from jaxmeta.core.compilation_cache import use_compilation_cache as use_compilation_cache
+    from jaxmeta.core.errors import NonFiniteError as NonFiniteError
+    from jaxmeta.core.errors import StorageError as StorageError
+    from jaxmeta.core.errors import UsageError as UsageError
+    from jaxmeta.core.tasks import make_tasks as make_tasks
+    from jaxmeta.core.types import MetaLearner as MetaLearner
+    from jaxmeta.core.types import MetaState as MetaState
+    from jaxmeta.core.types import TaskDistribution as TaskDistribution
+    from jaxmeta.evaluation.evaluate import evaluate as evaluate
+    from jaxmeta.reporting.comparison import compare as compare
+    from jaxmeta.reporting.plots import plot_adaptation as plot_adaptation
+    from jaxmeta.reporting.plots import plot_comparison as plot_comparison
+    from jaxmeta.reporting.plots import plot_scores as plot_scores
+    from jaxmeta.reporting.plots import plot_training as plot_training
+    from jaxmeta.training.checkpoints import CheckpointError as CheckpointError
+    from jaxmeta.training.checkpoints import state_digest as state_digest
+    from jaxmeta.training.export import export_rule as export_rule
+    from jaxmeta.training.jobs import restore as restore
+    from jaxmeta.training.loop import train as train
+    from jaxmeta.training.seeds import members as members
 
-__all__ = [
-    "CheckpointError",
-    "MetaLearner",
-    "MetaState",
-    "NonFiniteError",
-    "StorageError",
-    "TaskDistribution",
-    "UsageError",
-    "compare",
-    "evaluate",
-    "export_rule",
-    "make_recipe",
-    "make_tasks",
-    "members",
-    "plot_adaptation",
-    "plot_comparison",
-    "plot_scores",
-    "plot_training",
-    "restore",
-    "state_digest",
-    "train",
-    "use_compilation_cache",
-]
-
-_HOMES = {
-    "CheckpointError": ("jaxmeta.checkpoints", "CheckpointError"),
-    "MetaLearner": ("jaxmeta.base", "MetaLearner"),
-    "MetaState": ("jaxmeta.base", "MetaState"),
-    "TaskDistribution": ("jaxmeta.base", "TaskDistribution"),
-    "compare": ("jaxmeta.comparison", "compare"),
-    "evaluate": ("jaxmeta.evaluation", "evaluate"),
-    "export_rule": ("jaxmeta.exports", "export_rule"),
-    "make_recipe": ("jaxmeta.recipes", "make_recipe"),
-    "make_tasks": ("jaxmeta.tasks", "make"),
-    "members": ("jaxmeta.populations", "members"),
-    "plot_adaptation": ("jaxmeta.plots", "plot_adaptation"),
-    "plot_comparison": ("jaxmeta.plots", "plot_comparison"),
-    "plot_scores": ("jaxmeta.plots", "plot_scores"),
-    "plot_training": ("jaxmeta.plots", "plot_training"),
-    "restore": ("jaxmeta.jobs", "restore"),
-    "state_digest": ("jaxmeta.checkpoints", "state_digest"),
-    "train": ("jaxmeta.training", "train"),
-    "use_compilation_cache": ("jaxmeta.compilation_cache", "use_compilation_cache"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib import metadata
-
-        return metadata.version("jaxmeta")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    return getattr(importlib.import_module(module), attribute)
-
-
-def __dir__() -> list[str]:
-    dunders = [name for name in globals() if name.startswith("__") and name.endswith("__")]
-    return sorted({*dunders, *__all__, "__version__"})
+__version__ = metadata.version("jaxmeta")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "algorithms.recipes": ["make_recipe"],
+        "core.compilation_cache": ["use_compilation_cache"],
+        "core.errors": ["NonFiniteError", "StorageError", "UsageError"],
+        "core.tasks": ["make_tasks"],
+        "core.types": ["MetaLearner", "MetaState", "TaskDistribution"],
+        "evaluation.evaluate": ["evaluate"],
+        "reporting.comparison": ["compare"],
+        "reporting.plots": ["plot_adaptation", "plot_comparison", "plot_scores", "plot_training"],
+        "training.checkpoints": ["CheckpointError", "state_digest"],
+        "training.export": ["export_rule"],
+        "training.jobs": ["restore"],
+        "training.loop": ["train"],
+        "training.seeds": ["members"],
+    },
+)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from jaxmeta import cells, comparison
+from jaxmeta.reporting import cells, comparison
 
 ROUNDS = 2
 

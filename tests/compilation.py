@@ -11,7 +11,7 @@ SIMPLE = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_
 
 
 LEVELS = ("xla_backend_optimization_level", "xla_llvm_disable_expensive_passes")
-"""What `jaxmeta.compilation` asks for, which would optimise more than is done here."""
+"""What `jaxmeta.core.compilation` asks for, which would optimise more than is done here."""
 
 
 @contextlib.contextmanager

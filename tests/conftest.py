@@ -9,7 +9,9 @@ from types import MappingProxyType
 import jax
 import pytest
 
-from jaxmeta import baseline_cache, recipes, tasks
+from jaxmeta.algorithms import recipes
+from jaxmeta.core import tasks
+from jaxmeta.evaluation import baseline_cache
 from tests import accounting, compilation, tiers
 
 TINY = {
@@ -72,7 +74,7 @@ def _no_cache_of_the_user(tmp_path_factory):
 @pytest.fixture(scope="session")
 def grid():
     """A small GridNavi."""
-    return tasks.make("grid_navi:size=3,horizon=4")
+    return tasks.make_tasks("grid_navi:size=3,horizon=4")
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import inspect
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxmeta import composition
-from jaxmeta.methods import generation
+from jaxmeta.algorithms import composition, generation
 
 
 class Doubled:

@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmeta import populations, recipes
-from jaxmeta.base import MetaLearner, MetaState
+from jaxmeta.algorithms import recipes
+from jaxmeta.core.types import MetaLearner, MetaState
+from jaxmeta.training import seeds as populations
 
 DIVERGED_AT = 0.25
 """The learning rate at which `quadratic` goes wrong at meta-step 8."""

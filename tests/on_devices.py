@@ -11,8 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmeta import devices, jobs, training
-from jaxmeta.costs import exchanges
+from jaxmeta.core import sharding as devices
+from jaxmeta.core.costs import exchanges
+from jaxmeta.training import jobs
+from jaxmeta.training import loop as training
 from tests import compilation
 from tests.conftest import TINY, tiny
 from tests.double import make_everything_in_float64

@@ -2,8 +2,8 @@
 
 import signal
 
-from jaxmeta import checkpoints, jobs
-from jaxmeta.runs import RunDirectory
+from jaxmeta.training import checkpoints, jobs
+from jaxmeta.training.run_directory import RunDirectory
 
 TIMING = ("seconds", "env_steps_per_second")
 

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import pytest
 
 import jaxmeta
-from jaxmeta import composition, jobs, plugins, recipes, tasks
-from jaxmeta.base import MetaState, TaskDistribution
-from jaxmeta.cli import USAGE_STATUS, main
-from jaxmeta.errors import UsageError
+from jaxmeta.algorithms import composition, recipes
+from jaxmeta.cli.main import USAGE_STATUS, main
+from jaxmeta.core import registry, tasks
+from jaxmeta.core.errors import UsageError
+from jaxmeta.core.types import MetaState, TaskDistribution
+from jaxmeta.training import jobs
 from tests.conftest import TINY
 
 GUIDE = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -39,7 +41,7 @@ def test_the_guide_has_its_files():
 def test_tasks_in_ten_lines_take_options(folder):
     body = dict(FILES)["heavy_cartpole.py"].split("def heavy_cartpole")[1]
     assert len([line for line in body.splitlines() if line.strip()]) <= 10
-    made = tasks.make("heavy_cartpole:heavy_cartpole:heaviest=40")
+    made = tasks.make_tasks("heavy_cartpole:heavy_cartpole:heaviest=40")
     assert made.name == "heavy_cartpole:heavy_cartpole:heaviest=40"
     gravity = jax.vmap(lambda key: made.sample(key, "train").gravity)(jax.random.split(jax.random.key(0), 64))
     assert 30 < gravity.max() < 40
@@ -142,9 +144,9 @@ def test_entry_points_of_recipes_are_found(folder, monkeypatch):
     class Point:
         @staticmethod
         def load():
-            return plugins.import_object("recipe", "noisy:noisy_maml", recipes.Recipe)
+            return registry.import_object("recipe", "noisy:noisy_maml", recipes.Recipe)
 
-    monkeypatch.setattr(plugins, "entry_points", lambda group: {"noisy": Point} if "recipes" in group else {})
+    monkeypatch.setattr(registry, "entry_points", lambda group: {"noisy": Point} if "recipes" in group else {})
     assert recipes.available()["noisy"] == "MAML from a start with noise on its parameters."
     assert recipes.find("noisy").summary == recipes.available()["noisy"]
     with pytest.raises(UsageError, match="Did you mean 'noisy'"):
@@ -152,7 +154,7 @@ def test_entry_points_of_recipes_are_found(folder, monkeypatch):
 
 
 def fitting(**changes) -> TaskDistribution:
-    return tasks.make("grid_navi:size=3,horizon=4")._replace(**changes)
+    return tasks.make_tasks("grid_navi:size=3,horizon=4")._replace(**changes)
 
 
 class Changed:
@@ -213,9 +215,9 @@ TASKS = {
 @pytest.mark.parametrize("case", TASKS)
 def test_tasks_that_do_not_fit_are_refused(case, monkeypatch):
     function, sentence = TASKS[case]
-    monkeypatch.setattr(plugins, "import_object", lambda argument, path, kind: function)
+    monkeypatch.setattr(registry, "import_object", lambda argument, path, kind: function)
     with pytest.raises(UsageError) as refused:
-        tasks.make("mine:tasks")
+        tasks.make_tasks("mine:tasks")
     assert str(refused.value).startswith(sentence)
     assert "\n" not in str(refused.value)
 
@@ -259,7 +261,7 @@ LEARNERS = {
 @pytest.mark.parametrize("case", LEARNERS)
 def test_methods_that_do_not_fit_are_refused(case, grid, monkeypatch):
     function, sentence = LEARNERS[case]
-    monkeypatch.setattr(plugins, "import_object", lambda argument, path, kind: function)
+    monkeypatch.setattr(registry, "import_object", lambda argument, path, kind: function)
     with pytest.raises(UsageError) as refused:
         recipes.make_recipe("mine:method", grid, **TINY)
     assert str(refused.value).startswith(sentence)
@@ -280,6 +282,6 @@ def test_a_mistyped_path_is_one_sentence(folder, capsys):
 
 
 def test_a_learner_that_fits_is_kept(grid, monkeypatch):
-    monkeypatch.setattr(plugins, "import_object", lambda argument, path, kind: maml)
+    monkeypatch.setattr(registry, "import_object", lambda argument, path, kind: maml)
     learner = recipes.make_recipe("mine:method", grid, **TINY)
     assert isinstance(jax.eval_shape(learner.init, jax.random.key(0)), MetaState)

@@ -6,7 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxmeta import cells, comparison, report
+from jaxmeta.reporting import cells, comparison
+from jaxmeta.reporting import html as report
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -36,7 +37,8 @@ def test_the_example_in_python_runs():
 
 
 def test_every_recipe_and_family_is_listed():
-    from jaxmeta import recipes, tasks
+    from jaxmeta.algorithms import recipes
+    from jaxmeta.core import tasks
 
     for name in [*recipes.available(), *tasks.available()]:
         assert re.search(rf"`{name}[`:]", README), name

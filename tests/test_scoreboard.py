@@ -12,7 +12,11 @@ import scoreboard
 from jax.experimental.compilation_cache import compilation_cache
 
 import jaxmeta
-from jaxmeta import cells, comparison, interrupts, jobs, recipes, statistics, training
+from jaxmeta.algorithms import recipes
+from jaxmeta.evaluation import statistics
+from jaxmeta.reporting import cells, comparison
+from jaxmeta.training import interrupts, jobs
+from jaxmeta.training import loop as training
 from tests import boards
 from tests.conftest import TINY
 

@@ -1,4 +1,4 @@
-"""The shape of the code: imports point one way, and setting names are unique."""
+"""The shape of the code: packages import one way, no modules import each other, and modules stay small."""
 
 import ast
 import subprocess
@@ -6,99 +6,112 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
 import jaxmeta
-from jaxmeta.settings import GROUPS
+import jaxmeta_envs
+from jaxmeta.algorithms.settings import GROUPS
 
-SOURCES = Path(jaxmeta.__file__).parent
-LAYERS = [
-    {"errors", "base", "synonyms", "tracebacks"},
-    {"plugins", "contracts", "fields"},
-    {
-        "trees",
-        "scans",
-        "config",
-        "settings",
-        "tasks",
-        "statistics",
-        "costs",
-        "interrupts",
-        "compilation",
-        "compilation_cache",
-        "devices",
-        "hosts",
-    },
-    {
-        "losses",
-        "advantages",
-        "networks",
-        "replay",
-        "distributions",
-        "memories",
-        "encoders",
-        "generators",
-        "maps",
-        "update_rules",
-        "learned_rules",
-    },
-    {"agents", "adapters", "lifetime", "hypernetworks", "mappings"},
-    {"objectives"},
-    {"outer"},
-    {"presets", "reads", "recipes", "methods", "composition", "populations"},
-    {"checkpoints", "runs", "journal", "measurement", "chunks"},
-    {
-        *("baselines", "baseline_cache", "tuned_baselines", "jobs", "bookkeeping"),
-        *("exports", "cells", "command_lines", "pretrained"),
-    },
-    {"comparison", "columns"},
-    {"training", "evaluation", "inspection", "plots", "progress", "tables", "timings"},
-    {"report"},
-    {"cli", "commands"},
-]
-LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules}
-MODULES = sorted(
-    path for path in SOURCES.rglob("*.py") if path.relative_to(SOURCES).parts[0] not in ("__init__.py", "__main__.py")
-)
+HOME, ENVS = Path(jaxmeta.__file__).parent, Path(jaxmeta_envs.__file__).parent
+RANK = {
+    **{"core": 0, "nets": 1, "rl": 2, "inner": 3, "outer": 3},
+    **{"algorithms": 4, "training": 5, "evaluation": 6, "reporting": 7, "cli": 8},
+}
+"""A package imports itself and what ranks below it, and nothing that ranks with it."""
+MOST_ENTRIES = 11
+MOST_LINES = 300
 
 
-def top(path: Path) -> str:
-    return path.relative_to(SOURCES).parts[0].removesuffix(".py")
+def module_of(path: Path) -> str:
+    parts = path.relative_to(HOME.parent if path.is_relative_to(HOME) else ENVS.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level modules of jaxmeta that a file imports, wherever in the file."""
+SOURCES = {module_of(path): path for folder in (HOME, ENVS) for path in folder.rglob("*.py")}
+
+
+def imported(module: str) -> set[str]:
+    """Our modules that a module imports, wherever in the file, but for those that only types need."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "jaxmeta":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxmeta."):
-            found.add(node.module.split(".")[1])
+    tree = ast.parse(SOURCES[module].read_text())
+    for_types = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    ignored = {id(inner) for node in for_types for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in ignored:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("jaxmeta.")}
-    return found
+            found |= {alias.name for alias in node.names}
+    return (found & SOURCES.keys()) - {module}
 
 
-def test_imports_point_one_way():
+IMPORTS = {module: imported(module) for module in SOURCES}
+
+
+def package_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "jaxmeta" and len(parts) > 1 else None
+
+
+def test_packages_import_one_way():
     upward = [
-        f"{path.relative_to(SOURCES)} imports {name}, which stands above it"
-        for path in MODULES
-        for name in imported(path) - {top(path)}
-        if LAYER[name] > LAYER[top(path)]
+        f"{module} imports {other}"
+        for module, others in IMPORTS.items()
+        for other in others
+        if (package := package_of(module)) and (of_other := package_of(other)) and package != of_other
+        if RANK[of_other] >= RANK[package]
     ]
     assert not upward
 
 
+def test_no_modules_import_each_other():
+    """Not by way of others either: each module is taken away once all that it imports are."""
+    waiting = {module: others - {module.rpartition(".")[0]} for module, others in IMPORTS.items()}
+    while ready := {module for module, others in waiting.items() if not others & waiting.keys()}:
+        waiting = {module: others for module, others in waiting.items() if module not in ready}
+    assert not waiting
+
+
 def test_the_engine_imports_no_environment():
-    offenders = {
-        str(path.relative_to(SOURCES))
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("gymnax", "jaxmeta_envs")
+    text = {module: SOURCES[module].read_text() for module in SOURCES if module.startswith("jaxmeta.")}
+    roots = {
+        (module, name.split(".")[0])
+        for module, source in text.items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
-    assert not offenders
+    found = {(module, root) for module, root in roots if root in ("gymnax", "jaxmeta_envs")}
+    assert found == {("jaxmeta.core.tasks", "jaxmeta_envs")}, "which has the names of our families"
 
 
 def test_adapters_get_agents_as_values():
-    assert not [path.name for path in MODULES if top(path) == "adapters" and "agents" in imported(path)]
+    agents = {"jaxmeta.rl.q_learning", "jaxmeta.rl.actor_critic"}
+    assert not {module for module in SOURCES if package_of(module) == "inner"} & {
+        module for module, others in IMPORTS.items() if others & agents
+    }
+
+
+def test_ten_packages_and_nothing_beside_them():
+    entries = {path.name for path in HOME.iterdir()} - {"__pycache__"}
+    assert entries == {*RANK, "__init__.py"}
+    assert len(entries) <= MOST_ENTRIES
+
+
+@pytest.mark.parametrize("package", RANK)
+def test_a_package_says_what_lives_in_it(package):
+    documented = ast.get_docstring(ast.parse((HOME / package / "__init__.py").read_text())) or ""
+    modules = {path.stem for path in (HOME / package).glob("*.py")} - {"__init__", "__main__"}
+    assert not [module for module in modules if f"`{module}`" not in documented]
+    assert len(documented.splitlines()) <= 8
+
+
+def test_nine_modules_in_ten_are_small():
+    lengths = sorted(len(path.read_text().splitlines()) for path in SOURCES.values())
+    assert lengths[len(lengths) * 9 // 10] < MOST_LINES
 
 
 def test_setting_names_are_unique():

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta import distributions, objectives
-from jaxmeta.adapters import gradient_steps
-from jaxmeta.base import Agent, Hypers, Spec, Task
-from jaxmeta.config import InnerConfig, LifetimeConfig, OuterConfig
+from jaxmeta.core.config import InnerConfig, LifetimeConfig, OuterConfig
+from jaxmeta.core.types import Agent, Hypers, Spec, Task
+from jaxmeta.inner.gradient import gradient_steps
+from jaxmeta.outer import objectives
+from jaxmeta.rl import distributions
 
 LIFETIME = LifetimeConfig(envs=2, steps=3, rounds=1)
 SPEC = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32), None, 2)

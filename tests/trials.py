@@ -2,7 +2,8 @@
 
 import jax
 
-from jaxmeta import measurement, recipes
+from jaxmeta.algorithms import recipes
+from jaxmeta.evaluation import measurement
 
 
 def trial_returns(tasks, policy, lifetime, number):

@@ -9,14 +9,15 @@ import optax
 from dqn import timed_training
 from wire import serve
 
-from jaxmeta import composition, losses, replay
-from jaxmeta import lifetime as living
-from jaxmeta.adapters import gradient_steps
-from jaxmeta.agents.q_learning import q_learner
-from jaxmeta.base import Hypers, Task, TaskDistribution
-from jaxmeta.config import AgentConfig, InnerConfig, LifetimeConfig
-from jaxmeta.update_rules import BY_HAND
-from jaxmeta_envs.from_gymnax import environment_of
+from jaxmeta.algorithms import composition
+from jaxmeta.core import rollout as living
+from jaxmeta.core.config import AgentConfig, InnerConfig, LifetimeConfig
+from jaxmeta.core.types import Hypers, Task, TaskDistribution
+from jaxmeta.inner.gradient import gradient_steps
+from jaxmeta.inner.optimizers import BY_HAND
+from jaxmeta.rl import losses, replay
+from jaxmeta.rl.q_learning import q_learner
+from jaxmeta_envs.from_gymnax.family import environment_of
 
 programs: dict[str, Any] = {}
 

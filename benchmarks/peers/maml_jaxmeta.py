@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from wire import peak_megabytes, serve
 
-from jaxmeta import recipes, tasks
+from jaxmeta.algorithms import recipes
+from jaxmeta.core import tasks
 
 kept: dict[str, Any] = {}
 
 
 def prepare(task_family: str, settings: dict[str, Any], seed: int, inputs: str) -> dict[str, Any]:
     """Builds the learner and the tasks of the goals in a file; nothing is compiled yet."""
-    distribution = tasks.make(task_family)
+    distribution = tasks.make_tasks(task_family)
     learner = recipes.make_recipe("maml", distribution, **settings)
     goals = jnp.asarray(np.load(inputs)["goals"])
     env_params = jax.vmap(lambda goal: distribution.sample(jax.random.key(0), "train").replace(goal=goal))(goals)

@@ -18,8 +18,9 @@ import optax
 from flax.training.train_state import TrainState
 from recurrent import serve_updates
 
-from jaxmeta import composition, tasks
-from jaxmeta.base import sample_tasks
+from jaxmeta.algorithms import composition
+from jaxmeta.core import tasks
+from jaxmeta.core.types import sample_tasks
 
 
 class Cell(nn.Module):
@@ -63,7 +64,7 @@ class Transition(NamedTuple):
 
 def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
     """`init(key)`, a training state; `update(key, state)`, which lives one trial of fresh tasks; and the parameters."""
-    distribution = tasks.make(task_family)
+    distribution = tasks.make_tasks(task_family)
     env, s, num_envs = distribution.env, settings, settings["tasks_per_batch"]
     num_actions = composition.spec_of(distribution).num_actions
     assert num_actions is not None, "the heads are for discrete actions"

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 from recurrent import serve_updates
 
-from jaxmeta import recipes, tasks
-from jaxmeta.base import sample_tasks
+from jaxmeta.algorithms import recipes
+from jaxmeta.core import tasks
+from jaxmeta.core.types import sample_tasks
 
 
 def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
     """`init(key)`, a training state; `update(key, state)`, which lives one trial of fresh tasks; and the parameters."""
     del trial, window  # a trial is as long as the settings say, and learned from as a whole
-    distribution = tasks.make(task_family)
+    distribution = tasks.make_tasks(task_family)
     learner = recipes.make_recipe("rl2", distribution, **settings)
 
     def update(key, state):
@@ -28,7 +29,7 @@ def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
 
 def random_actions(task_family: str, envs: int, steps: int, times: int = 5) -> dict[str, Any]:
     """Seconds of stepping environments of as many tasks by random actions, the fastest of several times."""
-    distribution = tasks.make(task_family)
+    distribution = tasks.make_tasks(task_family)
     env = distribution.env
 
     def one(key, params):

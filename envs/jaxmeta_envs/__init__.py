@@ -7,7 +7,7 @@ JAX nor gymnax, which takes seconds and starts the accelerator.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxmeta.tasks import make
+    from jaxmeta.core.tasks import make_tasks as make
 
 __all__ = ["make"]
 
@@ -15,7 +15,7 @@ __all__ = ["make"]
 def __getattr__(name: str) -> Any:
     if name != "make":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from jaxmeta.tasks import make
+    from jaxmeta.core.tasks import make_tasks as make
 
     return make
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from gymnax.environments.classic_control import cartpole as standard
 
-from jaxmeta.base import Key, TaskDistribution
-from jaxmeta.errors import require, require_known
+from jaxmeta.core.errors import require, require_known
+from jaxmeta.core.types import Key, TaskDistribution
 from jaxmeta_envs.splits import CLASSES, draw, only_train_seen
 
 FACTORS = {

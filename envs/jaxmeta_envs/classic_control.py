@@ -20,10 +20,10 @@ from flax import struct
 from gymnax.environments import spaces
 from gymnax.environments.classic_control import pendulum as standard_pendulum
 
-from jaxmeta.base import Key, PyTree, TaskDistribution
-from jaxmeta.errors import require, require_known
+from jaxmeta.core.errors import require, require_known
+from jaxmeta.core.types import Key, PyTree, TaskDistribution
 from jaxmeta_envs import ranges
-from jaxmeta_envs.from_gymnax import FromGymnax, environment_of
+from jaxmeta_envs.from_gymnax.family import FromGymnax, environment_of
 from jaxmeta_envs.ranges import Range
 from jaxmeta_envs.splits import CLASSES, only_train_seen
 

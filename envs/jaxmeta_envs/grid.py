@@ -112,7 +112,7 @@ def best_return(env: Grid[P], params: P) -> jax.Array:
     Returns:
       The undiscounted return, [] float32.
 
-    >>> from jaxmeta_envs.grid_navi import GridNavi
+    >>> from jaxmeta_envs.grid_navi.environment import GridNavi
     >>> round(float(best_return(GridNavi(), EnvParams(goal=jnp.array([0, 2])))), 3)
     13.9
     """

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxmeta.base import Key, TaskDistribution
-from jaxmeta.errors import require, require_known
+from jaxmeta.core.errors import require, require_known
+from jaxmeta.core.types import Key, TaskDistribution
 from jaxmeta_envs import grid
 from jaxmeta_envs.splits import only_train_seen
 

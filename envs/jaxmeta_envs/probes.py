@@ -23,8 +23,8 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from jaxmeta.base import Key, TaskDistribution
-from jaxmeta.errors import require, require_known
+from jaxmeta.core.errors import require, require_known
+from jaxmeta.core.types import Key, TaskDistribution
 
 ACTIONS = 2
 TRUNCATION = 4

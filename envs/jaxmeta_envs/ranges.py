@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta.base import Key
-from jaxmeta.errors import as_kind, require, require_finite
+from jaxmeta.core.errors import as_kind, require, require_finite
+from jaxmeta.core.types import Key
 from jaxmeta_envs import splits
 
 SHIFT = 0.25

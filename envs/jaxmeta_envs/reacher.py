@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from jaxmeta.base import Key, TaskDistribution
-from jaxmeta.errors import require, require_known
+from jaxmeta.core.errors import require, require_known
+from jaxmeta.core.types import Key, TaskDistribution
 from jaxmeta_envs import splits
 from jaxmeta_envs.splits import only_train_seen
 

@@ -12,8 +12,8 @@ uniform on [0, 1), and so do all but one of them jointly. No split can be told f
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.base import Key
-from jaxmeta.errors import require_known
+from jaxmeta.core.errors import require_known
+from jaxmeta.core.types import Key
 
 CELLS = 6
 """Cells along an axis, and classes of cells."""

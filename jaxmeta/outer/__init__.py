@@ -1,10 +1,16 @@
-"""Outer rules: how meta-parameters are trained."""
+"""How meta-parameters are trained; an outer rule knows nothing of the method that it trains.
 
-from jaxmeta.outer.carrying import carrying
-from jaxmeta.outer.descent import meta_gradient, reptile
-from jaxmeta.outer.policy_optimisation import policy_optimisation
+`objectives` scores a lifetime; `meta_gradient` descends on its derivative or on Reptile's displacement; `truncated`
+takes long lifetimes a stretch at a time, by one of `gradient_estimators`; `ppo` trains memories on whole trials,
+`promp` adapted policies within a trust region, `transfer` maps between tasks, `pretraining` the baseline `finetune`.
+`batching` and `epochs` are what they share.
+"""
+
+from jaxmeta.outer.meta_gradient import meta_gradient, reptile
+from jaxmeta.outer.ppo import policy_optimisation
 from jaxmeta.outer.pretraining import pretraining
-from jaxmeta.outer.proximal import proximal
-from jaxmeta.outer.stretches import by_stretches
+from jaxmeta.outer.promp import proximal
+from jaxmeta.outer.transfer import carrying
+from jaxmeta.outer.truncated import by_stretches
 
 __all__ = ["by_stretches", "carrying", "meta_gradient", "policy_optimisation", "pretraining", "proximal", "reptile"]

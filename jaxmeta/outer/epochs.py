@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta import devices
-from jaxmeta.base import Key, MetaState, Metrics, PyTree
-from jaxmeta.config import ProximalConfig
-from jaxmeta.errors import require
+from jaxmeta.core import sharding as devices
+from jaxmeta.core.config import ProximalConfig
+from jaxmeta.core.errors import require
+from jaxmeta.core.types import Key, MetaState, Metrics, PyTree
 
 Gradient = Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]
 """`gradient(meta, minibatch)`: a tree like `meta`, and metrics."""

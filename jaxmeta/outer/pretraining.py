@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmeta import devices, losses
-from jaxmeta import lifetime as living
-from jaxmeta.base import TASK_IS_FINITE, Adapter, Environment, Key, Life, Lifetime, MetaState, PyTree
-from jaxmeta.outer.batch import each_is_finite
-from jaxmeta.outer.descent import Init, Pose, Update
+from jaxmeta.core import rollout as living
+from jaxmeta.core import sharding as devices
+from jaxmeta.core.types import TASK_IS_FINITE, Adapter, Environment, Key, Life, Lifetime, MetaState, PyTree
+from jaxmeta.outer.batching import each_is_finite
+from jaxmeta.outer.meta_gradient import Init, Pose, Update
+from jaxmeta.rl import losses
 
 
 def pretraining(env: Environment, adapter: Adapter, pose: Pose, lifetime: Lifetime) -> tuple[Init, Update]:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.base import sample_tasks
-from jaxmeta.errors import UsageError
-from jaxmeta_envs.bandit import bandit, gaussian_bandit
-from jaxmeta_envs.bandit_planning import bayes_optimal_return
+from jaxmeta.core.errors import UsageError
+from jaxmeta.core.types import sample_tasks
+from jaxmeta_envs.bandit.family import bandit, gaussian_bandit
+from jaxmeta_envs.bandit.planning import bayes_optimal_return
 
 PULLS = 20_000
 

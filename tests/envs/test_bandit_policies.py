@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmeta.base import Percept
-from jaxmeta.config import LifetimeConfig
-from jaxmeta.errors import UsageError
-from jaxmeta_envs import bandit_planning
-from jaxmeta_envs.bandit import bandit, gaussian_bandit
-from jaxmeta_envs.bandit_planning import bayes_optimal_return, code, counts, first_index, gittins_indices
-from jaxmeta_envs.bandit_policies import (
+from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.core.errors import UsageError
+from jaxmeta.core.types import Percept
+from jaxmeta_envs.bandit import planning as bandit_planning
+from jaxmeta_envs.bandit.family import bandit, gaussian_bandit
+from jaxmeta_envs.bandit.planning import bayes_optimal_return, code, counts, first_index, gittins_indices
+from jaxmeta_envs.bandit.policies import (
     NORMAL,
     UNIFORM,
     Pulls,

@@ -4,7 +4,7 @@ import pytest
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from jaxmeta_envs.dependence import effective_fields, outputs_reached, untraceable_fields
+from jaxmeta_envs.from_gymnax.dependence import effective_fields, outputs_reached, untraceable_fields
 
 
 @struct.dataclass

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from gymnax.environments import environment
 
-from jaxmeta.errors import UsageError
+from jaxmeta.core.errors import UsageError
 from jaxmeta_envs import splits
-from jaxmeta_envs.from_gymnax import from_gymnax
-from jaxmeta_envs.known_environments import KEPT
+from jaxmeta_envs.from_gymnax.family import from_gymnax
+from jaxmeta_envs.from_gymnax.known_environments import KEPT
 from tests import tiers
 
 VARY = {

@@ -10,8 +10,8 @@ import pytest
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from jaxmeta.errors import UsageError
-from jaxmeta_envs.from_gymnax import environment_of, from_gymnax, gymnax_tasks
+from jaxmeta.core.errors import UsageError
+from jaxmeta_envs.from_gymnax.family import environment_of, from_gymnax, gymnax_tasks
 from tests import tiers
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxmeta_envs.grid import EnvParams, best_return
-from jaxmeta_envs.grid_navi import GridNavi, environment_of, goal_cells, grid_navi
+from jaxmeta_envs.grid_navi.environment import GridNavi, environment_of, goal_cells
+from jaxmeta_envs.grid_navi.family import grid_navi
 from tests.reference import grid_navi as reference
 
 

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta import recipes
-from jaxmeta.config import LifetimeConfig
-from jaxmeta.measurement import measure
+from jaxmeta.algorithms import recipes
+from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.evaluation.measurement import measure
 from jaxmeta_envs.grid import EnvParams
-from jaxmeta_envs.grid_navi import goal_cells, grid_navi
-from jaxmeta_envs.grid_navi_bayes import MOST_VALUES, bayes_optimal_return, best_plan, computable
+from jaxmeta_envs.grid_navi.bayes import MOST_VALUES, bayes_optimal_return, best_plan, computable
+from jaxmeta_envs.grid_navi.environment import goal_cells
+from jaxmeta_envs.grid_navi.family import grid_navi
 from tests import tiers
 from tests.reference import grid_navi as reference
 

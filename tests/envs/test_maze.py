@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.errors import UsageError
+from jaxmeta.core.errors import UsageError
 from jaxmeta_envs.grid import best_return
 from jaxmeta_envs.maze import SPLITS, EnvParams, Maze, classify, distance_range, environment_of, maze
 from tests import tiers

@@ -3,9 +3,9 @@ import sys
 
 import pytest
 
-import jaxmeta.tasks
+import jaxmeta.core.tasks
 import jaxmeta_envs
-from jaxmeta.errors import UsageError
+from jaxmeta.core.errors import UsageError
 
 FAMILIES = (
     "grid_navi",
@@ -27,7 +27,7 @@ def test_importing_the_package_loads_neither_jax_nor_gymnax():
 
 
 def test_make_is_that_of_the_engine():
-    assert jaxmeta_envs.make is jaxmeta.tasks.make
+    assert jaxmeta_envs.make is jaxmeta.core.tasks.make_tasks
     assert "make" in dir(jaxmeta_envs)
 
 
@@ -37,13 +37,15 @@ def test_another_name_is_refused():
 
 
 def test_the_command_line_can_list_every_distribution():
-    summaries = jaxmeta.tasks.available()
+    summaries = jaxmeta.core.tasks.available()
     assert all(20 < len(summaries[name]) <= 120 for name in FAMILIES)
 
 
 @pytest.mark.slow
 def test_the_list_does_without_optional_packages():
-    program = "import sys; sys.modules['xminigrid'] = None; import jaxmeta.tasks; print(*jaxmeta.tasks.available())"
+    program = (
+        "import sys; sys.modules['xminigrid'] = None; import jaxmeta.core.tasks; print(*jaxmeta.core.tasks.available())"
+    )
     listed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     assert "xland" in listed.split()
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.base import sample_tasks
-from jaxmeta.errors import UsageError
+from jaxmeta.core.errors import UsageError
+from jaxmeta.core.types import sample_tasks
 from jaxmeta_envs.point_navigation import EnvParams, point_navigation
 from jaxmeta_envs.splits import split_of
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.errors import UsageError
+from jaxmeta.core.errors import UsageError
 from jaxmeta_envs.probes import TABLES, EnvParams, environment_of, probe, probe_values
 
 GAMMA = 0.75

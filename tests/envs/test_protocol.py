@@ -12,7 +12,7 @@ from gymnax.environments.spaces import Box, Discrete
 from gymnax.wrappers import FlattenObservationWrapper, LogWrapper
 
 import jaxmeta_envs
-from jaxmeta.errors import UsageError
+from jaxmeta.core.errors import UsageError
 from tests import tiers
 
 WITH_ORACLE = [

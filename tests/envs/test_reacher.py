@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.base import sample_tasks
+from jaxmeta.core.types import sample_tasks
 from jaxmeta_envs.reacher import EnvParams, fingertip, reacher
 from jaxmeta_envs.splits import split_of
 from tests.reference import reacher as reference

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.base import sample_tasks
-from jaxmeta.errors import UsageError
-from jaxmeta_envs.recommender import recommender
-from jaxmeta_envs.recommender_model import best_return, best_session, interest
+from jaxmeta.core.errors import UsageError
+from jaxmeta.core.types import sample_tasks
+from jaxmeta_envs.recommender.family import recommender
+from jaxmeta_envs.recommender.model import best_return, best_session, interest
 from tests.reference import recommender as reference
 
 DRAWS = 4000

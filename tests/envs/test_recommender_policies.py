@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta import lifetime as living
-from jaxmeta.adapters import random_policy
-from jaxmeta.base import Percept, Task, sample_tasks
-from jaxmeta.config import LifetimeConfig
-from jaxmeta.errors import UsageError
-from jaxmeta_envs.recommender import recommender
-from jaxmeta_envs.recommender_policies import Fit, linucb_policy, popularity_policy
+from jaxmeta.core import rollout as living
+from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.core.errors import UsageError
+from jaxmeta.core.types import Percept, Task, sample_tasks
+from jaxmeta.inner import random_policy
+from jaxmeta_envs.recommender.family import recommender
+from jaxmeta_envs.recommender.policies import Fit, linucb_policy, popularity_policy
 from tests.reference import recommender as reference
 
 ITEMS, SESSION, WINDOW = 5, 6, 2

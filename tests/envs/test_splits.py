@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxmeta.errors import UsageError
+from jaxmeta.core.errors import UsageError
 from jaxmeta_envs import splits
 
 POINTS = 3000

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.special import digamma
 
-from jaxmeta.base import sample_tasks
-from jaxmeta.errors import UsageError
-from jaxmeta_envs.tabular_mdp import best_return, tabular_mdp
+from jaxmeta.core.errors import UsageError
+from jaxmeta.core.types import sample_tasks
+from jaxmeta_envs.tabular_mdp.family import best_return, tabular_mdp
 
 DRAWS = 20_000
 

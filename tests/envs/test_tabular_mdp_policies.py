@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from jaxmeta import lifetime as living
-from jaxmeta.base import Percept, Task, sample_tasks
-from jaxmeta.config import LifetimeConfig
-from jaxmeta.errors import UsageError
-from jaxmeta_envs.tabular_mdp import best_return, tabular_mdp
-from jaxmeta_envs.tabular_mdp_policies import (
+from jaxmeta.core import rollout as living
+from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.core.errors import UsageError
+from jaxmeta.core.types import Percept, Task, sample_tasks
+from jaxmeta_envs.tabular_mdp.family import best_return, tabular_mdp
+from jaxmeta_envs.tabular_mdp.policies import (
     Counts,
     most_valuable,
     plan,

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxmeta_envs import splits, xland_rules
-from jaxmeta_envs import xland as subject
+from jaxmeta_envs import splits
+from jaxmeta_envs.xland import family as subject
+from jaxmeta_envs.xland import rules as xland_rules
 from tests import tiers
 from tests.reference import xland as reference
 

@@ -1,0 +1,6 @@
+"""How well a learner adapts, beside honest baselines.
+
+`evaluate` adapts to tasks of a split and scores the result between random and the oracle; `measurement` measures
+returns and costs, `statistics` has means and intervals. `baselines` and `tuned_baselines` tune `scratch` and `finetune`
+on validation tasks; `baseline_cache` keeps what is known of them.
+"""

@@ -1,0 +1,253 @@
+"""Measures what a learner earns in tasks, round after round, and what that costs."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmeta.core import costs
+from jaxmeta.core import rollout as living
+from jaxmeta.core.types import Key, Life, MetaLearner, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.rl.losses import first_episode_return
+
+EPISODES = 16
+"""Fresh episodes that each task's return after a round is estimated from."""
+GROUP = 128
+"""Most tasks that are measured at once: memory grows with these, and not with the number of tasks."""
+
+
+class Measured(NamedTuple):
+    """Returns of a batch of tasks, as they were computed or brought to the host."""
+
+    returns: jax.Array | np.ndarray
+    """[tasks, rounds + 1] float32, mean return of an episode after each round of adaptation; first, before any."""
+    trial: jax.Array | np.ndarray
+    """[tasks] float32, total reward of the lifetime itself, a mean over its environments."""
+
+
+Result = TypeVar("Result")
+
+
+class Meter:
+    """Tells how far work has come whose parts are known before it begins.
+
+    A part that is never begun, since its outcome is known already, counts no more once a later one begins.
+    """
+
+    def __init__(self, parts: Mapping[str, float], tell: Callable[[str, float], None] = lambda part, share: None):
+        """Takes the parts in order, how long each takes beside the others, and `tell(part, share of the whole)`."""
+        self._parts, self._tell = dict(parts), tell
+        self._done: dict[str, float] = {}
+        self._present = ""
+
+    def begin(self, part: str) -> None:
+        """Turns to a part; those begun before are done."""
+        self._done = {**dict.fromkeys(self._done, 1.0), part: 0.0}
+        self._present = part
+        self.advance(0.0)
+
+    def advance(self, share: float) -> None:
+        """Notes which share of the present part is done, from 0 to 1."""
+        self._done[self._present] = share
+        names = list(self._parts)
+        ahead = names[max(map(names.index, self._done)) + 1 :]
+        done = sum(self._parts[name] * share for name, share in self._done.items())
+        self._tell(self._present, done / sum(self._parts[name] for name in [*self._done, *ahead]))
+
+
+def in_groups(
+    run: Callable[..., Result],
+    batch: tuple[PyTree, ...],
+    axis: int = 0,
+    on_share: Callable[[float], None] = lambda share: None,
+) -> Result:
+    """Runs a program on `GROUP` tasks at a time, always as many, so that it is compiled once.
+
+    Args:
+      run: `run(*batch)`, compiled; it treats tasks independently, and its result has an axis of tasks.
+      batch: leaves [tasks, ...].
+      axis: where the result's leaves have it.
+      on_share: told after each group which share of the tasks is done.
+
+    Returns:
+      What `run` would return of all tasks, on the host.
+    """
+    count = jax.tree.leaves(batch)[0].shape[0]
+    if count <= GROUP:
+        result = jax.device_get(run(*batch))
+        on_share(1.0)
+        return result
+    parts = []
+    for start in range(0, count, GROUP):
+        members = np.arange(start, start + GROUP) % count  # the last group is filled up with the first tasks
+        part = jax.device_get(run(*jax.tree.map(lambda leaf, members=members: leaf[members], batch)))
+        own = np.arange(min(GROUP, count - start))
+        parts.append(jax.tree.map(lambda leaf, own=own: np.take(leaf, own, axis), part))
+        on_share(min(1.0, (start + GROUP) / count))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *parts)
+
+
+def measure(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree) -> Measured:
+    """Lets a learner live in each task, and after each round plays fresh episodes by what it has learned so far.
+
+    Args:
+      key: one key.
+      learner: what is measured.
+      meta: its meta-parameters.
+      tasks: where the environment comes from.
+      env_params: leaves [tasks, ...].
+    """
+
+    def one(key, env_params):
+        return measure_task(key, learner, meta, tasks, env_params)
+
+    keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
+    return jax.vmap(one)(keys, env_params)
+
+
+def measure_task(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree) -> Measured:
+    """`measure` of one task.
+
+    Args:
+      key: one key.
+      learner: what is measured.
+      meta: its meta-parameters.
+      tasks: where the environment comes from.
+      env_params: leaves without a batch axis.
+
+    Returns:
+      `Measured` with `returns` [rounds + 1] float32, each a mean over `EPISODES` episodes, and `trial` [] float32, in
+      the environment's units.
+    """
+    task_key, begin_key, first_key, live_key = jax.random.split(key, 4)
+    env, adapter, lifetime = tasks.env, learner.adapter, learner.lifetime
+    task = learner.task(task_key, env_params)
+
+    def episode_return(key: Key, life: Life) -> jax.Array:
+        played = living.play(key, env, adapter, meta, task, life, EPISODES, tasks.horizon)
+        done = played.terminated | played.truncated
+        return jnp.mean(jax.vmap(first_episode_return, 1)(played.reward, done))
+
+    def observe(key, lived: living.Round):
+        return episode_return(key, lived.after), jnp.sum(lived.rollout.reward) / lifetime.envs
+
+    life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
+    before = episode_return(first_key, life)
+    _, (after, rewards) = living.live(live_key, env, adapter, meta, task, life, lifetime, observe)
+    return Measured(jnp.concatenate([before[None], after]), jnp.sum(rewards))
+
+
+def returns_by_round(
+    key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, num_tasks: int, split: str = "test"
+) -> np.ndarray:
+    """Returns of an episode in fresh tasks before adaptation and after each round, [tasks, rounds + 1] float64.
+
+    The same key gives the same tasks to every learner.
+    """
+    task_key, life_key = jax.random.split(key)
+    return gauge(learner, tasks, num_tasks, split)(task_key, life_key, meta)
+
+
+def gauge(
+    learner: MetaLearner, tasks: TaskDistribution, num_tasks: int, split: str = "test"
+) -> Callable[[Key, Key, PyTree], np.ndarray]:
+    """`returns_by_round` for many meta-parameters, compiled once: `gauge(...)(task_key, life_key, meta)`.
+
+    The first key says which tasks, the second what happens in them.
+    """
+
+    @jax.jit
+    def returns(task_key, life_key, meta):
+        env_params = sample_tasks(task_key, tasks, split, num_tasks)
+        return measure(life_key, learner, meta, tasks, env_params).returns
+
+    return lambda task_key, life_key, meta: np.asarray(returns(task_key, life_key, meta), np.float64)
+
+
+def trials(
+    key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, batch: int, split: str = "test"
+) -> Iterator[np.ndarray]:
+    """Lives whole lifetimes in fresh tasks, batch after batch without end; compiled once.
+
+    The learner acts as it does while it learns, and nothing is played beside that. The same key gives the same tasks to
+    every learner.
+
+    Args:
+      key: one key.
+      learner: what is measured.
+      meta: its meta-parameters.
+      tasks: where tasks are drawn from.
+      batch: tasks of a batch, each lived in once.
+      split: whose tasks.
+
+    Yields:
+      Total reward of each lifetime, a mean over its environments, [batch] float32.
+    """
+
+    @jax.jit
+    def live_batch(key, meta):
+        task_key, life_key = jax.random.split(key)
+        env_params = sample_tasks(task_key, tasks, split, batch)
+        keys = jax.random.split(life_key, batch)
+        return jax.vmap(lambda key, env_params: trial_of_task(key, learner, meta, tasks, env_params))(keys, env_params)
+
+    for index in itertools.count():
+        yield np.asarray(live_batch(jax.random.fold_in(key, index), meta))
+
+
+def trial_of_task(
+    key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree
+) -> jax.Array:
+    """What `measure_task` reports as `trial`, for the same key, without the episodes that it plays after each round.
+
+    It takes what `measure_task` takes.
+
+    Returns:
+      Total reward of the lifetime, a mean over its environments, [] float32.
+    """
+    task_key, begin_key, _, live_key = jax.random.split(key, 4)
+    env, adapter, lifetime = tasks.env, learner.adapter, learner.lifetime
+    task = learner.task(task_key, env_params)
+    life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
+    _, rewards = living.live(
+        live_key, env, adapter, meta, task, life, lifetime, lambda _, lived: jnp.sum(lived.rollout.reward)
+    )
+    return jnp.sum(rewards) / lifetime.envs
+
+
+def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution) -> dict[str, float | None]:
+    """What it costs to live one lifetime in one training task, compiled.
+
+    Args:
+      key: one key.
+      learner: what adapts.
+      meta: its meta-parameters.
+      tasks: the family.
+
+    Returns:
+      `flops`, floating-point operations of matrix products, see `costs.flops`; `seconds` by the clock, the median of
+      five runs after a first; and bytes of temporary `memory`, None where the backend does not say.
+    """
+    sample_key, key = jax.random.split(key)
+    env_params = tasks.sample(sample_key, "train")
+
+    def adapt(key, meta, env_params):
+        task_key, begin_key, live_key = jax.random.split(key, 3)
+        task = learner.task(task_key, env_params)
+        life = living.begin(begin_key, tasks.env, learner.adapter, meta, task, learner.lifetime.envs)
+        life, _ = living.live(live_key, tasks.env, learner.adapter, meta, task, life, learner.lifetime, lambda *_: None)
+        return life  # whatever is not returned would not be computed
+
+    compiled = jax.jit(adapt).lower(key, meta, env_params).compile()
+    jax.block_until_ready(compiled(key, meta, env_params))
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(key, meta, env_params))
+        seconds.append(time.perf_counter() - start)
+    memory = getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)  # None where a backend does not say
+    return {"flops": costs.flops(adapt, key, meta, env_params), "seconds": sorted(seconds)[2], "memory": memory}

@@ -1,0 +1,87 @@
+"""Learners whose parameters are generated for them: from what is told of a task, or from what it has brought so far.
+
+    params = generate(context, transitions so far)
+
+as a life begins and, if `renewed` says so, after rounds of it. Gradient steps may follow, and are taken from what was
+generated last. What generates is given by a recipe: a hypernetwork, or a map from the parameters of other tasks.
+
+References: Ha, Dai and Le (2017), hypernetworks; Zaheer et al. (2017), sets; Beck et al. (2022), hypernetworks in
+meta-reinforcement learning.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.core.types import Adapter, Key, Params, Percept, PyTree, Rollout
+from jaxmeta.inner.gradient import Learner, Start, after_round
+from jaxmeta.rl.replay import Replay, add
+
+
+class Generating(Protocol):
+    """The `meta`: what generates, and a learner's start."""
+
+    @property
+    def start(self) -> Start:
+        """Shared parameters, and the learner's hyper-parameters."""
+        ...
+
+
+class Source(NamedTuple):
+    """Where parameters come from."""
+
+    init: Callable[[Key, Start, Replay], Generating]
+    """`init(key, start, replay)`: the meta-parameters, for an empty replay of this shape."""
+    generate: Callable[[Any, PyTree, Replay], Params]
+    """`generate(meta, context, replay)`: an agent's parameters. After a life's first moment `context` is None."""
+
+
+def generated(learner: Adapter, source: Source, renewed: str, steps: bool) -> Adapter:
+    """Builds the adapter.
+
+    Args:
+      learner: made by `gradient_steps` over an agent that learns from a replay.
+      source: what generates the parameters that a life is lived with.
+      renewed: after which rounds parameters are generated anew: `never`, the `first` alone, or `every`.
+      steps: let the learner take its gradient steps, from what was generated.
+
+    Returns:
+      An `Adapter` with the meta of `source` and fast `Learner`.
+    """
+
+    def acting_by(fast: Learner, params: Params) -> Learner:
+        # Targets are data: what generates them is not taught to make them easy.
+        return fast.replace(params=params, slow=jax.lax.stop_gradient(params))
+
+    def init(key: Key) -> Generating:
+        start_key, begin_key, source_key = jax.random.split(key, 3)
+        start = learner.init(start_key)
+        fast, _ = learner.begin(begin_key, start, None)
+        return source.init(source_key, start, fast.replay)
+
+    def begin(key: Key, meta: Generating, context: PyTree):
+        fast, memory = learner.begin(key, meta.start, context)
+        return acting_by(fast, source.generate(meta, context, fast.replay)), memory
+
+    def act(noise: PyTree, meta: Generating, fast: Learner, memory: PyTree, percept: Percept):
+        return learner.act(noise, meta.start, fast, memory, percept)
+
+    def exploit(noise: PyTree, meta: Generating, fast: Learner, memory: PyTree, percept: Percept):
+        return learner.exploit(noise, meta.start, fast, memory, percept)
+
+    def adapt(key: Key, meta: Generating, fast: Learner, rollout: Rollout):
+        assert fast.replay is not None, "an agent without a replay"
+        buffer = add(fast.replay, rollout)
+        if renewed != "never":
+            new = acting_by(fast, source.generate(meta, None, buffer))
+            if renewed == "first":
+                is_first = fast.replay.written == 0
+                new = jax.tree.map(lambda new, old: jnp.where(is_first, new, old), new, fast)
+            fast = new
+        if steps:
+            return learner.adapt(key, meta.start, fast, rollout)
+        return fast.replace(replay=buffer, hypers=after_round(fast.hypers)), {}
+
+    return Adapter(init, begin, act, exploit, adapt, learner.noise)

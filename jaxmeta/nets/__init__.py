@@ -1,0 +1,6 @@
+"""Flax modules, each written for one example; the caller vmaps.
+
+`networks` has what a Q-learner or a policy is made of, `memories` the networks that remember (recurrent, with external
+memory, attentive), `encoders` what reads a set of transitions, `generators` what puts out the parameters of another
+network.
+"""

@@ -1,0 +1,207 @@
+"""What meta-parameters are judged by: how well the parameters do that a lifetime arrives at.
+
+The scores of a Q-network's adapted parameters (`OUTER_LOSSES`) differ in what they reward. `policy_gradient` is the
+return of the softmax policy over the adapted action values, which is what evaluation measures; `td` and `monte_carlo`
+are regression errors on fresh experience, which a network can lower without acting better.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.core import rollout as living
+from jaxmeta.core.config import OuterConfig
+from jaxmeta.core.scans import Scan
+from jaxmeta.core.types import (
+    Adapter,
+    Agent,
+    Environment,
+    Key,
+    Life,
+    Lifetime,
+    Metrics,
+    Objective,
+    PyTree,
+    Rollout,
+    Task,
+)
+from jaxmeta.rl import losses, replay
+from jaxmeta.rl.distributions import ActionDistribution
+
+OuterLoss = Callable[[PyTree, Life, Rollout], tuple[jax.Array, Metrics]]
+"""`outer_loss(meta, life, query rollout)` is a scalar to minimise, differentiable in `meta` and in `life.fast`."""
+
+MOST_UNROLLED_ROUNDS = 4
+"""Lives of up to so many rounds are written out in the program: a fifth faster and more, and compiled as soon."""
+
+
+def numbers_along(adapter: Adapter, meta: PyTree, life: Life, rollout: Rollout, exploit: bool = False) -> jax.Array:
+    """The numbers of the distributions over actions, [T, E, N], that a life without memory gives along a rollout."""
+    act = adapter.exploit if exploit else adapter.act
+    noise = adapter.noise(jax.random.key(0))  # the distribution is asked for, not a draw from it
+    memory = jax.tree.map(lambda leaf: leaf[0], life.memory)
+
+    def numbers(percept):
+        return act(noise, meta, life.fast, memory, percept)[2]["logits"]
+
+    return jax.vmap(jax.vmap(numbers))(rollout.percept)
+
+
+def advantage_of(query: Rollout, discount: float) -> jax.Array:
+    """Returns to go of a query rollout, held against those of its other environments, [T, E]."""
+    decay = discount * ~(query.terminated | query.truncated)
+    return losses.leave_one_out_advantage(jax.vmap(losses.returns_to_go, 1, 1)(query.reward, decay))
+
+
+def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: OuterConfig) -> OuterLoss:
+    """REINFORCE on the adapted policy, with a leave-one-out baseline and an entropy bonus.
+
+    Its derivative is that of the policy's expected return with respect to the adapted parameters, on average.
+
+    Where a query rollout holds several episodes, all of them count, the last as far as it goes.
+
+    Reference: Williams (1992); Finn, Abbeel and Levine (2017), algorithm 3.
+    """
+
+    def outer_loss(meta: PyTree, life: Life, query: Rollout):
+        advantage = advantage_of(query, config.outer_discount)
+        numbers = numbers_along(adapter, meta, life, query, exploit=True)
+        log_prob = jax.vmap(jax.vmap(actions.log_prob))(numbers, query.action)
+        entropy = jnp.mean(jax.vmap(jax.vmap(actions.entropy))(numbers))
+        surrogate = jnp.mean(log_prob * jax.lax.stop_gradient(advantage))
+        steps = query.reward.shape[0]
+        return -steps * (surrogate + config.entropy * entropy), {"entropy": entropy}
+
+    return outer_loss
+
+
+def regression(agent: Agent, n_step: int) -> OuterLoss:
+    """The agent's own loss on fresh experience of the adapted policy, with n-step targets (0: Monte Carlo)."""
+
+    def outer_loss(meta: PyTree, life: Life, query: Rollout):
+        del meta
+        fast = life.fast
+        batch = replay.experience(query, fast.hypers.discount, n_step)
+        return agent.loss(fast.params, fast.slow, batch, fast.hypers)
+
+    return outer_loss
+
+
+def negative_return(meta: PyTree, life: Life, query: Rollout) -> tuple[jax.Array, Metrics]:
+    """Minus the mean return of a query episode, from which no gradient comes: for evolution strategies."""
+    del meta, life
+    done = query.terminated | query.truncated
+    return -jnp.mean(jax.vmap(losses.first_episode_return, 1)(query.reward, done)), {}
+
+
+OUTER_LOSSES: dict[str, Callable[[Adapter, Agent, ActionDistribution, OuterConfig], OuterLoss]] = {
+    "policy_gradient": lambda adapter, agent, actions, config: policy_gradient(adapter, actions, config),
+    "td": lambda adapter, agent, actions, config: regression(agent, 1),
+    "monte_carlo": lambda adapter, agent, actions, config: regression(agent, 0),
+    "return": lambda adapter, agent, actions, config: negative_return,
+}
+
+
+def round_weights(rounds: int, config: OuterConfig) -> jax.Array:
+    """What the score after each round counts, [rounds] float32; with one before the first round they sum to 1."""
+    if config.scored_rounds == "last":
+        return (jnp.arange(rounds) == rounds - 1).astype(jnp.float32)
+    return jnp.ones(rounds) / (rounds + config.scores_before)
+
+
+def post_adaptation(
+    env: Environment,
+    adapter: Adapter,
+    actions: ActionDistribution,
+    lifetime: Lifetime,
+    outer_loss: OuterLoss,
+    config: OuterConfig,
+    steps: int,
+    scan: Scan = jax.lax.scan,
+) -> Objective:
+    """Scores the parameters that rounds of a lifetime arrive at, on fresh episodes.
+
+    The derivative of an outer loss takes the experience that was adapted to as given, though the parameters before
+    adaptation chose it. The sampling correction credits that choice, where a task is lived several times over: the
+    log-probability of what a round did, times how much better the rounds from there on scored than in the task's other
+    lives. Together with `policy_gradient`, undiscounted and without entropy, that is the whole derivative of the
+    expected return after adaptation. Under the other outer losses the credit is the same, in returns.
+
+    Parameters that are scored before the first round too learn to act well in a task that they know nothing of, and so
+    to explore it.
+
+    Reference: Finn, Abbeel and Levine (2017); Stadie et al. (2018) for the credit of exploration.
+
+    Args:
+      env: the environment.
+      adapter: how the learner lives.
+      actions: how the numbers that it reports become actions.
+      lifetime: how long.
+      outer_loss: the score of adapted parameters on a query rollout.
+      config: how many lives and query environments, and which rounds are scored.
+      steps: length of a query rollout.
+      scan: how the rounds of a long lifetime follow one another, see `scans`.
+
+    Returns:
+      An `Objective`. It returns the first of the task's lives; its metrics hold `return`, the mean return of a query
+      episode after the last round.
+    """
+    corrected = config.sampling_correction and config.lives_per_task > 1
+    weights = round_weights(lifetime.rounds, config)
+    unrolled = lifetime.rounds <= MOST_UNROLLED_ROUNDS
+
+    def log_prob_of(lived: living.Round, meta: PyTree) -> jax.Array:
+        """Log-probability of everything that a round did, []."""
+        numbers = numbers_along(adapter, meta, lived.before, lived.rollout)
+        return jnp.sum(jax.vmap(jax.vmap(actions.log_prob))(numbers, lived.rollout.action))
+
+    def begin(key: Key, meta: PyTree, task: Task, life: Life | None) -> Life:
+        return living.begin(key, env, adapter, meta, task, lifetime.envs) if life is None else life
+
+    def query(key: Key, meta: PyTree, task: Task, life: Life) -> Rollout:
+        return living.play(key, env, adapter, meta, task, life, config.query_envs, steps)
+
+    def collect_once(key: Key, meta: PyTree, task: Task, life: Life | None):
+        begin_key, live_key, before_key = jax.random.split(key, 3)
+        life = begin(begin_key, meta, task, life)
+        first = living.first_rollout(live_key, env, adapter, meta, task, life, lifetime) if unrolled else None
+        return first, query(before_key, meta, task, life) if config.scores_before else None
+
+    def score_once(key: Key, meta: PyTree, task: Task, life: Life | None, collected: PyTree):
+        begin_key, live_key, _ = jax.random.split(key, 3)
+        first, before = collected
+        life = begin(begin_key, meta, task, life)
+
+        def score_round(key: Key, lived: living.Round):
+            after = query(key, meta, task, lived.after)
+            loss, metrics = outer_loss(meta, lived.after, after)
+            explored = log_prob_of(lived, meta) if corrected else jnp.zeros(())
+            done = after.terminated | after.truncated
+            episode_return = jnp.mean(jax.vmap(losses.first_episode_return, 1)(after.reward, done))
+            return loss, explored, {**lived.metrics, **metrics, "return": episode_return}
+
+        value = outer_loss(meta, life, before)[0] / (lifetime.rounds + 1) if config.scores_before else 0.0
+        life, (scores, explored, metrics) = living.live(
+            live_key, env, adapter, meta, task, life, lifetime, score_round, unrolled, first, scan
+        )
+        return value + scores @ weights, explored, metrics, life
+
+    def collect(key: Key, meta: PyTree, task: Task, life: Life | None):
+        keys = jax.random.split(key, config.lives_per_task)
+        return jax.vmap(collect_once, (0, None, None, None))(keys, meta, task, life)
+
+    def score(key: Key, meta: PyTree, task: Task, life: Life | None, collected: PyTree):
+        keys = jax.random.split(key, config.lives_per_task)
+        values, explored, metrics, lives = jax.vmap(score_once, (0, None, None, None, 0))(
+            keys, meta, task, life, collected
+        )
+        value = jnp.mean(values)
+        if corrected:
+            following = jnp.cumsum((weights * metrics["return"])[:, ::-1], axis=1)[:, ::-1]
+            advantage = losses.leave_one_out_advantage(following.T).T
+            value -= jnp.mean(jnp.sum(explored * jax.lax.stop_gradient(advantage), axis=1))
+        last = jax.tree.map(lambda leaf: jnp.mean(leaf[:, -1]), metrics)
+        return value, jax.tree.map(lambda leaf: leaf[0], lives), last
+
+    return Objective(collect, score)

@@ -1,0 +1,156 @@
+"""Q-networks of known tasks, and what is learned from all of them, updated in turns.
+
+A meta-step lets every source live one round, puts its parameters into the bank, and then descends, for some steps,
+on how badly the parameters of each source would have been generated from those of the others. Where a task is known by
+its transitions alone, a newcomer lives its first round in each source's task too: what it sees there, and not what an
+experienced source sees, is what there will be to know a new task by.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxmeta.core import rollout as living
+from jaxmeta.core import sharding as devices
+from jaxmeta.core.types import (
+    TASK_IS_FINITE,
+    Adapter,
+    Environment,
+    Key,
+    Life,
+    Lifetime,
+    MetaState,
+    Metrics,
+    PyTree,
+    Rollout,
+    Task,
+)
+from jaxmeta.outer.batching import each_is_finite
+from jaxmeta.outer.meta_gradient import Init, Update
+from jaxmeta.rl import losses
+from jaxmeta.rl.replay import add
+
+BankLoss = Callable[[Key, PyTree, PyTree], tuple[jax.Array, Metrics]]
+"""`loss(key, meta, sources)`: a scalar to minimise in `meta.weights`; `sources` are the sources' `fast`, [S, ...]."""
+
+
+class Sources(struct.PyTreeNode):
+    """The tasks of a bank, and who lives in them. Leaves [S, ...]."""
+
+    env_params: PyTree
+    lives: Life
+
+
+def carrying(
+    env: Environment,
+    adapter: Adapter,
+    learner: Adapter,
+    loss: BankLoss,
+    bank_of: Callable[[PyTree, PyTree, PyTree], PyTree],
+    draw: Callable[[Key], PyTree],
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    lifetime: Lifetime,
+) -> tuple[Init, Update]:
+    """Trains sources, and a map between them.
+
+    Args:
+      env: the environment.
+      adapter: how a new task is lived in; its meta has `weights`, `bank` and `start`. If the bank has a replay, what
+        newcomers see is kept there.
+      learner: how the sources live, from the start that they share.
+      loss: of the weights.
+      bank_of: `bank_of(bank, fast, env_params)`: the bank with what sources have become, leaves [S, ...].
+      draw: draws the sources' tasks, leaves [S, ...].
+      optimizer: of the weights.
+      steps: of the optimizer in a meta-step.
+      lifetime: what a source lives in a meta-step, one round.
+    """
+
+    def tasks_of(env_params: PyTree) -> Task:
+        return Task(env_params, None)
+
+    def observe(key: Key, lived: living.Round) -> Metrics:
+        """What the sources learn, and the return of an episode while they explore."""
+        del key
+        done = lived.rollout.terminated | lived.rollout.truncated
+        episode_returns = jax.vmap(losses.first_episode_return, 1)(lived.rollout.reward, done)
+        return {**lived.metrics, "return": jnp.mean(episode_returns)}
+
+    def newcomer(key: Key, meta: PyTree, env_params: PyTree) -> Rollout:
+        """What a new life does in its first round."""
+        begin_key, rollout_key = jax.random.split(key)
+        task = tasks_of(env_params)
+        life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
+        return living.rollout(rollout_key, env, task, adapter, meta, life, lifetime.steps)[1]
+
+    def init(key: Key) -> MetaState:
+        init_key, draw_key, begin_key = jax.random.split(key, 3)
+        meta = adapter.init(init_key)
+        env_params = draw(draw_key)
+        keys = jax.random.split(begin_key, jax.tree.leaves(env_params)[0].shape[0])
+
+        def begin(key, env_params):
+            return living.begin(key, env, learner, meta.start, tasks_of(env_params), lifetime.envs)
+
+        lives = jax.vmap(begin)(keys, env_params)
+        return MetaState(
+            meta=meta.replace(bank=bank_of(meta.bank, lives.fast, env_params)),
+            optimizer=optimizer.init(meta.weights),
+            step=jnp.zeros((), jnp.int32),
+            carried=_spread(Sources(env_params, lives)),
+        )
+
+    def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
+        del env_params
+        live_key, newcomer_key, loss_key = jax.random.split(key, 3)
+        sources: Sources = state.carried
+        meta = state.meta
+
+        def live(key, env_params, life):
+            return living.live(key, env, learner, meta.start, tasks_of(env_params), life, lifetime, observe)
+
+        count = jax.tree.leaves(sources.env_params)[0].shape[0]
+        keys = jax.random.split(live_key, count)
+        lives, learned = jax.vmap(live)(*_spread((keys, sources.env_params, sources.lives)))
+        # Every target attends to all of the bank, so that each device needs it whole.
+        bank = devices.everywhere(bank_of(meta.bank, lives.fast, sources.env_params))
+        if bank.replay is not None:
+            keys = jax.random.split(newcomer_key, count)
+            seen = jax.vmap(newcomer, (0, None, 0))(keys, meta, sources.env_params)
+            bank = bank.replace(replay=jax.vmap(add)(bank.replay, seen))
+        meta = meta.replace(bank=bank)
+
+        def step(carry, key):
+            weights, optimizer_state = carry
+
+            def value_of(weights):
+                return loss(key, meta.replace(weights=weights), lives.fast)
+
+            (value, metrics), gradient = jax.value_and_grad(value_of, has_aux=True)(weights)
+            changes, optimizer_state = optimizer.update(gradient, optimizer_state, weights)
+            metrics = {**metrics, "loss": value, "meta_gradient_norm": optax.tree.norm(gradient)}
+            return (optax.apply_updates(weights, changes), optimizer_state), metrics
+
+        start = (meta.weights, state.optimizer)
+        (weights, optimizer_state), metrics = jax.lax.scan(step, start, jax.random.split(loss_key, steps))
+        metrics = jax.tree.map(jnp.mean, {**learned, **metrics})
+        metrics[TASK_IS_FINITE] = each_is_finite(lives.fast)
+        state = state.replace(
+            meta=meta.replace(weights=weights),
+            optimizer=optimizer_state,
+            step=state.step + 1,
+            carried=_spread(Sources(sources.env_params, lives)),
+        )
+        return state, metrics
+
+    return init, update
+
+
+def _spread(tree: PyTree) -> PyTree:
+    """Leaves [S, ...] over the devices, where sources divide evenly."""
+    count = jax.tree.leaves(tree)[0].shape[0]
+    return devices.spread(tree) if count % devices.in_use() == 0 else devices.everywhere(tree)

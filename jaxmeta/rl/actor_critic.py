@@ -1,0 +1,97 @@
+"""A policy and its baseline, over discrete or continuous actions: what MAML over policy gradients adapts.
+
+A gradient that is estimated from sampled data is right on average, but its derivative need not be: the data would have
+been others under other parameters. The surrogates of `ESTIMATORS` have the same gradient where the data was collected
+and differ in their second derivative, which is what a meta-gradient goes through.
+"""
+
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.core.config import AgentConfig, PolicyConfig
+from jaxmeta.core.types import Agent, Hypers, Key, Params, Percept, Rollout, Spec
+from jaxmeta.nets.networks import PolicyNetwork, ValueNetwork, features_of, nothing_seen
+from jaxmeta.rl import losses
+from jaxmeta.rl.advantages import generalised_advantage, linear_baseline, normalised
+from jaxmeta.rl.distributions import of_actions
+
+ESTIMATORS = {"naive": losses.naive_surrogate, "dice": losses.dice_surrogate, "lvc": losses.lvc_surrogate}
+
+
+def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent:
+    """Policy gradients with generalised advantages, and a linear or a learned baseline.
+
+    The loss is the mean over a rollout of minus the surrogate, minus `inner_entropy` times the entropy, plus, for a
+    learned value, `value_weight` times half its squared error.
+
+    Args:
+      spec: shapes of observations and actions.
+      config: the networks' hidden layers, of tanh.
+      policy: surrogate, baseline, and weights.
+
+    Returns:
+      An on-policy `Agent`; `extras` holds `logits`, the numbers of `distributions.of_actions`.
+
+    Reference: Williams (1992); Sutton et al. (2000); Schulman et al. (2016) for the advantages.
+    """
+    actions = of_actions(spec)
+    scales = actions.size // 2 if spec.num_actions is None else 0
+    network = PolicyNetwork(actions.size - scales, config.hidden, scales, policy.initial_scale)
+    value_network = ValueNetwork(config.hidden)
+    learned_value = policy.baseline == "value"
+
+    def over_rollout(function):
+        return jax.vmap(jax.vmap(function))
+
+    def numbers_of(params: Params, observation) -> jax.Array:
+        return cast(jax.Array, network.apply(params["policy"], features_of(spec, observation)))
+
+    def value_of(params: Params, observation) -> jax.Array:
+        return cast(jax.Array, value_network.apply(params["value"], features_of(spec, observation)))
+
+    def init(key: Key) -> Params:
+        policy_key, value_key = jax.random.split(key)
+        features = features_of(spec, nothing_seen(spec))
+        params = {"policy": network.init(policy_key, features)}
+        return params | {"value": value_network.init(value_key, features)} if learned_value else params
+
+    def act(noise: jax.Array, params: Params, percept: Percept, hypers: Hypers):
+        del hypers
+        numbers = numbers_of(params, percept.observation)
+        return actions.draw(noise, numbers), {"logits": numbers}
+
+    def judge(params: Params, slow: Params, rollout: Rollout, discount: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Advantages, which depend on `slow` alone, and the loss of what is expected."""
+        ended = rollout.terminated | rollout.truncated
+        observation, first = rollout.percept.observation, rollout.percept.first
+        if learned_value:
+            value = over_rollout(lambda seen: value_of(slow, seen))(observation)
+            next_value = over_rollout(lambda seen: value_of(slow, seen))(rollout.next_observation)
+        else:  # fitted to what was earned up to the end of episode or rollout, so nothing is worth anything there
+            returns = jax.vmap(losses.returns_to_go, 1, 1)(rollout.reward, discount * ~ended)
+            value = linear_baseline(over_rollout(lambda seen: features_of(spec, seen))(observation), first, returns)
+            next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])]) * ~ended
+        advantage = jax.vmap(generalised_advantage, (1, 1, 1, 1, 1, None, None), 1)(
+            rollout.reward, rollout.terminated, ended, value, next_value, discount, policy.gae_lambda
+        )
+        error = jnp.zeros(())
+        if learned_value:
+            expected = over_rollout(lambda seen: value_of(params, seen))(observation)
+            error = 0.5 * jnp.mean((expected - value - advantage) ** 2)
+        if policy.normalised:
+            advantage = normalised(advantage)
+        return advantage, error
+
+    def loss(params: Params, slow: Params, batch: Rollout, hypers: Hypers):
+        advantage, value_loss = judge(params, slow, batch, hypers.discount)
+        numbers = over_rollout(lambda seen: numbers_of(params, seen))(batch.percept.observation)
+        log_prob = over_rollout(actions.log_prob)
+        log_ratio = log_prob(numbers, batch.action) - log_prob(batch.extras["logits"], batch.action)
+        surrogate = jax.vmap(ESTIMATORS[policy.estimator], 1, 1)(log_ratio, batch.percept.first, advantage)
+        entropy = jnp.mean(over_rollout(actions.entropy)(numbers))
+        value = policy.value_weight * value_loss - jnp.mean(surrogate) - policy.inner_entropy * entropy
+        return value, {"inner_entropy": entropy, "value_loss": value_loss}
+
+    return Agent(init, act, act, loss, on_policy=True, noise=actions.noise)

@@ -1,0 +1,47 @@
+"""What was learned, for use elsewhere."""
+
+from pathlib import Path
+
+import optax
+
+from jaxmeta.algorithms import update_rule
+from jaxmeta.algorithms.settings import Settings
+from jaxmeta.core.errors import require
+from jaxmeta.core.types import TaskDistribution
+from jaxmeta.inner.learned_optimizers import as_optax
+from jaxmeta.training import seeds as populations
+from jaxmeta.training.jobs import restore
+
+
+def export_rule(
+    run_dir: str | Path,
+    learning_rate: float | None = None,
+    tasks: str | TaskDistribution | None = None,
+    *,
+    member: int = 0,
+    allow_import: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """The update rule that a run of `learned_rule` has learned, as an optax transformation.
+
+    Its `update(gradient, state, params, value=loss, progress=share)` takes the loss and the share of training that has
+    passed, from 0 to 1. Its `init` refuses parameters that the rule does not fit: those without a matrix and, for a
+    structured rule, another number of layers than it was learned with; any width will do.
+
+    Args:
+      run_dir: the folder of the run.
+      learning_rate: what its steps are multiplied by; by default the one that it was learned with.
+      member: of a population, the number of the one that learned it, from 0.
+      tasks: the distribution that it was trained on, or its specification; by default what the folder names.
+      allow_import: import what the folder names as `package.module:name`; see `restore`.
+
+    Raises:
+      UsageError: the folder holds no such run, or one that has saved no checkpoint yet, or one that asks for an import.
+      CheckpointError: it holds checkpoints, and none of them can be trusted.
+    """
+    learner, state, _, config = restore(run_dir, tasks, allow_import=allow_import)
+    require(config["recipe"] == "learned_rule", "run_dir", "hold a run of learned_rule", config["recipe"])
+    states, each = populations.members(state), populations.members_of(config)
+    require(0 <= member < len(states), "member", f"be from 0 to {len(states) - 1}", member)
+    settings = Settings.from_flat((populations.config_of(config, each[member]) if each else config)["settings"])
+    rate = settings.hypers.learning_rate if learning_rate is None else learning_rate
+    return as_optax(update_rule(settings), learner.meta(states[member]).rule, rate)

@@ -1,0 +1,371 @@
+"""Learning in context: what a memory keeps, and the gradient of policy optimisation against an exact one."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmeta.algorithms import composition, recipes
+from jaxmeta.core import rollout as living
+from jaxmeta.core import tasks
+from jaxmeta.core.config import LifetimeConfig, PolicyConfig, ProximalConfig
+from jaxmeta.core.errors import UsageError
+from jaxmeta.core.types import Rollout, Spec, Task, sample_tasks
+from jaxmeta.evaluation.measurement import measure
+from jaxmeta.inner import in_context
+from jaxmeta.nets.memories import Recurrent
+from jaxmeta.outer.epochs import clipped_gain
+from jaxmeta.outer.ppo import in_first, policy_optimisation
+from jaxmeta.rl import distributions
+from jaxmeta_envs.bandit.family import bandit
+from tests.toy import CentreEnv
+
+MEANS = np.array([0.2, 0.7])
+PULLS = 2
+
+
+@pytest.fixture(scope="module")
+def arms():
+    return bandit(arms=2, pulls=PULLS)
+
+
+def learner_of(tasks, cell="gru"):
+    spec = composition.spec_of(tasks)
+    actions = distributions.of_actions(spec)
+    return in_context(Recurrent(actions.size, cell, 6), spec, actions), actions
+
+
+def pose(key, env_params):
+    return Task(env_params, None)
+
+
+def task_of(tasks):
+    return tasks.sample(jax.random.key(0), "train").replace(means=jnp.asarray(MEANS, jnp.float32))
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_memory_lasts_through_episodes_and_is_cleared_between_lifetimes(arms, cell):
+    adapter, _ = learner_of(arms, cell)
+    meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
+    life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(life.memory))
+    after, taken = living.rollout(jax.random.key(2), arms.env, task, adapter, meta, life, 3)
+    assert np.all(taken.terminated)
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(after.memory))
+    logits = taken.extras["logits"][:, 0]
+    assert not np.allclose(logits[0], logits[1])
+
+
+def test_what_was_remembered_decides_the_first_action_of_an_episode(arms):
+    """Of one that goes on as much as of one that is played beside the lifetime."""
+    adapter, _ = learner_of(arms)
+    meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
+    life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
+    assert np.all(life.percept.first)
+
+    before, remembered = life.memory
+
+    @jax.jit
+    def first_logits(remembered):
+        start = life.replace(memory=(before, remembered))
+        goes_on = living.rollout(jax.random.key(2), arms.env, task, adapter, meta, start, 1)[1]
+        beside = living.play(jax.random.key(2), arms.env, adapter, meta, task, start, 1, 1)
+        return goes_on.extras["logits"], beside.extras["logits"]
+
+    other = jax.tree.map(lambda leaf: leaf + 1.0, remembered)
+    for one, two in zip(first_logits(remembered), first_logits(other), strict=True):
+        assert not np.allclose(one, two)
+
+
+def test_what_was_done_and_paid_last_is_perceived(arms):
+    adapter, _ = learner_of(arms)
+    meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
+    life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
+    life, taken = living.rollout(jax.random.key(2), arms.env, task, adapter, meta, life, 5)
+    np.testing.assert_array_equal(taken.percept.previous_action[1:], taken.action[:-1])
+    np.testing.assert_array_equal(taken.percept.previous_reward[1:], taken.reward[:-1])
+    assert np.all(taken.percept.first)
+    guest = living.play(jax.random.key(3), arms.env, adapter, meta, task, life, 4, 1)
+    np.testing.assert_array_equal(guest.percept.previous_action[0], np.repeat(taken.action[-1], 4))
+    np.testing.assert_array_equal(guest.percept.previous_reward[0], np.repeat(taken.reward[-1], 4))
+
+
+def test_the_observation_before_is_shown():
+    """One step from the same memory and percept, after two observations that differ, leads to different memories."""
+    grid = tasks.make_tasks("grid_navi:size=3,horizon=4")
+    adapter, _ = learner_of(grid)
+    meta, task = adapter.init(jax.random.key(0)), Task(grid.sample(jax.random.key(1), "train"), None)
+    life = living.begin(jax.random.key(2), grid.env, adapter, meta, task, 1)
+    life, taken = living.rollout(jax.random.key(3), grid.env, task, adapter, meta, life, 3)
+    before, remembered = jax.tree.map(lambda leaf: leaf[0], life.memory)
+    np.testing.assert_array_equal(before, taken.percept.observation[-1, 0])
+    noise, percept = adapter.noise(jax.random.key(4)), jax.tree.map(lambda leaf: leaf[0], life.percept)
+    _, (shown, one), _ = adapter.act(noise, meta, None, (before, remembered), percept)
+    _, (_, other), _ = adapter.act(noise, meta, None, (jnp.roll(before, 1), remembered), percept)
+    np.testing.assert_array_equal(shown, percept.observation)
+    assert not np.allclose(one, other)
+
+
+def expected_return(adapter, meta, task):
+    """Of a trial, by enumeration of everything that can be pulled and paid."""
+    life = living.begin(jax.random.key(1), bandit(arms=2).env, adapter, meta, task, 1)
+    start = jax.tree.map(lambda leaf: leaf[0], (life.memory, life.percept))
+
+    def part(history):
+        (memory, percept), chance = start, 1.0
+        for action, paid in zip(history[::2], history[1::2], strict=True):
+            _, memory, extras = adapter.act(adapter.noise(jax.random.key(0)), meta, None, memory, percept)
+            mean = jnp.asarray(MEANS, jnp.float32)[action]
+            chance *= jax.nn.softmax(extras["logits"])[action] * jnp.where(paid, mean, 1 - mean)
+            percept = percept._replace(previous_action=action, previous_reward=paid.astype(jnp.float32))
+        return chance * jnp.sum(history[1::2])
+
+    return jnp.sum(jax.vmap(part)(jnp.array(list(itertools.product(*[(0, 1)] * (2 * PULLS))))))
+
+
+def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms):
+    """Without discount or clipping, and with advantages that reach to the end, its mean is the derivative, known
+    exactly, of the expected return of a trial, but for the scale of the advantages.
+    """
+    adapter, actions = learner_of(arms)
+    config, policy = ProximalConfig(epochs=1, minibatches=1), PolicyConfig(gae_lambda=1.0, value_weight=0.0)
+    lifetime = LifetimeConfig(envs=1, steps=1, rounds=PULLS)
+    init, update = policy_optimisation(
+        arms.env,
+        adapter,
+        actions,
+        pose,
+        optax.sgd(1.0),
+        lifetime,
+        PULLS,
+        config,
+        policy,
+        discount=1.0,
+        entropy=lambda step: 0.0,
+    )
+    state = init(jax.random.key(0))
+    meta = jax.tree.map(lambda leaf: leaf + 0.5 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), state.meta)
+    state = state.replace(meta=meta)
+    exact = jax.jit(jax.grad(lambda meta: expected_return(adapter, meta, Task(task_of(arms), None))))(meta)
+
+    lives = 20_000
+    env_params = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (lives, *leaf.shape)), task_of(arms))
+    steps = jax.jit(lambda key: jax.tree.map(jnp.subtract, update(key, state, env_params)[0].meta, meta))
+    samples = [jax.flatten_util.ravel_pytree(steps(jax.random.key(seed)))[0] for seed in range(8)]
+    mean, error = np.mean(samples, axis=0), np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples))
+    exact = np.asarray(jax.flatten_util.ravel_pytree(exact)[0])
+    scale = mean @ exact / (exact @ exact)
+    assert scale > 0
+    assert mean @ exact / np.linalg.norm(mean) / np.linalg.norm(exact) > 0.999
+    assert np.linalg.norm(mean - scale * exact) < 4 * np.linalg.norm(error)
+
+
+def test_which_steps_belong_to_the_first_episodes():
+    ended = np.array([0, 1, 0, 0, 1, 0, 1, 0], bool)[:, None]
+    nothing = np.zeros_like(ended)
+    rollout = Rollout(*[None] * len(Rollout._fields))
+    for episodes, last in ((1, 2), (2, 5), (3, 7), (4, 8)):
+        for terminated, truncated in ((ended, nothing), (nothing, ended)):
+            counts = in_first(rollout._replace(terminated=terminated, truncated=truncated), episodes)
+            np.testing.assert_array_equal(counts[:, 0], np.arange(1, 9) <= last)
+
+
+class Afterwards(CentreEnv):
+    """Pays for one of two actions in an episode of two steps; shows and pays its parameter in all that follow."""
+
+    def step(self, key, state, action, params):
+        """Takes a step; the state is the number of steps since the very first."""
+        first = state < 2
+        shown = jnp.where(state < 1, 0.0, params) * jnp.ones(2)
+        ended = state % 2 == 1
+        reward = jnp.where(first, action.astype(jnp.float32), params)
+        return shown, state + 1, reward, ended, jnp.zeros((), bool), {"final_observation": jnp.zeros(2)}
+
+    def reset(self, key, params):
+        """Starts the first episode."""
+        return jnp.zeros(2), jnp.zeros((), jnp.int32)
+
+
+def test_what_comes_after_the_last_episode_that_counts_changes_nothing():
+    """Neither through rewards, nor values, nor the entropy of what is done there."""
+    spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32), None, 2)
+    actions = distributions.of_actions(spec)
+    adapter = in_context(Recurrent(actions.size, "gru", 6), spec, actions)
+    init, update = policy_optimisation(
+        Afterwards(),
+        adapter,
+        actions,
+        pose,
+        optax.sgd(1.0),
+        LifetimeConfig(envs=2, steps=2, rounds=3),
+        1,
+        ProximalConfig(epochs=2, minibatches=2),
+        PolicyConfig(),
+        discount=0.9,
+        entropy=lambda step: 0.5,
+    )
+    state = init(jax.random.key(0))
+    after = {tail: jax.jit(update)(jax.random.key(1), state, jnp.full(4, tail)) for tail in (0.0, 5.0)}
+    (quiet, told), (loud, told_too) = after.values()
+    assert not jax.tree.all(jax.tree.map(np.allclose, quiet.meta, state.meta))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), quiet.meta, loud.meta)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6), told, told_too)
+
+
+class Paid(CentreEnv):
+    """Pays its parameter for one of two actions."""
+
+    def step(self, key, state, action, params):
+        """Takes a step."""
+        ended = jnp.zeros((), bool)
+        return jnp.ones(2), state, params * action, ended, ended, {"final_observation": jnp.ones(2)}
+
+    def reset(self, key, params):
+        """Starts an episode."""
+        return jnp.ones(2), jnp.zeros((), jnp.int32)
+
+
+def test_a_policy_learns_as_much_from_large_rewards_as_from_small_ones():
+    """For its advantages are normalised; the value, which is not, stays at zero."""
+    spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32), None, 2)
+    actions = distributions.of_actions(spec)
+    adapter = in_context(Recurrent(actions.size, "gru", 4, "plain"), spec, actions)
+    lifetime = LifetimeConfig(envs=2, steps=3, rounds=1)
+    config, policy = ProximalConfig(epochs=1, minibatches=1), PolicyConfig(value_weight=0.0)
+    given = (Paid(), adapter, actions, pose, optax.sgd(1.0), lifetime, 1, config, policy, 0.9, lambda step: 0.0)
+    init, update = policy_optimisation(*given)
+    state = init(jax.random.key(0))
+    network = state.meta["params"]
+    state = state.replace(
+        meta={"params": network | {"head_value": jax.tree.map(jnp.zeros_like, network["head_value"])}}
+    )
+    # What is perceived of a reward changes what is done next; the memory is told of none.
+    small, large = (
+        jax.jit(update)(jax.random.key(1), state, jnp.full(8, scale))[0].meta["params"]["head"]["bias"]
+        for scale in (1e-3, 2e-3)
+    )
+    assert np.any(np.abs(small) > 1e-2)
+    np.testing.assert_allclose(small, large, rtol=0.05)
+
+
+@pytest.mark.slow
+def test_a_pole_that_falls_costs_the_rest_of_its_episode():
+    """An environment that begins anew by itself pays as much whether poles fall or not."""
+    family = tasks.make_tasks("cartpole:horizon=100")
+    learner = recipes.make_recipe("rl2", family, rounds=2, memory_width=4, tasks_per_batch=8, epochs=1, minibatches=1)
+    params = sample_tasks(jax.random.key(0), family, "train", 8)
+    metrics = jax.jit(learner.update)(jax.random.key(1), learner.init(jax.random.key(2)), params)[1]
+    assert 5 < metrics["return"] < 60
+    assert metrics["trial_return"] == pytest.approx(2 * metrics["return"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["rl2", "mann", "snail"])
+def test_a_memory_is_trained_on_more_rounds_than_it_lives(arms, recipe):
+    """Its training is that of whoever lives as long, and its lifetime is not."""
+    small = {"tasks_per_batch": 4, "memory_width": 8, "envs": 1, "minibatches": 2, "epochs": 1}
+    if recipe == "snail":  # keeps the longer lifetime and a round, as it is parameters that are compared
+        small |= {"attention_layers": 1, "context": 5}
+    short = recipes.make_recipe(recipe, arms, rounds=3, trial_rounds=4, **small)
+    whole = recipes.make_recipe(recipe, arms, rounds=4, **small)
+    assert (short.lifetime.rounds, whole.lifetime.rounds) == (3, 4)
+    assert short.env_steps_per_task == whole.env_steps_per_task == 4 * short.lifetime.steps
+    params = sample_tasks(jax.random.key(0), arms, "train", 4)
+    ends = [
+        jax.jit(learner.update)(jax.random.key(1), learner.init(jax.random.key(2)), params)[0].meta
+        for learner in (short, whole)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+    returns = measure(jax.random.key(3), short, ends[0], arms, params).returns
+    assert returns.shape == (4, 4)
+    assert np.all(np.isfinite(returns))
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"), [({}, 4), ({"trial_rounds": 4}, 4), ({"trial_rounds": 6}, 6), ({"context": 9}, 9)]
+)
+def test_attention_keeps_a_trial_and_what_a_lifetime_led_to_and_no_more(arms, settings, kept):
+    learner = recipes.make_recipe("snail", arms, rounds=3, memory_width=8, tasks_per_batch=4, **settings)
+    meta = jax.eval_shape(learner.init, jax.random.key(0)).meta
+    assert meta["params"]["place"]["embedding"].shape == (kept, 8)
+
+
+def test_a_trial_is_no_shorter_than_a_lifetime(arms):
+    rule = r"^trial_rounds must be 0 or at least rounds = 3, which a lifetime has, got 2\.$"
+    with pytest.raises(UsageError, match=rule):
+        recipes.make_recipe("rl2", arms, rounds=3, trial_rounds=2)
+
+
+@pytest.mark.parametrize("action_range", [None, (np.array([-2.0, 0.0, -1.0]), np.array([2.0, 1.0, 3.0]))])
+def test_a_gaussian_is_scored_as_it_is_drawn(action_range):
+    spec = Spec(None, jax.ShapeDtypeStruct((3,), jnp.float32), None, None, action_range)
+    gaussian = distributions.of_actions(spec)
+    assert gaussian.size == 6
+    numbers = jnp.array([0.3, -1.0, 2.0, 0.1, -0.5, 0.7])
+    low, high = action_range or (-np.ones(3), np.ones(3))
+    mean = (low + high) / 2 + (high - low) / 2 * numbers[:3]
+    deviation = (high - low) / 2 * jnp.exp(numbers[3:])
+    action = jnp.array([0.0, -1.5, 5.0])
+    density = jax.scipy.stats.norm.logpdf(action, mean, deviation).sum()
+    np.testing.assert_allclose(gaussian.log_prob(numbers, action), density, rtol=1e-5)
+    drawn = jax.vmap(lambda key: gaussian.draw(gaussian.noise(key), numbers))(
+        jax.random.split(jax.random.key(0), 40_000)
+    )
+    np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=0.1)
+    np.testing.assert_allclose(drawn.std(axis=0), deviation, rtol=0.02)
+    surprise = -jax.vmap(gaussian.log_prob, (None, 0))(numbers, drawn)
+    np.testing.assert_allclose(surprise.mean(), gaussian.entropy(numbers), atol=0.03)
+
+
+@pytest.mark.parametrize("log_scale", [-100.0, 100.0])
+def test_a_gaussian_without_measure_stays_finite(log_scale):
+    """RL^2 on point navigation put out a deviation of e^-8 in a rare state; the next gradient was not finite."""
+    gaussian = distributions.of_actions(Spec(None, jax.ShapeDtypeStruct((1,), jnp.float32), None, None, None))
+    numbers = jnp.array([0.5, log_scale])
+    deviation = np.exp(np.clip(log_scale, *distributions.LOG_SCALES))
+    np.testing.assert_allclose(gaussian.draw(jnp.array([2.0]), numbers), [0.5 + 2 * deviation], rtol=1e-6)
+    density = jax.scipy.stats.norm.logpdf(0.7, 0.5, deviation)
+    np.testing.assert_allclose(gaussian.log_prob(numbers, jnp.array([0.7])), density, rtol=1e-5)
+    gradient = jax.grad(gaussian.log_prob)(numbers, jnp.array([0.7]))
+    np.testing.assert_allclose(gradient, [0.2 / deviation**2, 0.0], rtol=1e-4)
+
+
+def test_what_is_to_be_gained_is_clipped_on_the_side_that_gains():
+    ratio = np.array([0.5, 0.9, 1.1, 2.0])
+    gain, clipped = clipped_gain(jnp.log(ratio)[:, None], jnp.array([2.0, -2.0]), 0.2)
+    np.testing.assert_allclose(gain[:, 0], [1.0, 1.8, 2.2, 2.4], rtol=1e-5)
+    np.testing.assert_allclose(gain[:, 1], [-1.6, -1.8, -2.2, -4.0], rtol=1e-5)
+    np.testing.assert_array_equal(clipped[:, 0], [True, False, False, True])
+
+
+@pytest.mark.parametrize("advantage", [-1.0, 1.0])
+def test_an_action_that_became_far_more_probable_leaves_the_gain_finite(advantage):
+    value, gradient = jax.value_and_grad(
+        lambda far: jnp.sum(clipped_gain(jnp.array([far, 0.1]), jnp.array([advantage, 1.0]), 0.2)[0])
+    )(1e3)
+    assert np.isfinite(value)
+    assert gradient == 0.0
+
+
+def test_the_range_of_actions_is_read_off_where_tasks_share_it():
+    low, high = composition.spec_of(tasks.make_tasks("point_navigation")).action_range
+    np.testing.assert_allclose((low, high), ([-0.1, -0.1], [0.1, 0.1]), rtol=1e-6)
+    assert composition.spec_of(tasks.make_tasks("bandit")).action_range is None
+    assert (
+        composition.spec_of(tasks.make_tasks("gymnax:id=PointRobot-misc,vary=max_force@0.1@0.5")).action_range is None
+    )
+
+
+@pytest.mark.slow
+def test_the_entropys_weight_falls_along_a_line(arms):
+    settings = {"memory_width": 4, "tasks_per_batch": 4, "epochs": 1, "minibatches": 1, "entropy": 0.5}
+    learner = recipes.make_recipe("rl2", arms, **settings, entropy_left=0.2, meta_steps=10)
+    start = jax.jit(learner.init)(jax.random.key(0))
+    env_params = sample_tasks(jax.random.key(1), arms, "train", 4)
+    update = jax.jit(lambda step: learner.update(jax.random.key(2), start.replace(step=step), env_params)[1])
+    first, half, last = (update(jnp.int32(step)) for step in (0, 5, 10))
+    np.testing.assert_allclose(half["loss"] - first["loss"], 0.5 * 0.4 * first["entropy"], rtol=1e-4)
+    np.testing.assert_allclose(last["loss"] - first["loss"], 0.5 * 0.8 * first["entropy"], rtol=1e-4)
