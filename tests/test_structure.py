@@ -1,6 +1,7 @@
 """The shape of the code: packages import one way, no modules import each other, and modules stay small."""
 
 import ast
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -12,6 +13,7 @@ import jaxmeta
 import jaxmeta_envs
 from jaxmeta.algorithms.settings import GROUPS
 
+ROOT = Path(__file__).parent.parent
 HOME, ENVS = Path(jaxmeta.__file__).parent, Path(jaxmeta_envs.__file__).parent
 RANK = {
     **{"core": 0, "nets": 1, "rl": 2, "inner": 3, "outer": 3},
@@ -112,6 +114,15 @@ def test_a_package_says_what_lives_in_it(package):
 def test_nine_modules_in_ten_are_small():
     lengths = sorted(len(path.read_text().splitlines()) for path in SOURCES.values())
     assert lengths[len(lengths) * 9 // 10] < MOST_LINES
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+)
+def test_files_that_the_guides_name_exist(page):
+    homes = [ROOT, HOME, ENVS, ROOT / "benchmarks", ROOT / "envs", ROOT / "tests"]
+    named = re.findall(r"`([\w/]+\.py)[`:]", (ROOT / page).read_text())
+    assert not [path for path in named if not any((home / path).is_file() for home in homes)]
 
 
 def test_setting_names_are_unique():
