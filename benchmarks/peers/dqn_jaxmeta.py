@@ -15,7 +15,7 @@ from jaxmeta.core.config import AgentConfig, InnerConfig, LifetimeConfig
 from jaxmeta.core.types import Hypers, Task, TaskDistribution
 from jaxmeta.inner.gradient import gradient_steps
 from jaxmeta.inner.optimizers import BY_HAND
-from jaxmeta.rl import losses, replay
+from jaxmeta.rl import replay
 from jaxmeta.rl.q_learning import q_learner
 from jaxmeta_envs.from_gymnax.family import environment_of
 
@@ -91,8 +91,7 @@ def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, 
     def returns_of(key, arrived):
         meta, life = arrived
         played = living.play(key, env, learner, meta, task, life, episodes, horizon)
-        done = played.terminated | played.truncated
-        return jax.vmap(losses.first_episode_return, 1)(played.reward, done)
+        return played.episode_return
 
     def counts(arrived):
         fast = arrived[1].fast

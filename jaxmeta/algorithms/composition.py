@@ -39,6 +39,7 @@ from jaxmeta.outer.gradient_estimators import (
 )
 from jaxmeta.outer.meta_gradient import Init, Pose, Update
 from jaxmeta.outer.objectives import OUTER_LOSSES, post_adaptation
+from jaxmeta.outer.optimizer import outer_optimizer
 from jaxmeta.outer.promp import proximal
 from jaxmeta.rl import actor_critic, distributions, dqn, tabular_q
 
@@ -76,15 +77,6 @@ def make_parts(tasks: TaskDistribution, settings: Mapping[str, Any]) -> Parts:
     grouped = Settings.from_flat(settings)
     hypers = Hypers(**{name: jnp.asarray(value, jnp.float32) for name, value in asdict(grouped.hypers).items()})
     return Parts(tasks, spec_of(tasks), grouped, hypers)
-
-
-def outer_optimizer(outer: OuterConfig, steps_per_meta_step: int = 1) -> optax.GradientTransformation:
-    """Adam behind a limit on the gradient's norm, as the settings say."""
-    rate = outer.outer_learning_rate
-    if outer.learning_rate_left < 1:
-        steps = outer.meta_steps * steps_per_meta_step
-        rate = optax.linear_schedule(rate, rate * outer.learning_rate_left, steps)
-    return optax.chain(optax.clip_by_global_norm(outer.max_gradient_norm), optax.adam(rate))
 
 
 def spec_of(tasks: TaskDistribution) -> Spec:

@@ -11,7 +11,6 @@ from jaxmeta.algorithms.composition import (
     compose,
     learner_by_gradient,
     learner_of,
-    outer_optimizer,
     posing,
     size_of_description,
 )
@@ -26,6 +25,7 @@ from jaxmeta.inner.gradient import gradient_steps
 from jaxmeta.inner.optimizers import BY_HAND
 from jaxmeta.nets import generators
 from jaxmeta.nets.encoders import SetEncoder
+from jaxmeta.outer.optimizer import outer_optimizer
 from jaxmeta.outer.transfer import carrying
 
 

@@ -8,12 +8,13 @@ import optax
 
 from jaxmeta import inner as adapters
 from jaxmeta import outer
-from jaxmeta.algorithms.composition import Parts, learner_of, no_context, outer_optimizer, require_minibatches
+from jaxmeta.algorithms.composition import Parts, learner_of, no_context, require_minibatches
 from jaxmeta.algorithms.settings import Settings
 from jaxmeta.core.config import LifetimeConfig
 from jaxmeta.core.errors import require
 from jaxmeta.core.types import MetaLearner
 from jaxmeta.nets.memories import Attentive, ContentAddressed, Memory, Recurrent
+from jaxmeta.outer.optimizer import outer_optimizer
 from jaxmeta.rl import distributions
 
 

@@ -59,6 +59,17 @@ class Rollout(NamedTuple):
     extras: dict[str, jax.Array]
     """What `act` reported, such as `q` or `logits`."""
 
+    @property
+    def done(self) -> jax.Array:
+        """[T, E] bool, true at the last step of an episode."""
+        return self.terminated | self.truncated
+
+    @property
+    def episode_return(self) -> jax.Array:
+        """[E] float32, undiscounted return of each environment's first episode, the step that ends it included."""
+        ended_before = jnp.cumsum(self.done, axis=0) - self.done
+        return jnp.sum(self.reward * (ended_before == 0), axis=0)
+
 
 class Task(NamedTuple):
     """One task: what defines it, and what of it a learner may see."""

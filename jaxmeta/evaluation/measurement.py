@@ -12,7 +12,6 @@ import numpy as np
 from jaxmeta.core import costs
 from jaxmeta.core import rollout as living
 from jaxmeta.core.types import Key, Life, MetaLearner, PyTree, TaskDistribution, sample_tasks
-from jaxmeta.rl.losses import first_episode_return
 
 EPISODES = 16
 """Fresh episodes that each task's return after a round is estimated from."""
@@ -129,8 +128,7 @@ def measure_task(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistri
 
     def episode_return(key: Key, life: Life) -> jax.Array:
         played = living.play(key, env, adapter, meta, task, life, EPISODES, tasks.horizon)
-        done = played.terminated | played.truncated
-        return jnp.mean(jax.vmap(first_episode_return, 1)(played.reward, done))
+        return jnp.mean(played.episode_return)
 
     def observe(key, lived: living.Round):
         return episode_return(key, lived.after), jnp.sum(lived.rollout.reward) / lifetime.envs

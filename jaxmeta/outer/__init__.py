@@ -3,7 +3,7 @@
 `objectives` scores a lifetime; `meta_gradient` descends on its derivative or on Reptile's displacement; `truncated`
 takes long lifetimes a stretch at a time, by one of `gradient_estimators`; `ppo` trains memories on whole trials,
 `promp` adapted policies within a trust region, `transfer` maps between tasks, `pretraining` the baseline `finetune`.
-`batching` and `epochs` are what they share.
+`batching`, `epochs` and `optimizer` are what they share.
 """
 
 from jaxmeta.outer.meta_gradient import meta_gradient, reptile

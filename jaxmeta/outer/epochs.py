@@ -10,6 +10,7 @@ from jaxmeta.core import sharding as devices
 from jaxmeta.core.config import ProximalConfig
 from jaxmeta.core.errors import require
 from jaxmeta.core.types import Key, MetaState, Metrics, PyTree
+from jaxmeta.outer.optimizer import take_step
 
 Gradient = Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]
 """`gradient(meta, minibatch)`: a tree like `meta`, and metrics."""
@@ -53,9 +54,8 @@ def over_epochs(
         def step(carry, chosen):
             meta, optimizer_state = carry
             direction, metrics = gradient(meta, jax.tree.map(lambda leaf: _minibatch(leaf, chosen), collected))
-            changes, optimizer_state = optimizer.update(direction, optimizer_state, meta)
-            metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(direction)}
-            return (optax.apply_updates(meta, changes), optimizer_state), metrics
+            meta, optimizer_state, norm = take_step(optimizer, direction, optimizer_state, meta)
+            return (meta, optimizer_state), metrics | norm
 
         tasks = jax.tree.leaves(collected)[0].shape[0]
         choices = _choices(key, tasks, config)

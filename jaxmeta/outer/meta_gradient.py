@@ -12,6 +12,7 @@ import optax
 from jaxmeta.core import sharding as devices
 from jaxmeta.core.types import TASK_IS_FINITE, Adapter, Key, MetaState, Metrics, Objective, PyTree, Task
 from jaxmeta.outer.batching import mean_over_tasks
+from jaxmeta.outer.optimizer import take_step
 
 Init = Callable[[Key], MetaState]
 Update = Callable[[Key, MetaState, PyTree], tuple[MetaState, Metrics]]
@@ -112,9 +113,8 @@ def _descend(
         keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
         prepared = jax.vmap(prepare)(*devices.spread((keys, env_params)))
         (gradient, metrics), _, finite = mean_over_tasks(per_task, tasks_per_group)(*prepared)
-        changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.meta)
-        meta = optax.apply_updates(state.meta, changes)
-        metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(gradient), TASK_IS_FINITE: finite}
+        meta, optimizer_state, norm = take_step(optimizer, gradient, state.optimizer, state.meta)
+        metrics = {**metrics, **norm, TASK_IS_FINITE: finite}
         return state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1), metrics
 
     return starting(adapter, optimizer), update

@@ -50,7 +50,7 @@ def numbers_along(adapter: Adapter, meta: PyTree, life: Life, rollout: Rollout, 
 
 def advantage_of(query: Rollout, discount: float) -> jax.Array:
     """Returns to go of a query rollout, held against those of its other environments, [T, E]."""
-    decay = discount * ~(query.terminated | query.truncated)
+    decay = discount * ~query.done
     return losses.leave_one_out_advantage(jax.vmap(losses.returns_to_go, 1, 1)(query.reward, decay))
 
 
@@ -67,8 +67,8 @@ def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: Outer
     def outer_loss(meta: PyTree, life: Life, query: Rollout):
         advantage = advantage_of(query, config.outer_discount)
         numbers = numbers_along(adapter, meta, life, query, exploit=True)
-        log_prob = jax.vmap(jax.vmap(actions.log_prob))(numbers, query.action)
-        entropy = jnp.mean(jax.vmap(jax.vmap(actions.entropy))(numbers))
+        log_prob = actions.log_prob(numbers, query.action)
+        entropy = jnp.mean(actions.entropy(numbers))
         surrogate = jnp.mean(log_prob * jax.lax.stop_gradient(advantage))
         steps = query.reward.shape[0]
         return -steps * (surrogate + config.entropy * entropy), {"entropy": entropy}
@@ -91,8 +91,7 @@ def regression(agent: Agent, n_step: int) -> OuterLoss:
 def negative_return(meta: PyTree, life: Life, query: Rollout) -> tuple[jax.Array, Metrics]:
     """Minus the mean return of a query episode, from which no gradient comes: for evolution strategies."""
     del meta, life
-    done = query.terminated | query.truncated
-    return -jnp.mean(jax.vmap(losses.first_episode_return, 1)(query.reward, done)), {}
+    return -jnp.mean(query.episode_return), {}
 
 
 OUTER_LOSSES: dict[str, Callable[[Adapter, Agent, ActionDistribution, OuterConfig], OuterLoss]] = {
@@ -154,7 +153,7 @@ def post_adaptation(
     def log_prob_of(lived: living.Round, meta: PyTree) -> jax.Array:
         """Log-probability of everything that a round did, []."""
         numbers = numbers_along(adapter, meta, lived.before, lived.rollout)
-        return jnp.sum(jax.vmap(jax.vmap(actions.log_prob))(numbers, lived.rollout.action))
+        return jnp.sum(actions.log_prob(numbers, lived.rollout.action))
 
     def begin(key: Key, meta: PyTree, task: Task, life: Life | None) -> Life:
         return living.begin(key, env, adapter, meta, task, lifetime.envs) if life is None else life
@@ -177,9 +176,7 @@ def post_adaptation(
             after = query(key, meta, task, lived.after)
             loss, metrics = outer_loss(meta, lived.after, after)
             explored = log_prob_of(lived, meta) if corrected else jnp.zeros(())
-            done = after.terminated | after.truncated
-            episode_return = jnp.mean(jax.vmap(losses.first_episode_return, 1)(after.reward, done))
-            return loss, explored, {**lived.metrics, **metrics, "return": episode_return}
+            return loss, explored, {**lived.metrics, **metrics, "return": jnp.mean(after.episode_return)}
 
         value = outer_loss(meta, life, before)[0] / (lifetime.rounds + 1) if config.scores_before else 0.0
         life, (scores, explored, metrics) = living.live(

@@ -100,7 +100,7 @@ def policy_optimisation(
         advantage = jax.vmap(generalised_advantage, (1, 1, 1, 1, 1, None, None), 1)(
             rollout.reward, last, last, value, next_value, discount, policy.gae_lambda
         )
-        log_prob = jax.vmap(jax.vmap(actions.log_prob))(rollout.extras["logits"], rollout.action)
+        log_prob = actions.log_prob(rollout.extras["logits"], rollout.action)
         return Lived(begin_key, task, rollout, counts, log_prob, advantage, advantage + value)
 
     def rerun(meta: PyTree, lives: Lived):
@@ -128,9 +128,9 @@ def policy_optimisation(
         entropy_weight: jax.typing.ArrayLike,
     ):
         numbers, value = rerun(meta, lives)
-        log_prob = jax.vmap(jax.vmap(jax.vmap(actions.log_prob)))(numbers, lives.rollout.action)
+        log_prob = actions.log_prob(numbers, lives.rollout.action)
         gain, clipped = clipped_gain(log_prob - lives.log_prob, lives.advantage, config.clip)
-        entropy = jax.vmap(jax.vmap(jax.vmap(actions.entropy)))(numbers)
+        entropy = actions.entropy(numbers)
         by_step = {"entropy": entropy, "value_loss": 0.5 * (value - lives.target) ** 2, "clipped": clipped}
         gain, metrics = jax.tree.map(lambda leaf: jnp.mean(weight * leaf), (gain, by_step))
         # In units of the targets' variance: a gradient as large as returns are would leave the policy no say.
@@ -167,5 +167,5 @@ def policy_optimisation(
 
 def in_first(rollout: Rollout, episodes: int) -> jax.Array:
     """Whether a step belongs to one of a rollout's first episodes, [T, E] bool."""
-    ended = jnp.asarray(rollout.terminated | rollout.truncated, jnp.int32)
+    ended = jnp.asarray(rollout.done, jnp.int32)
     return jnp.cumsum(ended, axis=0) - ended < episodes

@@ -8,7 +8,6 @@ from jaxmeta.core import sharding as devices
 from jaxmeta.core.types import TASK_IS_FINITE, Adapter, Environment, Key, Life, Lifetime, MetaState, PyTree
 from jaxmeta.outer.batching import each_is_finite
 from jaxmeta.outer.meta_gradient import Init, Pose, Update
-from jaxmeta.rl import losses
 
 
 def pretraining(env: Environment, adapter: Adapter, pose: Pose, lifetime: Lifetime) -> tuple[Init, Update]:
@@ -50,10 +49,7 @@ def pretraining(env: Environment, adapter: Adapter, pose: Pose, lifetime: Lifeti
         # The one learner's replay holds what was done in all tasks, whole on every device.
         rollout = jax.tree.map(_side_by_side, devices.everywhere(rollouts))
         fast, metrics = adapter.adapt(adapt_key, state.meta, state.carried, rollout)
-        episode_returns = jax.vmap(losses.first_episode_return, 1)(
-            rollout.reward, rollout.terminated | rollout.truncated
-        )
-        metrics = {**metrics, "loss": metrics["inner_loss"], "return": jnp.mean(episode_returns)}
+        metrics = {**metrics, "loss": metrics["inner_loss"], "return": jnp.mean(rollout.episode_return)}
         metrics[TASK_IS_FINITE] = each_is_finite(rollouts)
         meta = state.meta.replace(params=fast.params)
         return state.replace(meta=meta, carried=fast, step=state.step + 1), metrics

@@ -33,7 +33,6 @@ from jaxmeta.outer.batching import each_is_finite, mean_over_tasks
 from jaxmeta.outer.epochs import clipped_gain, over_epochs
 from jaxmeta.outer.meta_gradient import Init, Pose, Update, starting
 from jaxmeta.outer.objectives import advantage_of, numbers_along, round_weights
-from jaxmeta.rl import losses
 from jaxmeta.rl.distributions import ActionDistribution
 
 
@@ -96,9 +95,8 @@ def proximal(
         """Minus what a policy gains over the one that acted, and how far it has moved."""
         life = Life(fast=fast, memory=None, env_state=None, percept=query.percept)
         numbers = numbers_along(adapter, meta, life, query, exploit=True)
-        log_prob = jax.vmap(jax.vmap(actions.log_prob))
-        log_ratio = log_prob(numbers, query.action) - log_prob(query.extras["logits"], query.action)
-        entropy = jnp.mean(jax.vmap(jax.vmap(actions.entropy))(numbers))
+        log_ratio = actions.log_prob(numbers, query.action) - actions.log_prob(query.extras["logits"], query.action)
+        entropy = jnp.mean(actions.entropy(numbers))
         gain, clipped = clipped_gain(log_ratio, advantage_of(query, outer.outer_discount), config.clip)
         metrics = {"entropy": entropy, "clipped": jnp.mean(clipped)}
         return -steps * (jnp.mean(gain) + outer.entropy * entropy), metrics
@@ -129,10 +127,14 @@ def proximal(
         keys = jax.random.split(collect_key, jax.tree.leaves(env_params)[0].shape[0])
         keys, env_params = devices.spread((keys, env_params))
         lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, env_params)
-        last = jax.tree.map(lambda leaf: leaf[:, -1], lives.queries)
-        returns = jax.vmap(jax.vmap(losses.first_episode_return, 1))(last.reward, last.terminated | last.truncated)
+        returns = jax.vmap(lambda queries: _last(queries).episode_return)(lives.queries)
         state, metrics = descend(epoch_key, state, lives)
         finite = each_is_finite((lives.rollouts, lives.queries))
         return state, {**metrics, "return": jnp.mean(returns), TASK_IS_FINITE: finite}
 
     return starting(adapter, optimizer), update
+
+
+def _last(queries: Rollout) -> Rollout:
+    """What was played after the last round, leaves [T, Q, ...]."""
+    return jax.tree.map(lambda leaf: leaf[-1], queries)

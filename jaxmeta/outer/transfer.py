@@ -30,7 +30,7 @@ from jaxmeta.core.types import (
 )
 from jaxmeta.outer.batching import each_is_finite
 from jaxmeta.outer.meta_gradient import Init, Update
-from jaxmeta.rl import losses
+from jaxmeta.outer.optimizer import take_step
 from jaxmeta.rl.replay import add
 
 BankLoss = Callable[[Key, PyTree, PyTree], tuple[jax.Array, Metrics]]
@@ -76,9 +76,7 @@ def carrying(
     def observe(key: Key, lived: living.Round) -> Metrics:
         """What the sources learn, and the return of an episode while they explore."""
         del key
-        done = lived.rollout.terminated | lived.rollout.truncated
-        episode_returns = jax.vmap(losses.first_episode_return, 1)(lived.rollout.reward, done)
-        return {**lived.metrics, "return": jnp.mean(episode_returns)}
+        return {**lived.metrics, "return": jnp.mean(lived.rollout.episode_return)}
 
     def newcomer(key: Key, meta: PyTree, env_params: PyTree) -> Rollout:
         """What a new life does in its first round."""
@@ -131,9 +129,8 @@ def carrying(
                 return loss(key, meta.replace(weights=weights), lives.fast)
 
             (value, metrics), gradient = jax.value_and_grad(value_of, has_aux=True)(weights)
-            changes, optimizer_state = optimizer.update(gradient, optimizer_state, weights)
-            metrics = {**metrics, "loss": value, "meta_gradient_norm": optax.tree.norm(gradient)}
-            return (optax.apply_updates(weights, changes), optimizer_state), metrics
+            weights, optimizer_state, norm = take_step(optimizer, gradient, optimizer_state, weights)
+            return (weights, optimizer_state), {**metrics, **norm, "loss": value}
 
         start = (meta.weights, state.optimizer)
         (weights, optimizer_state), metrics = jax.lax.scan(step, start, jax.random.split(loss_key, steps))

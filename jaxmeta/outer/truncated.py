@@ -12,6 +12,7 @@ from jaxmeta.core.types import TASK_IS_FINITE, Adapter, Key, MetaState, Metrics,
 from jaxmeta.outer.batching import mean_over_tasks
 from jaxmeta.outer.gradient_estimators import Estimator
 from jaxmeta.outer.meta_gradient import Init, Pose, Update
+from jaxmeta.outer.optimizer import take_step
 
 
 class Unfinished(struct.PyTreeNode):
@@ -84,9 +85,8 @@ def by_stretches(
         )
         if carried is not None:
             carried = devices.spread(Unfinished(task, lives, (carried.age + 1) % stretches))
-        changes, optimizer_state = optimizer.update(gradient, state.optimizer, state.meta)
-        meta = optax.apply_updates(state.meta, changes)
-        metrics = {**metrics, "meta_gradient_norm": optax.tree.norm(gradient), TASK_IS_FINITE: finite}
+        meta, optimizer_state, norm = take_step(optimizer, gradient, state.optimizer, state.meta)
+        metrics = {**metrics, **norm, TASK_IS_FINITE: finite}
         return state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1, carried=carried), metrics
 
     return init, update

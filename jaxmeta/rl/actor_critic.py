@@ -64,7 +64,7 @@ def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent
 
     def judge(params: Params, slow: Params, rollout: Rollout, discount: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Advantages, which depend on `slow` alone, and the loss of what is expected."""
-        ended = rollout.terminated | rollout.truncated
+        ended = rollout.done
         observation, first = rollout.percept.observation, rollout.percept.first
         if learned_value:
             value = over_rollout(lambda seen: value_of(slow, seen))(observation)
@@ -87,10 +87,9 @@ def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent
     def loss(params: Params, slow: Params, batch: Rollout, hypers: Hypers):
         advantage, value_loss = judge(params, slow, batch, hypers.discount)
         numbers = over_rollout(lambda seen: numbers_of(params, seen))(batch.percept.observation)
-        log_prob = over_rollout(actions.log_prob)
-        log_ratio = log_prob(numbers, batch.action) - log_prob(batch.extras["logits"], batch.action)
+        log_ratio = actions.log_prob(numbers, batch.action) - actions.log_prob(batch.extras["logits"], batch.action)
         surrogate = jax.vmap(ESTIMATORS[policy.estimator], 1, 1)(log_ratio, batch.percept.first, advantage)
-        entropy = jnp.mean(over_rollout(actions.entropy)(numbers))
+        entropy = jnp.mean(actions.entropy(numbers))
         value = policy.value_weight * value_loss - jnp.mean(surrogate) - policy.inner_entropy * entropy
         return value, {"inner_entropy": entropy, "value_loss": value_loss}
 

@@ -24,9 +24,9 @@ class ActionDistribution(NamedTuple):
     draw: Callable[[jax.Array, jax.Array], jax.Array]
     """`draw(noise, numbers)`, an action."""
     log_prob: Callable[[jax.Array, jax.Array], jax.Array]
-    """`log_prob(numbers, action)`, its log-probability or log-density, [] float32."""
+    """`log_prob(numbers, action)`, its log-probability or log-density, [...] float32; both may have leading axes."""
     entropy: Callable[[jax.Array], jax.Array]
-    """`entropy(numbers)` in nats, [] float32."""
+    """`entropy(numbers)` in nats, [...] float32; leading axes as of `log_prob`."""
 
 
 def of_actions(spec: Spec) -> ActionDistribution:
@@ -54,8 +54,8 @@ def _categorical(num_actions: int, dtype) -> ActionDistribution:
         size=num_actions,
         noise=lambda key: jax.random.gumbel(key, (num_actions,)),
         draw=lambda noise, logits: jnp.argmax(logits + noise).astype(dtype),
-        log_prob=lambda logits, action: jax.nn.log_softmax(logits)[action],
-        entropy=entropy,
+        log_prob=jnp.vectorize(lambda logits, action: jax.nn.log_softmax(logits)[action], signature="(n),()->()"),
+        entropy=jnp.vectorize(entropy, signature="(n)->()"),
     )
 
 
@@ -81,4 +81,11 @@ def _diagonal_gaussian(action: jax.ShapeDtypeStruct, middle: np.ndarray, unit: n
     def entropy(numbers: jax.Array) -> jax.Array:
         return jnp.sum(parts(numbers)[1] + log_of_unit + 0.5)
 
-    return ActionDistribution(2 * size, lambda key: jax.random.normal(key, (size,)), draw, log_prob, entropy)
+    axes = ",".join(f"a{axis}" for axis in range(len(action.shape)))
+    return ActionDistribution(
+        size=2 * size,
+        noise=lambda key: jax.random.normal(key, (size,)),
+        draw=draw,
+        log_prob=jnp.vectorize(log_prob, signature=f"(n),({axes})->()"),
+        entropy=jnp.vectorize(entropy, signature="(n)->()"),
+    )

@@ -74,24 +74,6 @@ def episode_starts(first):
     return jax.lax.cummax(jnp.where(first, jnp.arange(first.size), 0))
 
 
-def first_episode_return(reward, done):
-    """Undiscounted return of the episode that a rollout starts with.
-
-    Args:
-      reward: [T] float32.
-      done: [T] bool, true at the last step of an episode.
-
-    Returns:
-      [] float32, the sum up to and including the first `done`.
-
-    >>> float(first_episode_return(jnp.array([1.0, 1.0, 1.0]), jnp.array([False, True, False])))
-    2.0
-    """
-    chex.assert_rank([reward, done], 1)
-    ended_before = jnp.cumsum(done) - done
-    return jnp.sum(reward * (ended_before == 0))
-
-
 def leave_one_out_advantage(returns):
     """Each return minus the mean of the others at the same time: a baseline that keeps REINFORCE unbiased.
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import jaxmeta
-from jaxmeta.algorithms import composition, presets, recipes
+from jaxmeta.algorithms import presets, recipes
 from jaxmeta.core import tasks
 from jaxmeta.core.config import OuterConfig
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.types import TASK_IS_FINITE, sample_tasks
+from jaxmeta.outer.optimizer import outer_optimizer
 from tests import tiers
 from tests.conftest import TINY, tiny
 
@@ -200,7 +201,7 @@ def test_settings_take_precedence_in_order(grid, monkeypatch):
 def test_the_outer_step_size_falls_along_a_line():
     """Adam's step is as large as its step size where the gradient is always the same."""
     outer = OuterConfig(meta_steps=10, outer_learning_rate=0.1, learning_rate_left=0.5)
-    optimizer = composition.outer_optimizer(outer, steps_per_meta_step=2)
+    optimizer = outer_optimizer(outer, steps_per_meta_step=2)
     gradient = jnp.array([0.3])
     state, sizes = optimizer.init(gradient), []
     for _ in range(25):
@@ -211,7 +212,7 @@ def test_the_outer_step_size_falls_along_a_line():
 
 
 def test_the_outer_gradient_is_clipped_before_adam_sees_it():
-    optimizer = composition.outer_optimizer(OuterConfig(outer_learning_rate=0.1, max_gradient_norm=1.0))
+    optimizer = outer_optimizer(OuterConfig(outer_learning_rate=0.1, max_gradient_norm=1.0))
     gradients = np.array([[30.0, 40.0], [0.3, -0.4]])  # of lengths 50 and 0.5
     state, changes = optimizer.init(jnp.zeros(2)), []
     for gradient in gradients:
