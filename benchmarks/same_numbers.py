@@ -53,7 +53,7 @@ RECIPES = (
 )
 FAMILIES = {
     "grid_navi": "grid_navi:size=3,horizon=4",
-    "maze": "maze:size=5,horizon=6",
+    "maze": "maze:size=5,horizon=9",
     "cartpole": "cartpole:horizon=6",
     "bandit": "bandit:arms=3,pulls=4",
     "gaussian_bandit": "gaussian_bandit:arms=3,pulls=4",

@@ -415,7 +415,7 @@ def test_failures_are_one_sentence_with_status_1(trained, capsys, monkeypatch):
     monkeypatch.setattr(evaluation, "evaluate", fail)
     assert main(["evaluate", str(trained), *QUIET]) == FAILURE_STATUS
     err = capsys.readouterr().err
-    assert re.fullmatch(r"RuntimeError: first line \(.*test_cli\.py:\d+\)\.", err.splitlines()[-1])
+    assert re.fullmatch(r"RuntimeError: first line \(.*test_main\.py:\d+\)\.", err.splitlines()[-1])
     assert "Traceback" not in err
     assert main(["evaluate", str(trained), "--traceback", *QUIET]) == FAILURE_STATUS
     whole = capsys.readouterr().err

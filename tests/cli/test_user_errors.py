@@ -10,7 +10,7 @@ from jaxmeta.cli.main import FAILURE_STATUS, USAGE_STATUS, main
 
 TASKS = """
 import jax.numpy as jnp
-from jaxmeta import tasks
+from jaxmeta.core import tasks
 def made(**changes):
     return tasks.make_tasks("probe")._replace(**changes)
 class Changed:
@@ -21,7 +21,7 @@ class Changed:
         return getattr(self.env, name)
 """
 RECIPE = """
-from jaxmeta import composition
+from jaxmeta.algorithms import composition
 def made(parts, **changes):
     return composition.compose(parts, composition.learner_by_gradient(parts))._replace(**changes)
 """
@@ -34,7 +34,7 @@ CASES = {
     "factory": ("--tasks", "def mine():\n    return [][3]  # here", 1, "IndexError: list index out of range"),
     "factory_with_a_mistake": (
         "--tasks",
-        "from jaxmeta import tasks\ndef mine():\n    return tasks.make_tasks('prob')  # here",
+        "from jaxmeta.core import tasks\ndef mine():\n    return tasks.make_tasks('prob')  # here",
         2,
         "--tasks must be one of ",
     ),

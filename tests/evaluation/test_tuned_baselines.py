@@ -25,7 +25,7 @@ def cache(tmp_path, monkeypatch):
     """A cache folder of its own, and a package that ships nothing."""
     monkeypatch.setattr(baseline_cache, "user_cache", lambda: tmp_path)
     monkeypatch.setattr(baseline_cache, "_shipped", dict)
-    return tmp_path / "jaxmeta" / "baselines"
+    return tmp_path / "baselines"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jaxmeta.cli import commands
-from jaxmeta.cli import options as cli
+from jaxmeta.cli.main import main
 from jaxmeta.core.types import TaskDistribution
 from jaxmeta.reporting import command_lines
 from jaxmeta.training import jobs
@@ -35,7 +35,7 @@ def test_the_command_that_trains_a_run_anew(name, tmp_path, monkeypatch):
     command = command_lines.of_training(config, tmp_path / "a run")
     program, *words = shlex.split(command)
     assert program == "jaxmeta"
-    assert cli.main([*words, "--no-evaluate"]) == 0
+    assert main([*words, "--no-evaluate"]) == 0
     assert composed == [{**config, "evaluate": False}]
 
 
