@@ -163,7 +163,6 @@ def measured(name: str, recipe: str, spec: str, settings: dict[str, Any]) -> dic
     import jaxmeta
     from jaxmeta.core.errors import UsageError
 
-    jax.config.update("jax_disable_most_optimizations", True)
     tasks = jaxmeta.make_tasks(spec)
     try:
         learner = learner_of(recipe, tasks, TINY, settings)
@@ -191,8 +190,11 @@ def measured(name: str, recipe: str, spec: str, settings: dict[str, Any]) -> dic
 
 
 def _one(case: tuple[str, tuple[str, str, dict[str, Any]]]) -> str:
+    from tests import compilation
+
     name, arguments = case
-    return json.dumps(measured(name, *arguments), sort_keys=True)
+    with compilation.quickly():
+        return json.dumps(measured(name, *arguments), sort_keys=True)
 
 
 def _run(wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
