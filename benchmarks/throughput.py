@@ -27,8 +27,8 @@ import numpy as np
 import optax
 
 from jaxmeta.algorithms import recipes
-from jaxmeta.core import rollout as living
 from jaxmeta.core import tasks
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Task, sample_tasks
 
 ENVS_PER_TASK = 16
@@ -113,8 +113,8 @@ def rollouts(name: str, num_tasks: int, pairs: int) -> dict[str, Any]:
     def engine(key):
         def one(key, params):
             task = Task(params, None)
-            life = living.begin(key, env, adapter, meta, task, ENVS_PER_TASK)
-            played = living.play(key, env, adapter, meta, task, life, ENVS_PER_TASK, STEPS)
+            life = Runner(env, adapter).begin(key, meta, task, ENVS_PER_TASK)
+            played = Runner(env, adapter).play(key, meta, task, life, ENVS_PER_TASK, STEPS)
             return jnp.sum(played.reward, axis=0)
 
         return jax.vmap(one)(jax.random.split(key, num_tasks), env_params)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.config import InnerConfig, LifetimeConfig, OuterConfig
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Agent, Hypers, Spec, Task
 from jaxmeta.inner.gradient import gradient_steps
 from jaxmeta.outer import objectives
@@ -76,7 +77,9 @@ def quadratic_objective(inner_steps: int, learning_rate: float, **options):
         return 0.5 * jnp.sum((life.fast.params - query.percept.observation[0, 0]) ** 2), {}
 
     config = OuterConfig(query_envs=2)
-    return adapter, objectives.post_adaptation(CentreEnv(), adapter, ACTIONS, LIFETIME, outer_loss, config, steps=2)
+    return adapter, objectives.post_adaptation(
+        Runner(CentreEnv(), adapter), ACTIONS, LIFETIME, outer_loss, config, steps=2
+    )
 
 
 def pose(key, env_params) -> Task:

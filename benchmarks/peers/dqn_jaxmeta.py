@@ -10,8 +10,8 @@ from dqn import timed_training
 from wire import serve
 
 from jaxmeta.algorithms import composition
-from jaxmeta.core import rollout as living
 from jaxmeta.core.config import AgentConfig, InnerConfig, LifetimeConfig
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Hypers, Task, TaskDistribution
 from jaxmeta.inner.gradient import gradient_steps
 from jaxmeta.inner.optimizers import BY_HAND
@@ -75,14 +75,14 @@ def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, 
     def train(key):
         init_key, begin_key, fill_key, learn_key = jax.random.split(key, 4)
         meta = learner.init(init_key)
-        life = living.begin(begin_key, env, learner, meta, task, envs)
-        life, _ = living.live(fill_key, env, collector, meta, task, life, filling, lambda key, lived: None)
+        life = Runner(env, learner).begin(begin_key, meta, task, envs)
+        life, _ = Runner(env, collector).live(fill_key, meta, task, life, filling, lambda key, lived: None)
 
         def learn(life, now):
             index, key = now
             hypers = life.fast.hypers.replace(epsilon=epsilon(index * envs))
             life = life.replace(fast=life.fast.replace(hypers=hypers))
-            return living.live(key, env, learner, meta, task, life, one_round, lambda key, lived: None)
+            return Runner(env, learner).live(key, meta, task, life, one_round, lambda key, lived: None)
 
         rounds = s["total_timesteps"] // envs
         keys = jax.random.split(learn_key, rounds - filling_rounds)
@@ -90,7 +90,7 @@ def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, 
 
     def returns_of(key, arrived):
         meta, life = arrived
-        played = living.play(key, env, learner, meta, task, life, episodes, horizon)
+        played = Runner(env, learner).play(key, meta, task, life, episodes, horizon)
         return played.episode_return
 
     def counts(arrived):

@@ -9,6 +9,7 @@ from jaxmeta import outer
 from jaxmeta.algorithms.composition import Parts, compose, learner_by_gradient, learner_of, no_context
 from jaxmeta.core.config import LifetimeConfig
 from jaxmeta.core.errors import require
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import MetaLearner, MetaState
 from jaxmeta.inner.gradient import gradient_steps
 from jaxmeta.inner.optimizers import BY_HAND, learned_step_sizes
@@ -62,6 +63,6 @@ def finetune(parts: Parts) -> MetaLearner:
     wide = LifetimeConfig(envs=lifetime.envs * batch, steps=lifetime.steps, rounds=lifetime.rounds)
     rule = BY_HAND[settings.inner.inner_optimizer]
     learner = gradient_steps(agent, spec, wide, settings.inner, hypers, rule=rule)
-    init, update = outer.pretraining(tasks.env, learner, no_context, lifetime)
+    init, update = outer.pretraining(Runner(tasks.env, learner), no_context, lifetime)
     adapter = gradient_steps(agent, spec, lifetime, settings.inner, hypers, rule=rule)
     return learner_of(parts, adapter, init, update, lifetime.envs * lifetime.steps)

@@ -11,9 +11,9 @@ import numpy as np
 import optax
 
 from jaxmeta.algorithms.settings import Settings
-from jaxmeta.core import rollout as living
 from jaxmeta.core.config import OuterConfig, ProximalConfig
 from jaxmeta.core.errors import require
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.scans import scan_of
 from jaxmeta.core.types import (
     Adapter,
@@ -224,8 +224,7 @@ def scored(parts: Parts, adapter: Adapter) -> Objective:
         require(settings.hypers.temperature > 0, "temperature", rule, settings.hypers.temperature)
     outer_loss = OUTER_LOSSES[settings.outer.outer_loss](adapter, parts.agent, actions, settings.outer)
     return post_adaptation(
-        tasks.env,
-        adapter,
+        Runner(tasks.env, adapter),
         actions,
         replace(lifetime, rounds=stretch),
         outer_loss,
@@ -241,10 +240,11 @@ def estimated(parts: Parts, adapter: Adapter, objective: Objective, learned: Lea
     Raises:
       UsageError: the settings do not suit it.
     """
-    env, lifetime, estimation = parts.tasks.env, parts.settings.lifetime, parts.settings.estimation
+    lifetime, estimation = parts.settings.lifetime, parts.settings.estimation
+    runner = Runner(parts.tasks.env, adapter)
 
     def begin(key: jax.Array, meta: PyTree, task: Task) -> Life:
-        return living.begin(key, env, adapter, meta, task, lifetime.envs)
+        return runner.begin(key, meta, task, lifetime.envs)
 
     if estimation.outer_gradient == "backpropagation":
         return backpropagation(begin, objective)
@@ -263,7 +263,7 @@ def _within_a_trust_region(parts: Parts, adapter: Adapter, rule: Callable) -> tu
     require_minibatches(outer, config)
     optimizer = outer_optimizer(outer, config.epochs * config.minibatches)
     actions = distributions.of_actions(parts.spec)
-    return proximal(tasks.env, adapter, actions, no_context, optimizer, lifetime, outer, config, tasks.horizon)
+    return proximal(Runner(tasks.env, adapter), actions, no_context, optimizer, lifetime, outer, config, tasks.horizon)
 
 
 def require_whole_lifetimes(parts: Parts, user: str) -> None:

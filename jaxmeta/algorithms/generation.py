@@ -16,6 +16,7 @@ from jaxmeta.algorithms.composition import (
 )
 from jaxmeta.algorithms.settings import Settings
 from jaxmeta.core.errors import require
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Key, MetaLearner, PyTree
 from jaxmeta.inner import generated
 from jaxmeta.inner import hypernetwork as hypernetworks
@@ -90,8 +91,7 @@ def mapping(parts: Parts) -> MetaLearner:
         return source.begin(key, start.replace(hypers=taught), context)
 
     init, update = carrying(
-        tasks.env,
-        adapter,
+        Runner(tasks.env, adapter),
         source._replace(begin=begin),
         mappings.bank_loss(carrier, agent, config, inner, hypers),
         lambda bank, fast, env_params: mappings.bank_of(bank, fast, jax.vmap(tasks.describe)(env_params)),

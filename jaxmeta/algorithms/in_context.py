@@ -12,6 +12,7 @@ from jaxmeta.algorithms.composition import Parts, learner_of, no_context, requir
 from jaxmeta.algorithms.settings import Settings
 from jaxmeta.core.config import LifetimeConfig
 from jaxmeta.core.errors import require
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import MetaLearner
 from jaxmeta.nets.memories import Attentive, ContentAddressed, Memory, Recurrent
 from jaxmeta.outer.optimizer import outer_optimizer
@@ -33,8 +34,7 @@ def trained_in_context(network_of: Callable[[Settings, int], Memory]) -> Callabl
             settings.outer.entropy, settings.outer.entropy * config.entropy_left, settings.outer.meta_steps
         )
         init, update = outer.policy_optimisation(
-            tasks.env,
-            adapter,
+            Runner(tasks.env, adapter),
             actions,
             no_context,
             optimizer,

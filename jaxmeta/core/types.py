@@ -288,14 +288,15 @@ class Objective:
     """
 
     collect: Callable[[Key, PyTree, Task, Life | None], PyTree]
-    """`collect(key, meta, task, life)`: what parameters do before they adapt; it carries no gradient."""
-    score: Callable[[Key, PyTree, Task, Life | None, PyTree], tuple[jax.Array, Life, Metrics]]
-    """`score(key, meta, task, life, collected)`, with the same arguments: a scalar to minimise, whose gradient with
+    """`collect(key, meta, task, life)`: what parameters do before they adapt, which carries no gradient, and the keys
+    that scoring takes."""
+    score: Callable[[PyTree, Task, Life | None, PyTree], tuple[jax.Array, Life, Metrics]]
+    """`score(meta, task, life, collected)`, of the same task and life: a scalar to minimise, whose gradient with
     respect to `meta` is the meta-gradient; the life at the end; and metrics."""
 
     def __call__(self, key: Key, meta: PyTree, task: Task, life: Life | None) -> tuple[jax.Array, Life, Metrics]:
         """Both parts, one after the other."""
-        return self.score(key, meta, task, life, self.collect(key, meta, task, life))
+        return self.score(meta, task, life, self.collect(key, meta, task, life))
 
 
 class MetaState(struct.PyTreeNode):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core import costs
-from jaxmeta.core import rollout as living
+from jaxmeta.core.rollout import Round, Runner
 from jaxmeta.core.types import Key, Life, MetaLearner, PyTree, TaskDistribution, sample_tasks
 
 EPISODES = 16
@@ -123,19 +123,19 @@ def measure_task(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistri
       the environment's units.
     """
     task_key, begin_key, first_key, live_key = jax.random.split(key, 4)
-    env, adapter, lifetime = tasks.env, learner.adapter, learner.lifetime
+    runner, lifetime = Runner(tasks.env, learner.adapter), learner.lifetime
     task = learner.task(task_key, env_params)
 
     def episode_return(key: Key, life: Life) -> jax.Array:
-        played = living.play(key, env, adapter, meta, task, life, EPISODES, tasks.horizon)
+        played = runner.play(key, meta, task, life, EPISODES, tasks.horizon)
         return jnp.mean(played.episode_return)
 
-    def observe(key, lived: living.Round):
+    def observe(key, lived: Round):
         return episode_return(key, lived.after), jnp.sum(lived.rollout.reward) / lifetime.envs
 
-    life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
+    life = runner.begin(begin_key, meta, task, lifetime.envs)
     before = episode_return(first_key, life)
-    _, (after, rewards) = living.live(live_key, env, adapter, meta, task, life, lifetime, observe)
+    _, (after, rewards) = runner.live(live_key, meta, task, life, lifetime, observe)
     return Measured(jnp.concatenate([before[None], after]), jnp.sum(rewards))
 
 
@@ -208,12 +208,10 @@ def trial_of_task(
       Total reward of the lifetime, a mean over its environments, [] float32.
     """
     task_key, begin_key, _, live_key = jax.random.split(key, 4)
-    env, adapter, lifetime = tasks.env, learner.adapter, learner.lifetime
+    runner, lifetime = Runner(tasks.env, learner.adapter), learner.lifetime
     task = learner.task(task_key, env_params)
-    life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
-    _, rewards = living.live(
-        live_key, env, adapter, meta, task, life, lifetime, lambda _, lived: jnp.sum(lived.rollout.reward)
-    )
+    life = runner.begin(begin_key, meta, task, lifetime.envs)
+    _, rewards = runner.live(live_key, meta, task, life, lifetime, lambda _, lived: jnp.sum(lived.rollout.reward))
     return jnp.sum(rewards) / lifetime.envs
 
 
@@ -236,8 +234,9 @@ def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDis
     def adapt(key, meta, env_params):
         task_key, begin_key, live_key = jax.random.split(key, 3)
         task = learner.task(task_key, env_params)
-        life = living.begin(begin_key, tasks.env, learner.adapter, meta, task, learner.lifetime.envs)
-        life, _ = living.live(live_key, tasks.env, learner.adapter, meta, task, life, learner.lifetime, lambda *_: None)
+        runner = Runner(tasks.env, learner.adapter)
+        life = runner.begin(begin_key, meta, task, learner.lifetime.envs)
+        life, _ = runner.live(live_key, meta, task, life, learner.lifetime, lambda *_: None)
         return life  # whatever is not returned would not be computed
 
     compiled = jax.jit(adapt).lower(key, meta, env_params).compile()

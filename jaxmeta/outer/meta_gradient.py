@@ -17,8 +17,8 @@ from jaxmeta.outer.optimizer import take_step
 Init = Callable[[Key], MetaState]
 Update = Callable[[Key, MetaState, PyTree], tuple[MetaState, Metrics]]
 Pose = Callable[[Key, PyTree], Task]
-Direction = Callable[[Key, PyTree, Task, PyTree], tuple[PyTree, Metrics]]
-"""`direction(key, meta, task, collected)`: one task's contribution to the meta-gradient, a tree like `meta`, and
+Direction = Callable[[PyTree, Task, PyTree], tuple[PyTree, Metrics]]
+"""`direction(meta, task, collected)`: one task's contribution to the meta-gradient, a tree like `meta`, and
 metrics."""
 
 
@@ -56,9 +56,9 @@ def meta_gradient(
     Reference: Finn, Abbeel and Levine (2017).
     """
 
-    def direction(key: Key, meta: PyTree, task: Task, collected: PyTree):
+    def direction(meta: PyTree, task: Task, collected: PyTree):
         def loss(meta):
-            value, _, metrics = objective.score(key, meta, task, None, collected)
+            value, _, metrics = objective.score(meta, task, None, collected)
             return value, metrics
 
         (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(meta)
@@ -84,8 +84,8 @@ def reptile(
     Reference: Nichol, Achiam and Schulman (2018).
     """
 
-    def direction(key: Key, meta: PyTree, task: Task, collected: PyTree):
-        value, life, metrics = objective.score(key, meta, task, None, collected)
+    def direction(meta: PyTree, task: Task, collected: PyTree):
+        value, life, metrics = objective.score(meta, task, None, collected)
         displacement = jax.tree.map(jnp.subtract, meta.params, life.fast.params)
         nothing = jax.tree.map(jnp.zeros_like, meta)
         return nothing.replace(params=displacement), {"loss": value, **metrics}
@@ -105,10 +105,10 @@ def _descend(
         def prepare(key, env_params):
             task_key, direction_key = jax.random.split(key)
             task = pose(task_key, env_params)
-            return direction_key, task, objective.collect(direction_key, state.meta, task, None)
+            return task, objective.collect(direction_key, state.meta, task, None)
 
-        def per_task(key, task, collected):
-            return direction(key, state.meta, task, collected), None
+        def per_task(task, collected):
+            return direction(state.meta, task, collected), None
 
         keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
         prepared = jax.vmap(prepare)(*devices.spread((keys, env_params)))

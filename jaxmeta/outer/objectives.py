@@ -6,17 +6,17 @@ are regression errors on fresh experience, which a network can lower without act
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core import rollout as living
 from jaxmeta.core.config import OuterConfig
+from jaxmeta.core.rollout import Round, Runner, keys_of_rounds
 from jaxmeta.core.scans import Scan
 from jaxmeta.core.types import (
     Adapter,
     Agent,
-    Environment,
     Key,
     Life,
     Lifetime,
@@ -109,9 +109,21 @@ def round_weights(rounds: int, config: OuterConfig) -> jax.Array:
     return jnp.ones(rounds) / (rounds + config.scores_before)
 
 
+class Collected(NamedTuple):
+    """What parameters did in one life that had not adapted yet, and the keys that it goes on with."""
+
+    begin_key: Key
+    """What the life began with."""
+    keys: Key
+    """[rounds, 3], see `Runner.round`."""
+    first: tuple[Life, Rollout] | None
+    """What was done in the first round, where rounds are unrolled."""
+    before: Rollout | None
+    """What was played before it, where that is scored."""
+
+
 def post_adaptation(
-    env: Environment,
-    adapter: Adapter,
+    runner: Runner,
     actions: ActionDistribution,
     lifetime: Lifetime,
     outer_loss: OuterLoss,
@@ -133,8 +145,7 @@ def post_adaptation(
     Reference: Finn, Abbeel and Levine (2017); Stadie et al. (2018) for the credit of exploration.
 
     Args:
-      env: the environment.
-      adapter: how the learner lives.
+      runner: the environment, and how the learner lives.
       actions: how the numbers that it reports become actions.
       lifetime: how long.
       outer_loss: the score of adapted parameters on a query rollout.
@@ -150,49 +161,52 @@ def post_adaptation(
     weights = round_weights(lifetime.rounds, config)
     unrolled = lifetime.rounds <= MOST_UNROLLED_ROUNDS
 
-    def log_prob_of(lived: living.Round, meta: PyTree) -> jax.Array:
+    def log_prob_of(lived: Round, meta: PyTree) -> jax.Array:
         """Log-probability of everything that a round did, []."""
-        numbers = numbers_along(adapter, meta, lived.before, lived.rollout)
+        numbers = numbers_along(runner.adapter, meta, lived.before, lived.rollout)
         return jnp.sum(actions.log_prob(numbers, lived.rollout.action))
 
     def begin(key: Key, meta: PyTree, task: Task, life: Life | None) -> Life:
-        return living.begin(key, env, adapter, meta, task, lifetime.envs) if life is None else life
+        return runner.begin(key, meta, task, lifetime.envs) if life is None else life
 
     def query(key: Key, meta: PyTree, task: Task, life: Life) -> Rollout:
-        return living.play(key, env, adapter, meta, task, life, config.query_envs, steps)
+        return runner.play(key, meta, task, life, config.query_envs, steps)
 
-    def collect_once(key: Key, meta: PyTree, task: Task, life: Life | None):
+    def collect_once(key: Key, meta: PyTree, task: Task, life: Life | None) -> Collected:
         begin_key, live_key, before_key = jax.random.split(key, 3)
+        keys = keys_of_rounds(live_key, lifetime.rounds)
         life = begin(begin_key, meta, task, life)
-        first = living.first_rollout(live_key, env, adapter, meta, task, life, lifetime) if unrolled else None
-        return first, query(before_key, meta, task, life) if config.scores_before else None
+        first = runner.rollout(keys[0, 0], meta, task, life, lifetime.steps) if unrolled else None
+        return Collected(begin_key, keys, first, query(before_key, meta, task, life) if config.scores_before else None)
 
-    def score_once(key: Key, meta: PyTree, task: Task, life: Life | None, collected: PyTree):
-        begin_key, live_key, _ = jax.random.split(key, 3)
-        first, before = collected
-        life = begin(begin_key, meta, task, life)
+    def score_once(meta: PyTree, task: Task, life: Life | None, collected: Collected):
+        life = begin(collected.begin_key, meta, task, life)
 
-        def score_round(key: Key, lived: living.Round):
+        def score_round(key: Key, lived: Round):
             after = query(key, meta, task, lived.after)
             loss, metrics = outer_loss(meta, lived.after, after)
             explored = log_prob_of(lived, meta) if corrected else jnp.zeros(())
             return loss, explored, {**lived.metrics, **metrics, "return": jnp.mean(after.episode_return)}
 
-        value = outer_loss(meta, life, before)[0] / (lifetime.rounds + 1) if config.scores_before else 0.0
-        life, (scores, explored, metrics) = living.live(
-            live_key, env, adapter, meta, task, life, lifetime, score_round, unrolled, first, scan
-        )
+        def one_round(life: Life, keys: Key, acted: tuple[Life, Rollout] | None = None):
+            return runner.round(keys, meta, task, life, lifetime.steps, score_round, acted)
+
+        value = 0.0
+        if collected.before is not None:
+            value = outer_loss(meta, life, collected.before)[0] / (lifetime.rounds + 1)
+        if unrolled:
+            life, *reports = _unrolled(one_round, life, collected.keys, collected.first)
+            scores, explored, metrics = jax.tree.map(lambda *leaves: jnp.stack(leaves), *reports)
+        else:
+            life, (scores, explored, metrics) = scan(one_round, life, collected.keys)
         return value + scores @ weights, explored, metrics, life
 
-    def collect(key: Key, meta: PyTree, task: Task, life: Life | None):
+    def collect(key: Key, meta: PyTree, task: Task, life: Life | None) -> Collected:
         keys = jax.random.split(key, config.lives_per_task)
         return jax.vmap(collect_once, (0, None, None, None))(keys, meta, task, life)
 
-    def score(key: Key, meta: PyTree, task: Task, life: Life | None, collected: PyTree):
-        keys = jax.random.split(key, config.lives_per_task)
-        values, explored, metrics, lives = jax.vmap(score_once, (0, None, None, None, 0))(
-            keys, meta, task, life, collected
-        )
+    def score(meta: PyTree, task: Task, life: Life | None, collected: Collected):
+        values, explored, metrics, lives = jax.vmap(score_once, (None, None, None, 0))(meta, task, life, collected)
         value = jnp.mean(values)
         if corrected:
             following = jnp.cumsum((weights * metrics["return"])[:, ::-1], axis=1)[:, ::-1]
@@ -202,3 +216,16 @@ def post_adaptation(
         return value, jax.tree.map(lambda leaf: leaf[0], lives), last
 
     return Objective(collect, score)
+
+
+def _unrolled(one_round: Callable, life: Life, keys: Key, first: tuple[Life, Rollout] | None):
+    """The life after all rounds, written one after the other, and then what each of them reports.
+
+    That is faster to differentiate than a loop: nothing is stacked, and a replay buffer knows how full it is. The
+    program grows with the number of rounds.
+    """
+    reports = []
+    for index in range(len(keys)):
+        life, report = one_round(life, keys[index], None if index else first)
+        reports.append(report)
+    return life, *reports

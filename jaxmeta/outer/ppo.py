@@ -14,13 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.core import rollout as living
 from jaxmeta.core import sharding as devices
 from jaxmeta.core.config import PolicyConfig, ProximalConfig
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import (
     TASK_IS_FINITE,
-    Adapter,
-    Environment,
     Key,
     Lifetime,
     MetaState,
@@ -55,8 +53,7 @@ class Lived(NamedTuple):
 
 
 def policy_optimisation(
-    env: Environment,
-    adapter: Adapter,
+    runner: Runner,
     actions: ActionDistribution,
     pose: Pose,
     optimizer: optax.GradientTransformation,
@@ -70,8 +67,8 @@ def policy_optimisation(
     """Builds the rule: collect one lifetime of every task, then several epochs over minibatches of tasks.
 
     Args:
-      env: the environment.
-      adapter: has `along`; `act` must report the numbers of `actions` as `logits`, and `value`; `fast` must not change.
+      runner: the environment, and an adapter that has `along`; its `act` must report the numbers of `actions` as
+        `logits`, and `value`; `fast` must not change.
       actions: how numbers become actions.
       pose: what of a task the learner may see.
       optimizer: of every minibatch.
@@ -82,16 +79,16 @@ def policy_optimisation(
       discount: of a lifetime's rewards.
       entropy: weight of the policy's entropy, by meta-step.
     """
-    steps, along = lifetime.rounds * lifetime.steps, adapter.along
+    steps, along = lifetime.rounds * lifetime.steps, runner.adapter.along
     assert along is not None, "the adapter must say how its memory is run along percepts"
 
     def begin(key: Key, meta: PyTree, task: Task):
-        return living.begin(key, env, adapter, meta, task, lifetime.envs)
+        return runner.begin(key, meta, task, lifetime.envs)
 
     def collect(key: Key, meta: PyTree, env_params: PyTree) -> Lived:
         pose_key, begin_key, rollout_key = jax.random.split(key, 3)
         task = pose(pose_key, env_params)
-        _, rollout = living.rollout(rollout_key, env, task, adapter, meta, begin(begin_key, meta, task), steps)
+        _, rollout = runner.rollout(rollout_key, meta, task, begin(begin_key, meta, task), steps)
         counts = in_first(rollout, episodes)
         rollout = rollout._replace(reward=jnp.where(counts, rollout.reward, 0.0))
         value = rollout.extras["value"]
@@ -162,7 +159,7 @@ def policy_optimisation(
         finite = each_is_finite(lives.rollout)
         return state, {**metrics, "return": trial / episodes, "trial_return": trial, TASK_IS_FINITE: finite}
 
-    return starting(adapter, optimizer), update
+    return starting(runner.adapter, optimizer), update
 
 
 def in_first(rollout: Rollout, episodes: int) -> jax.Array:

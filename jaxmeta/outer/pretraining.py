@@ -3,23 +3,22 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core import rollout as living
 from jaxmeta.core import sharding as devices
-from jaxmeta.core.types import TASK_IS_FINITE, Adapter, Environment, Key, Life, Lifetime, MetaState, PyTree
+from jaxmeta.core.rollout import Runner, reset
+from jaxmeta.core.types import TASK_IS_FINITE, Key, Life, Lifetime, MetaState, PyTree
 from jaxmeta.outer.batching import each_is_finite
 from jaxmeta.outer.meta_gradient import Init, Pose, Update
 
 
-def pretraining(env: Environment, adapter: Adapter, pose: Pose, lifetime: Lifetime) -> tuple[Init, Update]:
+def pretraining(runner: Runner, pose: Pose, lifetime: Lifetime) -> tuple[Init, Update]:
     """One long lifetime of one learner, whose environments belong to different tasks.
 
     Each update plays one round from a reset in every task of the batch with the same `fast`, lays the tasks'
     environments side by side, and adapts once.
 
     Args:
-      env: the environment.
-      adapter: built for `tasks * lifetime.envs` environments; its `meta` and `fast` must have a field `params`, and it
-        must report `inner_loss`.
+      runner: the environment, and an adapter built for `tasks * lifetime.envs` environments; its `meta` and `fast` must
+        have a field `params`, and it must report `inner_loss`.
       pose: what of a task the learner may see.
       lifetime: environments of each task, and the steps of an update in each; its rounds play no part.
 
@@ -28,6 +27,7 @@ def pretraining(env: Environment, adapter: Adapter, pose: Pose, lifetime: Lifeti
       the state. The update reports what the adaptation does, `inner_loss` also as `loss`, and `return`, the mean of
       the first episodes that it played while learning, [] float32 each.
     """
+    adapter = runner.adapter
 
     def init(key: Key) -> MetaState:
         init_key, begin_key = jax.random.split(key)
@@ -39,9 +39,9 @@ def pretraining(env: Environment, adapter: Adapter, pose: Pose, lifetime: Lifeti
         def play(key, env_params):
             pose_key, reset_key, rollout_key = jax.random.split(key, 3)
             task = pose(pose_key, env_params)
-            env_state, percept = living.reset(reset_key, env, env_params, lifetime.envs)
+            env_state, percept = reset(reset_key, runner.env, env_params, lifetime.envs)
             life = Life(fast=state.carried, memory=None, env_state=env_state, percept=percept)
-            return living.rollout(rollout_key, env, task, adapter, state.meta, life, lifetime.steps)[1]
+            return runner.rollout(rollout_key, state.meta, task, life, lifetime.steps)[1]
 
         play_key, adapt_key = jax.random.split(key)
         keys = jax.random.split(play_key, jax.tree.leaves(env_params)[0].shape[0])

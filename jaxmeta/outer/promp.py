@@ -13,13 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.core import rollout as living
 from jaxmeta.core import sharding as devices
 from jaxmeta.core.config import OuterConfig, ProximalConfig
+from jaxmeta.core.rollout import Round, Runner
 from jaxmeta.core.types import (
     TASK_IS_FINITE,
-    Adapter,
-    Environment,
     Key,
     Life,
     Lifetime,
@@ -51,8 +49,7 @@ class Lived(NamedTuple):
 
 
 def proximal(
-    env: Environment,
-    adapter: Adapter,
+    runner: Runner,
     actions: ActionDistribution,
     pose: Pose,
     optimizer: optax.GradientTransformation,
@@ -64,8 +61,8 @@ def proximal(
     """Builds the rule.
 
     Args:
-      env: the environment.
-      adapter: of an on-policy agent without memory, so that adaptation draws nothing and can be run anew.
+      runner: the environment, and an adapter of an on-policy agent without memory, so that adaptation draws nothing and
+        can be run anew.
       actions: how the numbers that it reports become actions.
       pose: what of a task the learner may see.
       optimizer: of every minibatch of tasks.
@@ -74,21 +71,21 @@ def proximal(
       config: epochs, minibatches and how far a policy may move.
       steps: length of a query rollout.
     """
-    weights = round_weights(lifetime.rounds, outer)
+    adapter, weights = runner.adapter, round_weights(lifetime.rounds, outer)
 
     def collect(key: Key, meta: PyTree, env_params: PyTree) -> Lived:
         pose_key, begin_key, before_key, live_key = jax.random.split(key, 4)
         task = pose(pose_key, env_params)
 
         def query(key: Key, life: Life) -> Rollout:
-            return living.play(key, env, adapter, meta, task, life, outer.query_envs, steps)
+            return runner.play(key, meta, task, life, outer.query_envs, steps)
 
-        def observe(key: Key, lived: living.Round):
+        def observe(key: Key, lived: Round):
             return lived.rollout, query(key, lived.after)
 
-        life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
+        life = runner.begin(begin_key, meta, task, lifetime.envs)
         before = query(before_key, life)
-        _, (rollouts, queries) = living.live(live_key, env, adapter, meta, task, life, lifetime, observe)
+        _, (rollouts, queries) = runner.live(live_key, meta, task, life, lifetime, observe)
         return Lived(begin_key, task, rollouts, queries, before)
 
     def score(meta: PyTree, fast: PyTree, query: Rollout) -> tuple[jax.Array, Metrics]:

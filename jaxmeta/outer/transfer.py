@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxmeta.core import rollout as living
 from jaxmeta.core import sharding as devices
+from jaxmeta.core.rollout import Round, Runner
 from jaxmeta.core.types import (
     TASK_IS_FINITE,
     Adapter,
-    Environment,
     Key,
     Life,
     Lifetime,
@@ -45,8 +44,7 @@ class Sources(struct.PyTreeNode):
 
 
 def carrying(
-    env: Environment,
-    adapter: Adapter,
+    runner: Runner,
     learner: Adapter,
     loss: BankLoss,
     bank_of: Callable[[PyTree, PyTree, PyTree], PyTree],
@@ -58,9 +56,8 @@ def carrying(
     """Trains sources, and a map between them.
 
     Args:
-      env: the environment.
-      adapter: how a new task is lived in; its meta has `weights`, `bank` and `start`. If the bank has a replay, what
-        newcomers see is kept there.
+      runner: the environment, and how a new task is lived in; its meta has `weights`, `bank` and `start`. If the bank
+        has a replay, what newcomers see is kept there.
       learner: how the sources live, from the start that they share.
       loss: of the weights.
       bank_of: `bank_of(bank, fast, env_params)`: the bank with what sources have become, leaves [S, ...].
@@ -69,11 +66,12 @@ def carrying(
       steps: of the optimizer in a meta-step.
       lifetime: what a source lives in a meta-step, one round.
     """
+    of_sources = Runner(runner.env, learner)
 
     def tasks_of(env_params: PyTree) -> Task:
         return Task(env_params, None)
 
-    def observe(key: Key, lived: living.Round) -> Metrics:
+    def observe(key: Key, lived: Round) -> Metrics:
         """What the sources learn, and the return of an episode while they explore."""
         del key
         return {**lived.metrics, "return": jnp.mean(lived.rollout.episode_return)}
@@ -82,17 +80,17 @@ def carrying(
         """What a new life does in its first round."""
         begin_key, rollout_key = jax.random.split(key)
         task = tasks_of(env_params)
-        life = living.begin(begin_key, env, adapter, meta, task, lifetime.envs)
-        return living.rollout(rollout_key, env, task, adapter, meta, life, lifetime.steps)[1]
+        life = runner.begin(begin_key, meta, task, lifetime.envs)
+        return runner.rollout(rollout_key, meta, task, life, lifetime.steps)[1]
 
     def init(key: Key) -> MetaState:
         init_key, draw_key, begin_key = jax.random.split(key, 3)
-        meta = adapter.init(init_key)
+        meta = runner.adapter.init(init_key)
         env_params = draw(draw_key)
         keys = jax.random.split(begin_key, jax.tree.leaves(env_params)[0].shape[0])
 
         def begin(key, env_params):
-            return living.begin(key, env, learner, meta.start, tasks_of(env_params), lifetime.envs)
+            return of_sources.begin(key, meta.start, tasks_of(env_params), lifetime.envs)
 
         lives = jax.vmap(begin)(keys, env_params)
         return MetaState(
@@ -109,7 +107,7 @@ def carrying(
         meta = state.meta
 
         def live(key, env_params, life):
-            return living.live(key, env, learner, meta.start, tasks_of(env_params), life, lifetime, observe)
+            return of_sources.live(key, meta.start, tasks_of(env_params), life, lifetime, observe)
 
         count = jax.tree.leaves(sources.env_params)[0].shape[0]
         keys = jax.random.split(live_key, count)

@@ -10,6 +10,7 @@ from jaxmeta.algorithms import presets, recipes
 from jaxmeta.core import tasks
 from jaxmeta.core.config import OuterConfig
 from jaxmeta.core.errors import UsageError
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import TASK_IS_FINITE, sample_tasks
 from jaxmeta.outer.optimizer import outer_optimizer
 from tests import tiers
@@ -147,12 +148,11 @@ def test_vmapped_tasks_equal_looped_tasks(name, grid):
     keys = jax.random.split(jax.random.key(1), TINY["tasks_per_batch"])
 
     def adapted(key, env_params):
-        from jaxmeta.core import rollout as living
 
         begin_key, live_key = jax.random.split(key)
         task = learner.task(key, env_params)
-        life = living.begin(begin_key, grid.env, learner.adapter, meta, task, learner.lifetime.envs)
-        life, _ = living.live(live_key, grid.env, learner.adapter, meta, task, life, learner.lifetime, lambda *_: None)
+        life = Runner(grid.env, learner.adapter).begin(begin_key, meta, task, learner.lifetime.envs)
+        life, _ = Runner(grid.env, learner.adapter).live(live_key, meta, task, life, learner.lifetime, lambda *_: None)
         learner_of_task = getattr(life.fast, "learner", life.fast)
         memory = life.memory
         if name == "mann":  # empty slots are alike, and which of them is written to first is up to rounding

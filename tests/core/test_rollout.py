@@ -11,6 +11,7 @@ from jaxmeta.algorithms import recipes
 from jaxmeta.core import rollout as living
 from jaxmeta.core import tasks
 from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Adapter, Task
 from jaxmeta.inner import pose_openly, random_policy
 from tests import toy
@@ -20,13 +21,13 @@ from tests.conftest import TINY
 def random_life(distribution, key, envs=3):
     task = pose_openly(key, distribution.sample(key, "train"))
     adapter = random_policy(distribution)
-    return adapter, task, living.begin(key, distribution.env, adapter, None, task, envs)
+    return adapter, task, Runner(distribution.env, adapter).begin(key, None, task, envs)
 
 
 def test_the_task_stays_the_same_across_auto_resets(grid):
     key = jax.random.key(0)
     adapter, task, life = random_life(grid, key)
-    taken = living.rollout(key, grid.env, task, adapter, None, life, 5 * grid.horizon)[1]
+    taken = Runner(grid.env, adapter).rollout(key, None, task, life, 5 * grid.horizon)[1]
     assert int(taken.truncated.sum()) == 5 * 3
     positions = jnp.argmax(taken.next_observation, axis=-1)
     goal = task.env_params.goal[1] * 3 + task.env_params.goal[0]
@@ -36,7 +37,7 @@ def test_the_task_stays_the_same_across_auto_resets(grid):
 def test_first_marks_the_step_after_an_episode_and_successors_are_true_ones(grid):
     key = jax.random.key(1)
     adapter, task, life = random_life(grid, key)
-    taken = living.rollout(key, grid.env, task, adapter, None, life, 3 * grid.horizon)[1]
+    taken = Runner(grid.env, adapter).rollout(key, None, task, life, 3 * grid.horizon)[1]
     expected = np.zeros(3 * grid.horizon, bool)
     expected[:: grid.horizon] = True
     np.testing.assert_array_equal(taken.percept.first, np.repeat(expected[:, None], 3, axis=1))
@@ -73,7 +74,7 @@ def test_the_key_of_a_lifetime_is_not_the_key_of_its_resets(grid):
         action_space = grid.env.action_space
 
     key = jax.random.key(7)
-    living.begin(key, Env(), watching, None, task, 2)
+    Runner(Env(), watching).begin(key, None, task, 2)
     jax.effects_barrier()
     data = [np.asarray(jax.random.key_data(entry) if entry.dtype != np.uint32 else entry) for entry in used]
     data.append(np.asarray(jax.random.key_data(key)))
@@ -99,8 +100,8 @@ def test_no_key_of_a_rollout_is_used_twice():
 
     adapter = Adapter(None, lambda key, meta, context: (None, None), act, act, None)
     task, steps, envs = Task(jnp.zeros(2), None), 4, 3
-    life = living.begin(jax.random.key(0), ShowsItsKey(), adapter, None, task, envs)
-    taken = living.rollout(jax.random.key(1), ShowsItsKey(), task, adapter, None, life, steps)[1]
+    life = Runner(ShowsItsKey(), adapter).begin(jax.random.key(0), None, task, envs)
+    taken = Runner(ShowsItsKey(), adapter).rollout(jax.random.key(1), None, task, life, steps)[1]
     used = np.concatenate([np.reshape(keys, (-1, 2)) for keys in (taken.extras["key"], taken.next_observation)])
     assert len(np.unique(used, axis=0)) == 2 * steps * envs
 
@@ -112,8 +113,8 @@ def test_rounds_continue_the_same_episodes(grid):
     short, long = LifetimeConfig(envs=3, steps=3, rounds=2), LifetimeConfig(envs=3, steps=6, rounds=1)
 
     def firsts(lifetime):
-        observed = living.live(
-            key, grid.env, adapter, None, task, life, lifetime, lambda key, lived: lived.rollout.percept.first
+        observed = Runner(grid.env, adapter).live(
+            key, None, task, life, lifetime, lambda key, lived: lived.rollout.percept.first
         )
         return np.asarray(observed[1]).reshape(6, 3)
 
@@ -131,9 +132,16 @@ def test_rounds_written_out_are_the_rounds_of_the_loop(grid):
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def adapted(unrolled, known=False):
-        life = living.begin(jax.random.key(2), grid.env, learner.adapter, meta, task, learner.lifetime.envs)
-        same = (jax.random.key(3), grid.env, learner.adapter, meta, task, life, learner.lifetime)
-        return living.live(*same, observe, unrolled, living.first_rollout(*same) if known else None)[1]
+        runner, lifetime = Runner(grid.env, learner.adapter), learner.lifetime
+        life = runner.begin(jax.random.key(2), meta, task, lifetime.envs)
+        if not unrolled:
+            return runner.live(jax.random.key(3), meta, task, life, lifetime, observe)[1]
+        keys, reports = living.keys_of_rounds(jax.random.key(3), lifetime.rounds), []
+        acted = runner.rollout(keys[0, 0], meta, task, life, lifetime.steps) if known else None
+        for own in keys:
+            life, report = runner.round(own, meta, task, life, lifetime.steps, observe, acted)
+            reports, acted = [*reports, report], None
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *reports)
 
     looped = adapted(False)
     for written_out in (adapted(True), adapted(True, True)):
@@ -146,8 +154,8 @@ def test_rollouts_carry_no_gradient(grid):
     task = Task(grid.sample(jax.random.key(1), "train"), None)
 
     def value(meta):
-        life = living.begin(jax.random.key(2), grid.env, learner.adapter, meta, task, 3)
-        taken = living.rollout(jax.random.key(3), grid.env, task, learner.adapter, meta, life, 4)[1]
+        life = Runner(grid.env, learner.adapter).begin(jax.random.key(2), meta, task, 3)
+        taken = Runner(grid.env, learner.adapter).rollout(jax.random.key(3), meta, task, life, 4)[1]
         return jnp.sum(taken.extras["q"])
 
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(jax.grad(value)(meta)))
@@ -157,5 +165,5 @@ def test_play_changes_no_life(grid):
     key = jax.random.key(4)
     adapter, task, life = random_life(grid, key)
     before = jax.tree.map(np.array, life)
-    living.play(key, grid.env, adapter, None, task, life, 2, 4)
+    Runner(grid.env, adapter).play(key, None, task, life, 2, 4)
     jax.tree.map(np.testing.assert_array_equal, before, life)

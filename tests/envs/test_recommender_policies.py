@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.core import rollout as living
 from jaxmeta.core.config import LifetimeConfig
 from jaxmeta.core.errors import UsageError
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Percept, Task, sample_tasks
 from jaxmeta.inner import random_policy
 from jaxmeta_envs.recommender.family import recommender
@@ -26,8 +26,8 @@ def family(drift=0.0):
 def lived(tasks, policy, steps):
     """Memory of one environment after some steps, and its rollout with leaves [steps, ...]."""
     task = Task(tasks.sample(jax.random.key(0), "test"), None)
-    life = living.begin(jax.random.key(1), tasks.env, policy, None, task, 1)
-    life, taken = living.rollout(jax.random.key(2), tasks.env, task, policy, None, life, steps)
+    life = Runner(tasks.env, policy).begin(jax.random.key(1), None, task, 1)
+    life, taken = Runner(tasks.env, policy).rollout(jax.random.key(2), None, task, life, steps)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[0], life.memory), jax.tree.map(lambda leaf: leaf[:, 0], taken)
 
 
@@ -121,8 +121,8 @@ def returns_by_session(tasks, policy, params, sessions, openly=False):
     def live(key, params):
         begin_key, live_key = jax.random.split(key)
         task = Task(params, params if openly else None)
-        life = living.begin(begin_key, tasks.env, policy, None, task, 1)
-        return living.live(live_key, tasks.env, policy, None, task, life, lifetime, clicks)[1]
+        life = Runner(tasks.env, policy).begin(begin_key, None, task, 1)
+        return Runner(tasks.env, policy).live(live_key, None, task, life, lifetime, clicks)[1]
 
     def clicks(key, lived):
         return jnp.sum(lived.rollout.reward)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from jaxmeta.core import rollout as living
 from jaxmeta.core.config import LifetimeConfig
 from jaxmeta.core.errors import UsageError
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Percept, Task, sample_tasks
 from jaxmeta_envs.tabular_mdp.family import best_return, tabular_mdp
 from jaxmeta_envs.tabular_mdp.policies import (
@@ -30,8 +30,8 @@ def lived(policy, steps):
     """A life of one environment after some steps, and its rollout with leaves [steps, ...]."""
     tasks = tabular_mdp(states=STATES, actions=ACTIONS, horizon=HORIZON)
     task = Task(tasks.sample(jax.random.key(0), "test"), None)
-    life = living.begin(jax.random.key(1), tasks.env, policy, None, task, 1)
-    life, taken = living.rollout(jax.random.key(2), tasks.env, task, policy, None, life, steps)
+    life = Runner(tasks.env, policy).begin(jax.random.key(1), None, task, 1)
+    life, taken = Runner(tasks.env, policy).rollout(jax.random.key(2), None, task, life, steps)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[0], life.memory), jax.tree.map(lambda leaf: leaf[:, 0], taken)
 
 
@@ -72,14 +72,14 @@ def test_a_plan_is_followed_for_an_episode():
     policy = planning_policy(STATES, ACTIONS, HORIZON, posterior_sample)
     tasks = tabular_mdp(states=STATES, actions=ACTIONS, horizon=HORIZON)
     task = Task(tasks.sample(jax.random.key(0), "test"), None)
-    life = living.begin(jax.random.key(1), tasks.env, policy, None, task, 1)
+    life = Runner(tasks.env, policy).begin(jax.random.key(1), None, task, 1)
     lifetime = LifetimeConfig(envs=1, rounds=3 * HORIZON, steps=1)
 
     def observe(key, lived):
         taken = lived.rollout
         return lived.after.memory.plan[0], jnp.argmax(taken.percept.observation[0, 0]), taken.action[0, 0]
 
-    _, seen = living.live(jax.random.key(2), tasks.env, policy, None, task, life, lifetime, observe)
+    _, seen = Runner(tasks.env, policy).live(jax.random.key(2), None, task, life, lifetime, observe)
     plans, states, actions = (np.asarray(leaf).reshape(3, HORIZON, *leaf.shape[1:]) for leaf in seen)
     assert (plans == plans[:, :1]).all()
     assert (plans[1:, 0] != plans[:-1, 0]).any()

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta.core import rollout as living
 from jaxmeta.core.config import InnerConfig, LifetimeConfig
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.trees import scale_down
 from jaxmeta.core.types import Task
 from jaxmeta.inner import in_head
@@ -25,8 +25,8 @@ def lived(observe, **options):
         toy.quadratic_agent(), toy.SPEC, lifetime, InnerConfig(inner_steps=INNER_STEPS), hypers, **options
     )
     env, meta, task = toy.CentreEnv(), adapter.init(jax.random.key(0)), Task(jnp.zeros(2), None)
-    life = living.begin(jax.random.key(1), env, adapter, meta, task, lifetime.envs)
-    return living.live(jax.random.key(2), env, adapter, meta, task, life, lifetime, lambda _, lived: observe(lived))[1]
+    life = Runner(env, adapter).begin(jax.random.key(1), meta, task, lifetime.envs)
+    return Runner(env, adapter).live(jax.random.key(2), meta, task, life, lifetime, lambda _, lived: observe(lived))[1]
 
 
 def test_epsilon_decays_after_each_round():

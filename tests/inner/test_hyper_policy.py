@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxmeta.algorithms import composition, recipes
-from jaxmeta.core import rollout as living
 from jaxmeta.core import tasks
 from jaxmeta.core.errors import UsageError
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Percept, Rollout
 from jaxmeta.inner.gradient import mixed
 from jaxmeta.inner.hyper_policy import DECAYS, FORMS, SET, Statistics, moved, view_of, with_round
@@ -52,10 +52,10 @@ def lived(grid, learner, rounds=2):
     def live(meta):
         env_params = grid.sample(jax.random.key(1), "train")
         task = learner.task(jax.random.key(2), env_params)
-        life = living.begin(jax.random.key(3), grid.env, learner.adapter, meta, task, learner.lifetime.envs)
+        life = Runner(grid.env, learner.adapter).begin(jax.random.key(3), meta, task, learner.lifetime.envs)
         shape = learner.lifetime.__class__(envs=3, steps=4, rounds=rounds)
-        return living.live(
-            jax.random.key(4), grid.env, learner.adapter, meta, task, life, shape, lambda key, round_: round_.rollout
+        return Runner(grid.env, learner.adapter).live(
+            jax.random.key(4), meta, task, life, shape, lambda key, round_: round_.rollout
         )
 
     return live

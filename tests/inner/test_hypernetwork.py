@@ -7,9 +7,9 @@ import pytest
 
 from jaxmeta.algorithms import recipes
 from jaxmeta.algorithms.composition import spec_of
-from jaxmeta.core import rollout as living
 from jaxmeta.core import tasks
 from jaxmeta.core.errors import UsageError
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import sample_tasks
 from jaxmeta.nets import encoders, generators
 from jaxmeta.rl import replay
@@ -111,13 +111,13 @@ def lived(grid, **settings):
     task = learner.task(jax.random.key(1), sample_tasks(jax.random.key(2), grid, "train", 1))
     task = jax.tree.map(lambda leaf: leaf[0], task)
     envs = learner.lifetime.envs
-    life = jax.jit(lambda key: living.begin(key, grid.env, learner.adapter, meta, task, envs))(jax.random.key(3))
+    life = jax.jit(lambda key: Runner(grid.env, learner.adapter).begin(key, meta, task, envs))(jax.random.key(3))
 
     def observe(key, lived):
         return lived.before.fast, lived.after.fast, lived.rollout
 
     live = jax.jit(
-        lambda key: living.live(key, grid.env, learner.adapter, meta, task, life, learner.lifetime, observe)[1]
+        lambda key: Runner(grid.env, learner.adapter).live(key, meta, task, life, learner.lifetime, observe)[1]
     )
     return learner.adapter, meta, life.fast, live(jax.random.key(4))
 

@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from jaxmeta.algorithms import composition, recipes
-from jaxmeta.core import rollout as living
 from jaxmeta.core import tasks
 from jaxmeta.core.config import LifetimeConfig, PolicyConfig, ProximalConfig
 from jaxmeta.core.errors import UsageError
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Rollout, Spec, Task, sample_tasks
 from jaxmeta.evaluation.measurement import measure
 from jaxmeta.inner import in_context
@@ -50,9 +50,9 @@ def task_of(tasks):
 def test_memory_lasts_through_episodes_and_is_cleared_between_lifetimes(arms, cell):
     adapter, _ = learner_of(arms, cell)
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
-    life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
+    life = Runner(arms.env, adapter).begin(jax.random.key(1), meta, task, 1)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(life.memory))
-    after, taken = living.rollout(jax.random.key(2), arms.env, task, adapter, meta, life, 3)
+    after, taken = Runner(arms.env, adapter).rollout(jax.random.key(2), meta, task, life, 3)
     assert np.all(taken.terminated)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(after.memory))
     logits = taken.extras["logits"][:, 0]
@@ -63,7 +63,7 @@ def test_what_was_remembered_decides_the_first_action_of_an_episode(arms):
     """Of one that goes on as much as of one that is played beside the lifetime."""
     adapter, _ = learner_of(arms)
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
-    life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
+    life = Runner(arms.env, adapter).begin(jax.random.key(1), meta, task, 1)
     assert np.all(life.percept.first)
 
     before, remembered = life.memory
@@ -71,8 +71,8 @@ def test_what_was_remembered_decides_the_first_action_of_an_episode(arms):
     @jax.jit
     def first_logits(remembered):
         start = life.replace(memory=(before, remembered))
-        goes_on = living.rollout(jax.random.key(2), arms.env, task, adapter, meta, start, 1)[1]
-        beside = living.play(jax.random.key(2), arms.env, adapter, meta, task, start, 1, 1)
+        goes_on = Runner(arms.env, adapter).rollout(jax.random.key(2), meta, task, start, 1)[1]
+        beside = Runner(arms.env, adapter).play(jax.random.key(2), meta, task, start, 1, 1)
         return goes_on.extras["logits"], beside.extras["logits"]
 
     other = jax.tree.map(lambda leaf: leaf + 1.0, remembered)
@@ -83,12 +83,12 @@ def test_what_was_remembered_decides_the_first_action_of_an_episode(arms):
 def test_what_was_done_and_paid_last_is_perceived(arms):
     adapter, _ = learner_of(arms)
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
-    life = living.begin(jax.random.key(1), arms.env, adapter, meta, task, 1)
-    life, taken = living.rollout(jax.random.key(2), arms.env, task, adapter, meta, life, 5)
+    life = Runner(arms.env, adapter).begin(jax.random.key(1), meta, task, 1)
+    life, taken = Runner(arms.env, adapter).rollout(jax.random.key(2), meta, task, life, 5)
     np.testing.assert_array_equal(taken.percept.previous_action[1:], taken.action[:-1])
     np.testing.assert_array_equal(taken.percept.previous_reward[1:], taken.reward[:-1])
     assert np.all(taken.percept.first)
-    guest = living.play(jax.random.key(3), arms.env, adapter, meta, task, life, 4, 1)
+    guest = Runner(arms.env, adapter).play(jax.random.key(3), meta, task, life, 4, 1)
     np.testing.assert_array_equal(guest.percept.previous_action[0], np.repeat(taken.action[-1], 4))
     np.testing.assert_array_equal(guest.percept.previous_reward[0], np.repeat(taken.reward[-1], 4))
 
@@ -98,8 +98,8 @@ def test_the_observation_before_is_shown():
     grid = tasks.make_tasks("grid_navi:size=3,horizon=4")
     adapter, _ = learner_of(grid)
     meta, task = adapter.init(jax.random.key(0)), Task(grid.sample(jax.random.key(1), "train"), None)
-    life = living.begin(jax.random.key(2), grid.env, adapter, meta, task, 1)
-    life, taken = living.rollout(jax.random.key(3), grid.env, task, adapter, meta, life, 3)
+    life = Runner(grid.env, adapter).begin(jax.random.key(2), meta, task, 1)
+    life, taken = Runner(grid.env, adapter).rollout(jax.random.key(3), meta, task, life, 3)
     before, remembered = jax.tree.map(lambda leaf: leaf[0], life.memory)
     np.testing.assert_array_equal(before, taken.percept.observation[-1, 0])
     noise, percept = adapter.noise(jax.random.key(4)), jax.tree.map(lambda leaf: leaf[0], life.percept)
@@ -111,7 +111,7 @@ def test_the_observation_before_is_shown():
 
 def expected_return(adapter, meta, task):
     """Of a trial, by enumeration of everything that can be pulled and paid."""
-    life = living.begin(jax.random.key(1), bandit(arms=2).env, adapter, meta, task, 1)
+    life = Runner(bandit(arms=2).env, adapter).begin(jax.random.key(1), meta, task, 1)
     start = jax.tree.map(lambda leaf: leaf[0], (life.memory, life.percept))
 
     def part(history):
@@ -134,8 +134,7 @@ def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms)
     config, policy = ProximalConfig(epochs=1, minibatches=1), PolicyConfig(gae_lambda=1.0, value_weight=0.0)
     lifetime = LifetimeConfig(envs=1, steps=1, rounds=PULLS)
     init, update = policy_optimisation(
-        arms.env,
-        adapter,
+        Runner(arms.env, adapter),
         actions,
         pose,
         optax.sgd(1.0),
@@ -195,8 +194,7 @@ def test_what_comes_after_the_last_episode_that_counts_changes_nothing():
     actions = distributions.of_actions(spec)
     adapter = in_context(Recurrent(actions.size, "gru", 6), spec, actions)
     init, update = policy_optimisation(
-        Afterwards(),
-        adapter,
+        Runner(Afterwards(), adapter),
         actions,
         pose,
         optax.sgd(1.0),
@@ -235,7 +233,7 @@ def test_a_policy_learns_as_much_from_large_rewards_as_from_small_ones():
     adapter = in_context(Recurrent(actions.size, "gru", 4, "plain"), spec, actions)
     lifetime = LifetimeConfig(envs=2, steps=3, rounds=1)
     config, policy = ProximalConfig(epochs=1, minibatches=1), PolicyConfig(value_weight=0.0)
-    given = (Paid(), adapter, actions, pose, optax.sgd(1.0), lifetime, 1, config, policy, 0.9, lambda step: 0.0)
+    given = (Runner(Paid(), adapter), actions, pose, optax.sgd(1.0), lifetime, 1, config, policy, 0.9, lambda step: 0.0)
     init, update = policy_optimisation(*given)
     state = init(jax.random.key(0))
     network = state.meta["params"]

@@ -11,8 +11,8 @@ from jax.flatten_util import ravel_pytree
 import jaxmeta
 from jaxmeta.algorithms import recipes
 from jaxmeta.algorithms.composition import make_parts
-from jaxmeta.core import rollout as living
 from jaxmeta.core.errors import UsageError
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import sample_tasks
 from jaxmeta.inner import mapping as mappings
 from jaxmeta.inner import parameter_maps as maps
@@ -260,8 +260,8 @@ def test_tasks_that_are_inferred_are_known_by_what_newcomers_see(grid):
     np.testing.assert_array_equal(replay.written, [1, 1, 1])
     env_params = jax.tree.map(lambda leaf: leaf[0], state.carried.env_params)
     task = learner.task(jax.random.key(2), env_params)
-    life = living.begin(jax.random.key(3), grid.env, learner.adapter, before, task, 2)
-    seen = living.rollout(jax.random.key(4), grid.env, task, learner.adapter, before, life, 4)[1]
+    life = Runner(grid.env, learner.adapter).begin(jax.random.key(3), before, task, 2)
+    seen = Runner(grid.env, learner.adapter).rollout(jax.random.key(4), before, task, life, 4)[1]
     np.testing.assert_array_equal(replay.rounds.action[0, 0], seen.action)  # greedy, in an environment without chance
 
 
@@ -281,10 +281,10 @@ def lives(grid, **settings):
     task = learner.task(
         jax.random.key(1), jax.tree.map(lambda x: x[0], sample_tasks(jax.random.key(2), grid, "train", 1))
     )
-    life = jax.jit(lambda key: living.begin(key, grid.env, learner.adapter, meta, task, 2))(jax.random.key(3))
+    life = jax.jit(lambda key: Runner(grid.env, learner.adapter).begin(key, meta, task, 2))(jax.random.key(3))
     kept = jax.jit(
-        lambda key: living.live(
-            key, grid.env, learner.adapter, meta, task, life, learner.lifetime, lambda _, lived: lived.after.fast.params
+        lambda key: Runner(grid.env, learner.adapter).live(
+            key, meta, task, life, learner.lifetime, lambda _, lived: lived.after.fast.params
         )[1]
     )(jax.random.key(4))
     return learner, meta, task, life.fast.params, kept

@@ -44,8 +44,8 @@ def live(meta, task, life, steps):
 
 
 def objective(steps):
-    def score(key, meta, task, life, collected):
-        del key, collected
+    def score(meta, task, life, collected):
+        del collected
         value, life = live(meta, task, life, steps)
         return value, life, {"return": -value}
 
@@ -127,10 +127,10 @@ def test_evolution_strategies_share_the_bias_of_truncation_where_persistent_ones
 def test_a_pair_meets_the_same_random_numbers(build):
     """With a loss that is chance alone, both of a pair lose the same and there is no gradient."""
 
-    def score(key, meta, task, life, collected):
+    def score(meta, task, life, key):
         return jax.random.normal(key), life, {}
 
-    estimator = build(begin, Objective(lambda *_: None, score), 8, 0.5, is_learned)
+    estimator = build(begin, Objective(lambda key, *_: key, score), 8, 0.5, is_learned)
     gradient, _, metrics = estimator.gradient(jax.random.key(1), META, Task(CENTRE, None), None, jnp.array(True))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
     assert metrics["loss"] != 0

@@ -10,7 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from jaxmeta.algorithms import composition, recipes
-from jaxmeta.core import rollout as living
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Task
 from jaxmeta.inner import in_head
 from jaxmeta.inner.forward_over_reverse import value_and_gradient
@@ -161,9 +161,9 @@ def test_fomaml_is_the_gradient_at_the_adapted_parameters(grid):
 
     lifetime, outer = parts.settings.lifetime, parts.settings.outer
     begin_key, live_key = jax.random.split(jax.random.split(key, 1)[0])
-    life = living.begin(begin_key, grid.env, adapter, meta, task, lifetime.envs)
-    life, (query_key,) = living.live(live_key, grid.env, adapter, meta, task, life, lifetime, lambda key, *_: (key,))
-    query = living.play(query_key[0], grid.env, adapter, meta, task, life, outer.query_envs, grid.horizon)
+    life = Runner(grid.env, adapter).begin(begin_key, meta, task, lifetime.envs)
+    life, (query_key,) = Runner(grid.env, adapter).live(live_key, meta, task, life, lifetime, lambda key, *_: (key,))
+    query = Runner(grid.env, adapter).play(query_key[0], meta, task, life, outer.query_envs, grid.horizon)
     actions = distributions.of_actions(parts.spec)
     outer_loss = objectives.OUTER_LOSSES[outer.outer_loss](adapter, parts.agent, actions, outer)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxmeta.algorithms import recipes
-from jaxmeta.core import rollout as living
 from jaxmeta.core.config import LifetimeConfig, OuterConfig
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Adapter, Task, sample_tasks
 from jaxmeta.outer import objectives
 from jaxmeta.rl import distributions
@@ -60,7 +60,7 @@ def hold_credit_to_the_exact_derivative(adapter, lives, rounds):
         return jnp.zeros(()), {}
 
     config, lifetime = OuterConfig(lives_per_task=lives, query_envs=1), LifetimeConfig(envs=1, steps=1, rounds=rounds)
-    objective = objectives.post_adaptation(Pull(), adapter, ACTIONS, lifetime, no_score, config, steps=1)
+    objective = objectives.post_adaptation(Runner(Pull(), adapter), ACTIONS, lifetime, no_score, config, steps=1)
     logits, task = jnp.array([0.3, -0.4, 0.1]), Task(REWARDS, None)
     gradient = jax.vmap(jax.grad(lambda meta, key: objective(key, meta, task, None)[0]), (None, 0))
     samples = np.asarray(jax.jit(gradient)(logits, jax.random.split(jax.random.key(0), 20_000)))
@@ -88,8 +88,8 @@ def test_a_round_is_credited_with_what_it_leads_to_in_later_rounds():
 def test_entropy_lowers_the_outer_loss():
     """By its weight, and by a uniform policy over three actions by log 3 a step."""
     adapter, task, steps = copycat(), Task(REWARDS, None), 2
-    life = living.begin(jax.random.key(0), Pull(), adapter, jnp.zeros(3), task, 1)
-    query = living.play(jax.random.key(1), Pull(), adapter, jnp.zeros(3), task, life, 4, steps)
+    life = Runner(Pull(), adapter).begin(jax.random.key(0), jnp.zeros(3), task, 1)
+    query = Runner(Pull(), adapter).play(jax.random.key(1), jnp.zeros(3), task, life, 4, steps)
     plain, bonus = (
         objectives.policy_gradient(adapter, ACTIONS, OuterConfig(entropy=weight))(jnp.zeros(3), life, query)[0]
         for weight in (0.0, 0.3)
@@ -120,7 +120,7 @@ def test_scores_count_as_configured(scored, mean):
         return life.fast.astype(jnp.float32), {}
 
     lifetime = LifetimeConfig(envs=1, steps=1, rounds=3)
-    objective = objectives.post_adaptation(Pull(), ageing, ACTIONS, lifetime, age, config, steps=1)
+    objective = objectives.post_adaptation(Runner(Pull(), ageing), ACTIONS, lifetime, age, config, steps=1)
     score = jax.jit(lambda meta: objective(jax.random.key(0), meta, Task(REWARDS, None), None)[0])
     assert np.isclose(score(jnp.zeros(3)), mean)
 

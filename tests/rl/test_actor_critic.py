@@ -11,9 +11,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from jaxmeta.algorithms import recipes
-from jaxmeta.core import rollout as living
 from jaxmeta.core.config import AgentConfig, InnerConfig, LifetimeConfig, OuterConfig, PolicyConfig, ProximalConfig
 from jaxmeta.core.errors import UsageError
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Percept, Rollout, Spec, Task
 from jaxmeta.inner.gradient import gradient_steps
 from jaxmeta.outer import meta_gradient, objectives
@@ -136,7 +136,7 @@ def meta_gradients(estimator, steps, episodes, samples, **outer):
     adapter = gradient_steps(agent, SPEC, lifetime, InnerConfig(), hypers, slow_targets=False)
     config = OuterConfig(query_envs=8, entropy=0.0, **outer)
     outer_loss = objectives.policy_gradient(adapter, ACTIONS, config)
-    objective = objectives.post_adaptation(Fork(), adapter, ACTIONS, lifetime, outer_loss, config, steps)
+    objective = objectives.post_adaptation(Runner(Fork(), adapter), ACTIONS, lifetime, outer_loss, config, steps)
     vector, unravel = start_of(agent)
     meta = adapter.init(jax.random.key(0))
 
@@ -185,8 +185,8 @@ def inner_hessians(estimator, steps, samples):
     def hessian(key):
         begin_key, rollout_key = jax.random.split(key)
         task = Task(jnp.array(steps), None)
-        life = living.begin(begin_key, Fork(), adapter, meta, task, 1)
-        taken = living.rollout(rollout_key, Fork(), task, adapter, meta, life, steps)[1]
+        life = Runner(Fork(), adapter).begin(begin_key, meta, task, 1)
+        taken = Runner(Fork(), adapter).rollout(rollout_key, meta, task, life, steps)[1]
         return jax.hessian(lambda vector: agent.loss(unravel(vector), meta.params, taken, hypers)[0])(vector).ravel()
 
     return vector, np.asarray(jax.jit(jax.vmap(hessian))(jax.random.split(jax.random.key(2), samples)))
@@ -235,14 +235,14 @@ def test_the_first_proximal_step_is_along_the_meta_gradient():
     adapter = gradient_steps(agent, SPEC, lifetime, InnerConfig(), hypers, slow_targets=False)
     outer = OuterConfig(query_envs=4, entropy=0.1, scored_rounds="before_and_every")
     outer_loss = objectives.policy_gradient(adapter, ACTIONS, outer)
-    objective = objectives.post_adaptation(Fork(), adapter, ACTIONS, lifetime, outer_loss, outer, 2)
+    objective = objectives.post_adaptation(Runner(Fork(), adapter), ACTIONS, lifetime, outer_loss, outer, 2)
     vector, unravel = start_of(agent)
     meta = adapter.init(jax.random.key(0)).replace(params=unravel(vector))
     env_params = jnp.full(4, 2)
     rules = {"descent": meta_gradient(adapter, objective, toy.pose, optax.sgd(0.05))}
     for epochs in (1, 2)[: tiers.number(2, 1)]:
         config = ProximalConfig(epochs=epochs, minibatches=1)
-        given = (Fork(), adapter, ACTIONS, toy.pose, optax.sgd(0.05), lifetime, outer, config, 2)
+        given = (Runner(Fork(), adapter), ACTIONS, toy.pose, optax.sgd(0.05), lifetime, outer, config, 2)
         rules[f"proximal, {epochs}"] = proximal(*given)
     moved = {}
     for name, (init, update) in rules.items():

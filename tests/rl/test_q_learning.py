@@ -7,8 +7,8 @@ import pytest
 
 from jaxmeta.algorithms import composition, recipes
 from jaxmeta.algorithms.settings import Settings
-from jaxmeta.core import rollout as living
 from jaxmeta.core import tasks
+from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Experience, Percept, Rollout, Spec, Task
 from jaxmeta.rl import replay
 from jaxmeta_envs.probes import probe_values
@@ -168,17 +168,12 @@ def learned_values(agent, number, discount=0.9, **settings):
     def life_of(key):
         env_params = distribution.sample(key, "train")
         meta = learner.init(key).meta
-        life = living.begin(key, distribution.env, learner.adapter, meta, Task(env_params, None), 8)
-        return living.live(
-            key,
-            distribution.env,
-            learner.adapter,
-            meta,
-            Task(env_params, None),
-            life,
-            learner.lifetime,
-            lambda *_: None,
-        )[0].fast.params
+        life = Runner(distribution.env, learner.adapter).begin(key, meta, Task(env_params, None), 8)
+        return (
+            Runner(distribution.env, learner.adapter)
+            .live(key, meta, Task(env_params, None), life, learner.lifetime, lambda *_: None)[0]
+            .fast.params
+        )
 
     params = life_of(jax.random.key(0))
     observations, expected = probe_values(number, discount)
