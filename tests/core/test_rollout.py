@@ -12,7 +12,7 @@ from jaxmeta.core import rollout as living
 from jaxmeta.core import tasks
 from jaxmeta.core.config import LifetimeConfig
 from jaxmeta.core.rollout import Runner
-from jaxmeta.core.types import Adapter, Task
+from jaxmeta.core.types import Adapter, Rollout, Task
 from jaxmeta.inner import pose_openly, random_policy
 from tests import toy
 from tests.conftest import TINY
@@ -119,6 +119,16 @@ def test_rounds_continue_the_same_episodes(grid):
         return np.asarray(observed[1]).reshape(6, 3)
 
     np.testing.assert_array_equal(firsts(short), firsts(long))
+
+
+def test_the_return_of_an_episode_ends_with_its_last_step():
+    """By termination in the first environment, by truncation in the second; the third plays on."""
+    ended = np.array([[False] * 3, [True, False, False], [False] * 3])
+    cut = np.array([[False] * 3, [False, True, False], [False] * 3])
+    reward = np.array([[1, 10, 100]] * 3, np.float32)
+    taken = Rollout(None, None, jnp.asarray(reward), jnp.asarray(ended), jnp.asarray(cut), None, {})
+    np.testing.assert_array_equal(taken.done, ended | cut)
+    np.testing.assert_array_equal(taken.episode_return, [2, 20, 300])
 
 
 @pytest.mark.slow
