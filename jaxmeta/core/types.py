@@ -247,6 +247,12 @@ class Along(Protocol):
     def __call__(self, meta: PyTree, fast: PyTree, memory: PyTree, percepts: Percept, /) -> dict[str, jax.Array]: ...
 
 
+def keep_as_it_is(key: Key, meta: PyTree, fast: PyTree, rollout: Rollout) -> tuple[PyTree, Metrics]:
+    """The `Adapt` of a learner to whose `fast` a round makes no difference."""
+    del key, meta, rollout
+    return fast, {}
+
+
 class Adapter(NamedTuple):
     """Lives one lifetime in one task.
 
@@ -259,7 +265,7 @@ class Adapter(NamedTuple):
     """How the learner behaves while it learns."""
     exploit: Act
     """How it behaves when what it has learned is scored; `extras` of what is trained reports the policy's `logits`."""
-    adapt: Adapt
+    adapt: Adapt = keep_as_it_is
     noise: Noise = key_itself
     """Of `act` and `exploit`."""
     along: Along | None = None

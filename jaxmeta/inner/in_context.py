@@ -12,7 +12,7 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.types import Adapter, Key, Percept, PyTree, Rollout, Spec
+from jaxmeta.core.types import Adapter, Key, Percept, PyTree, Spec
 from jaxmeta.nets.memories import Memory
 from jaxmeta.nets.networks import features_of, nothing_seen
 from jaxmeta.rl.distributions import ActionDistribution
@@ -67,8 +67,4 @@ def in_context(network: Memory, spec: Spec, actions: ActionDistribution) -> Adap
         _, numbers, values = cast(tuple, network.apply(meta, remembered, shown, method="along"))
         return {"logits": numbers, "value": values}
 
-    def adapt(key: Key, meta: PyTree, fast: None, rollout: Rollout):
-        del key, meta, rollout
-        return fast, {}
-
-    return Adapter(init, begin, act, act, adapt, actions.noise, along)
+    return Adapter(init, begin, act, act, noise=actions.noise, along=along)

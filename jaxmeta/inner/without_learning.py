@@ -5,10 +5,4 @@ from jaxmeta.core.types import Act, Adapter, Begin
 
 def without_learning(begin: Begin, act: Act, exploit: Act) -> Adapter:
     """An `Adapter` whose meta is None and whose `fast` stays as it was at the lifetime's start."""
-    return Adapter(
-        init=lambda key: None,
-        begin=begin,
-        act=act,
-        exploit=exploit,
-        adapt=lambda key, meta, fast, rollout: (fast, {}),
-    )
+    return Adapter(lambda key: None, begin, act, exploit)
