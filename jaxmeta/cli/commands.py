@@ -11,14 +11,12 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxmeta.algorithms import recipes
 from jaxmeta.algorithms.settings import parse_settings
 from jaxmeta.cli import options as verbs
 from jaxmeta.core import compilation_cache
-from jaxmeta.core import tasks as task_specs
 from jaxmeta.core.errors import require
 from jaxmeta.evaluation import evaluate as evaluation
-from jaxmeta.reporting import cells, comparison, inspection, plots, progress, tables, timings
+from jaxmeta.reporting import catalogue, cells, comparison, inspection, plots, progress, tables, timings
 from jaxmeta.reporting import html as report
 from jaxmeta.training import distributed as hosts
 from jaxmeta.training import jobs, pretrained
@@ -50,14 +48,12 @@ def run(options: Any) -> None:
             COMMANDS[type(options)](options)
 
 
-def list_all(options: verbs.List) -> None:
-    """Prints recipes and task distributions."""
-    print("Recipes")
-    _print_lines(recipes.available())
-    print("Task distributions")
-    _print_lines(task_specs.available())
-    print("Pretrained learners")
-    _print_lines(pretrained.available())
+def list_names(options: verbs.List) -> None:
+    """Prints all names, or what there is to set or to know of one."""
+    if options.name is None:
+        catalogue.show_names(_results())
+    else:
+        catalogue.show_entry(_results(), options.name)
 
 
 def train(options: verbs.Train) -> None:
@@ -177,7 +173,7 @@ def inspect(options: verbs.Inspect) -> None:
 
 
 COMMANDS = {
-    verbs.List: list_all,
+    verbs.List: list_names,
     verbs.Train: train,
     verbs.Evaluate: evaluate,
     verbs.Compare: compare,
@@ -282,12 +278,6 @@ class _Console(Console):
 def _console(**options: Any) -> Console:
     """A console that prints names as they are, also those that look like markup."""
     return _Console(markup=False, emoji=False, **options)
-
-
-def _print_lines(lines: dict[str, str]) -> None:
-    width = max(map(len, lines), default=0)
-    for name, line in lines.items():
-        print(f"  {name:{width}}  {line}")
 
 
 def _tell(console: Console, sentence: str) -> None:

@@ -76,8 +76,9 @@ def _option(text: str, default: Any = dataclasses.MISSING) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """Recipes and task distributions, one line each."""
+    """Recipes, task distributions and pretrained learners, one line each; of one, all there is to set or to know."""
 
+    name: Annotated[Positional[str | None], _optional("[NAME]")] = _option("What to show all of.", None)
     traceback: Traceback = False
 
 

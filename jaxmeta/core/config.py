@@ -18,6 +18,7 @@ class LifetimeConfig:
     steps: int = 0
     """Steps of a round in each environment; 0 stands for the task family's horizon, one episode."""
     rounds: int = 3
+    """Rounds of acting, each followed by one adaptation."""
 
     def __post_init__(self):
         require(self.envs >= 1, "envs", "be at least 1", self.envs)
@@ -122,6 +123,7 @@ class OuterConfig:
     meta_steps: int = 1000
     """Meta-steps of a whole run."""
     tasks_per_batch: int = 20
+    """Tasks of a meta-step."""
     lives_per_task: int = 1
     """Independent lifetimes of each task."""
     sampling_correction: bool = True
@@ -144,6 +146,7 @@ class OuterConfig:
     """`descent`, one step of the optimizer a meta-step; or `proximal`, several on what was lived once, within a trust
     region, for adapted policies (`actor_critic`)."""
     outer_learning_rate: float = 1e-3
+    """Step size of the outer optimizer."""
     learning_rate_left: float = 1.0
     """Share of `outer_learning_rate` that is left after `meta_steps`; it falls along a line, 1 keeps it as it is."""
     max_gradient_norm: float = 1.0
@@ -282,6 +285,7 @@ class MappingConfig:
     td: float = 0.0
     """Weight of the agent's loss after `td_steps` gradient steps."""
     td_steps: int = 1
+    """Gradient steps before the agent's loss is taken, where `td` is above 0."""
     map_steps: int = 10
     """Steps of the outer optimizer in a meta-step, after one round of every source."""
     bank_batch: int = 64
@@ -291,6 +295,7 @@ class MappingConfig:
     source_replay_rounds: int = 50
     """Rounds that each source's replay holds."""
     source_learning_rate: float = 1e-3
+    """Step size of the sources."""
     source_epsilon: float = 0.3
     """How much the sources explore."""
 

@@ -15,7 +15,7 @@ FEW, NEAREST = 8, 5
 """How many names a refusal lists, all of them or the nearest."""
 SHOWN_BY = {
     **dict.fromkeys(("recipe", "--tasks", "--pretrained"), "`jaxmeta list`"),
-    **dict.fromkeys(("setting", "--set"), "`python -m pydoc jaxmeta.core.config`"),
+    **dict.fromkeys(("setting", "--set"), "`jaxmeta list RECIPE`"),
     "gymnax:id": "`gymnax.registered_envs`",
 }
 """By argument, what shows all the names that it takes."""

@@ -26,6 +26,19 @@ def available() -> dict[str, str]:
     return {name: _summary(load()) for name, load in _known().items()}
 
 
+def find(name: str) -> Any:
+    """The function that makes a family's distribution, or the distribution itself, by `NAME` or `package.module:name`.
+
+    Raises:
+      UsageError: there is none of that name.
+    """
+    if is_imported(name):
+        return registry.import_object("--tasks", name, TaskDistribution)
+    known = _known()
+    require_known("--tasks", name, known)
+    return known[name]()
+
+
 def _known() -> dict[str, Callable[[], Any]]:
     """By name, what imports each family: those of `jaxmeta_envs`, and other packages' by their entry points."""
     from jaxmeta_envs.families import FAMILIES
@@ -70,12 +83,7 @@ def make_tasks(spec: str, **options: Any) -> TaskDistribution:
     """
     require(isinstance(spec, str), "tasks", "be a name, such as 'grid_navi' or 'grid_navi:size=4'", spec)
     name, text = _parts(spec)
-    if is_imported(spec):
-        found = registry.import_object("--tasks", name, TaskDistribution)
-    else:
-        known = _known()
-        require_known("--tasks", name, known)
-        found = known[name]()
+    found = find(name)
     if isinstance(found, TaskDistribution):
         given = [*filter(None, text.split(",")), *options]
         require(not given, f"--tasks {name} options", "be none, for it is a distribution and no function", given)

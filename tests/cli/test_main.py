@@ -84,7 +84,12 @@ def subprocess_environment(folder):
             "The command must be one of compare, evaluate, inspect, list, report, train, got 'tran'. Did you mean "
             "'train'?",
         ),
-        ("list extra", "An option of jaxmeta list must be one of --help, --traceback, got 'extra'."),
+        (
+            "list mamml",
+            "NAME must be one of maml, fomaml, maze, mann, anil and 35 more (`jaxmeta list` shows all), got 'mamml'. "
+            "Did you mean 'maml'?",
+        ),
+        ("list maml extra", "An option of jaxmeta list must be one of --help, --traceback, got 'extra'."),
         ("train -- --seed", "jaxmeta train must be given options as its help shows them, got '--seed'."),
         ("train --seed -1", "--seed must be an integer from 0 to 2147483647, got '-1'."),
         ("train --seed 2147483648", "--seed must be an integer from 0 to 2147483647, got '2147483648'."),
@@ -274,6 +279,19 @@ def test_list_names_recipes_and_tasks(capsys):
     assert all(len(line.split()) > 1 for line in lines if line.startswith(" "))
 
 
+def test_list_shows_what_there_is_to_set(capsys):
+    assert main(["list", "rl2"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^cell +gru +The cell of `rl2`: `gru` or `lstm`\.", out, re.MULTILINE)
+    changed = re.search(r"^On bandit: (.*)$", out, re.MULTILINE)
+    assert {"discount=1.0", "tasks_per_batch=1024"} <= set(changed[1].split())
+    assert "stickiness" not in out, "which rl2 does not read"
+    assert main(["list", "bandit"]) == 0
+    assert re.search(r"^arms +5 +number of arms", capsys.readouterr().out, re.MULTILINE)
+    assert main(["list", "rl2-maze"]) == 0
+    assert json.loads(capsys.readouterr().out)["summary"].startswith("rl2 on maze")
+
+
 def test_settings_are_read_from_every_place():
     options = parse(["train", "--set", "a=1", "b=x=y", "--set", "c=", "--agent", "dqn", "--meta-steps", "3"])
     assert cli.read_settings(options) == {"a": "1", "b": "x=y", "c": "", "agent": "dqn", "meta_steps": "3"}
@@ -426,7 +444,7 @@ def test_failures_are_one_sentence_with_status_1(trained, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "argv",
     [
-        ["list", "extra"],
+        ["list", "mamml"],
         ["train", "--seed", "-1"],
         ["evaluate"],
         ["compare", "nowhere"],
