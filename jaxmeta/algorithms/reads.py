@@ -105,5 +105,5 @@ def require_read(recipe: str, reads: frozenset[str] | None, given: Iterable[str]
     for name in (name for name in given if name not in known):
         with_agent = f" with agent {resolved['agent']!r}" if name in (reads or ()) else ""
         near = [repr(other) for other in difflib.get_close_matches(name, sorted(known), n=MOST_HINTS, cutoff=0.55)]
-        hint = f" Did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?" if near else ""
-        raise UsageError(f"setting must be one that {recipe} reads{with_agent}, got {name!r}.{hint}")
+        hint = f"Did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?" if near else ""
+        raise UsageError("setting", f"be one that {recipe} reads{with_agent}", name, hint=hint)

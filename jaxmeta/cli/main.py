@@ -21,7 +21,7 @@ from tyro.conf import Positional
 
 from jaxmeta.cli.options import VERBS, Configuration, Evaluate, Inspect, flag_of, setting_names
 from jaxmeta.core import synonyms
-from jaxmeta.core.errors import UsageError, require_known, told
+from jaxmeta.core.errors import NONE, UsageError, Words, require_known, told
 from jaxmeta.training import interrupts
 
 REWORDED = (
@@ -34,6 +34,7 @@ REWORDED = (
 """What tyro says, and how this library says it: the argument, the rule, the value."""
 
 
+BOTH = Words("both")
 USAGE_STATUS, FAILURE_STATUS, INTERRUPT_STATUS, PIPE_STATUS = 2, 1, 130, 141
 
 
@@ -104,12 +105,12 @@ def parse(argv: Sequence[str]) -> Any:
         with contextlib.redirect_stderr(panel):
             options, unknown = tyro.cli(VERBS[verb], prog=program, args=rest, return_unknown_args=True)
     except SystemExit:
-        raise UsageError(_sentence(panel.getvalue())) from None
+        raise _refusal(_sentence(panel.getvalue())) from None
     if unknown:
         option, flags = unknown[0].partition("=")[0], _flags(VERBS[verb])
         meant, see = _meant(option, flags), f"`{program} --help`"
         require_known(f"An option of {program}", option, flags, meant=meant, see=see)
-        raise UsageError(f"{program} must be given options as its help shows them, got {unknown[0]!r}.")
+        raise UsageError(program, "be given options as its help shows them", unknown[0])
     _require_no_contradiction(options)
     if isinstance(options, Evaluate):
         _require_run_or_pretrained(options)
@@ -121,31 +122,30 @@ def parse(argv: Sequence[str]) -> Any:
 def _require_no_contradiction(options: Any) -> None:
     for name in vars(options):
         if getattr(options, name) is True and getattr(options, f"no_{name}", False):
-            raise UsageError(f"--{name} must be given without --no-{name}, got both.")
+            raise UsageError(f"--{name}", f"be given without --no-{name}", BOTH)
     if getattr(options, "retune", False) and options.no_baselines:
-        raise UsageError("--retune must be given without --no-baselines, got both.")
+        raise UsageError("--retune", "be given without --no-baselines", BOTH)
 
 
 def _require_run_or_pretrained(options: Evaluate) -> None:
     """Refuses neither and both, and options that the one that was given has no use for."""
     if (options.run_dir is None) == (options.pretrained is None):
-        got = "none" if options.run_dir is None else "both"
-        raise UsageError(f"jaxmeta evaluate must be given either RUN_DIR or --pretrained, got {got}.")
+        got = NONE if options.run_dir is None else BOTH
+        raise UsageError("jaxmeta evaluate", "be given either RUN_DIR or --pretrained", got)
     ways = ("RUN_DIR", "--pretrained")
     has, lacks = ways if options.run_dir is not None else reversed(ways)
     for name in ("best", "allow_import") if lacks == "RUN_DIR" else ():
         if getattr(options, name):
-            raise UsageError(f"--{name.replace('_', '-')} must be given with {lacks}, got {has}.")
+            raise UsageError(f"--{name.replace('_', '-')}", f"be given with {lacks}", Words(has))
 
 
 def _require_run_or_plan(options: Inspect) -> None:
     """A run has its configuration, and a plan has no folder."""
     if options.plan == (options.run_dir is not None):
-        got = "both" if options.plan else "none"
-        raise UsageError(f"jaxmeta inspect must be given either RUN_DIR or --plan, got {got}.")
+        raise UsageError("jaxmeta inspect", "be given either RUN_DIR or --plan", BOTH if options.plan else NONE)
     for field in dataclasses.fields(Configuration):
         if not options.plan and getattr(options, field.name) != field.default:
-            raise UsageError(f"{flag_of(field)} must come with --plan, got RUN_DIR {options.run_dir!r}.")
+            raise UsageError(flag_of(field), "come with --plan", Words(f"RUN_DIR {options.run_dir!r}"))
 
 
 def _meant(option: str, flags: Sequence[str]) -> list[str]:
@@ -180,6 +180,14 @@ def _sentence(panel: str) -> str:
     for pattern, replacement in REWORDED:
         text = re.sub(pattern, replacement, text)
     return text.rstrip(".") + "."
+
+
+def _refusal(sentence: str) -> UsageError:
+    """What a sentence says, taken apart."""
+    found = re.fullmatch(r"(\S+) must (.+), got (.+?)\.", sentence)
+    if found is None:
+        return UsageError("The command line", "be as --help shows it", Words(sentence.rstrip(".")))
+    return UsageError(found[1], found[2], Words(found[3]))
 
 
 def _is_text(line: str) -> bool:

@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from jaxmeta.core.errors import UsageError
+from jaxmeta.core.errors import UsageError, Words
 
 
 def _integer(low: int, high: float = math.inf) -> PrimitiveConstructorSpec:
@@ -206,7 +206,8 @@ def read_settings(options: Configuration) -> dict[str, str]:
     texts = _by_name("--set", "key=value", pairs)
     for field in dataclasses.fields(options):
         if field.name in texts and field.name not in setting_names():
-            raise UsageError(f"--set must name a setting, got {field.name!r}. Did you mean {flag_of(field)!r}?")
+            hint = f"Did you mean {flag_of(field)!r}?"
+            raise UsageError("--set", "name a setting", field.name, hint=hint)
     return texts
 
 
@@ -221,9 +222,9 @@ def _by_name(flag: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not (name and equals):
-            raise UsageError(f"{flag} must be written {form}, got {pair!r}.")
+            raise UsageError(flag, f"be written {form}", pair)
         if name in texts:
-            raise UsageError(f"{flag} must name a setting once, got {name!r} twice.")
+            raise UsageError(flag, "name a setting once", Words(f"{name!r} twice"))
         texts[name] = text
     return texts
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.errors import UsageError, require, told
+from jaxmeta.core.errors import UsageError, Words, require, told
 from jaxmeta.core.types import TASK_IS_FINITE, MetaLearner, MetaState, TaskDistribution
 
 SPLITS = ("train", "validation", "test")
@@ -120,7 +120,7 @@ def _traced(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return jax.eval_shape(function, *arguments)
     except Exception as error:
-        raise UsageError(f"{what} must be traceable by JAX, got {told(error).rstrip('.')}.") from error
+        raise UsageError(what, "be traceable by JAX", Words(told(error).rstrip("."))) from error
 
 
 def _require_same(what: str, rule: str, got: Any, wanted: Any) -> None:
@@ -130,7 +130,7 @@ def _require_same(what: str, rule: str, got: Any, wanted: Any) -> None:
         for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True)
     )
     if not same:
-        raise UsageError(f"{what} must {rule}, {_told(wanted)}, got {_told(got)}.")
+        raise UsageError(what, f"{rule}, {_told(wanted)}", Words(_told(got)))
 
 
 def _told(tree: Any) -> str:

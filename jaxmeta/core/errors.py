@@ -30,7 +30,47 @@ TRACEBACK = "Traceback (most recent call last)"
 
 
 class UsageError(ValueError):
-    """A mistake in what was asked. The command line prints it and exits with status 2."""
+    """Invalid input, told in one sentence. The command line prints it and exits with status 2.
+
+    >>> print(UsageError("rounds", "be at least 1", 0), UsageError("--seed", "be an integer", "x", hint="Why?"))
+    rounds must be at least 1, got 0. --seed must be an integer, got 'x'. Why?
+    """
+
+    def __init__(self, name: str, rule: str, value: Any, *, reason: str = "", hint: str = ""):
+        """Takes what the sentence is made of.
+
+        Args:
+          name: of the argument.
+          rule: what it must be or do.
+          value: what was given; `Words` where that is said and not shown.
+          reason: why it breaks the rule, in brackets after the value.
+          hint: a sentence that follows.
+        """
+        super().__init__(name, rule, value, reason, hint)
+        self.name, self.rule, self.value, self.reason, self.hint = name, rule, value, reason, hint
+
+    def __reduce__(self):
+        return _usage_error, self.args
+
+    def __str__(self) -> str:
+        reason, hint = f" ({self.reason})" if self.reason else "", f" {self.hint}" if self.hint else ""
+        return f"{self.name} must {self.rule}, got {shown(self.value)}{reason}.{hint}"
+
+
+def _usage_error(name: str, rule: str, value: Any, reason: str, hint: str) -> UsageError:
+    return UsageError(name, rule, value, reason=reason, hint=hint)
+
+
+class Words(str):
+    """What a sentence says of a value, in place of showing it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+NONE = Words("none")
 
 
 class NonFiniteError(RuntimeError):
@@ -42,9 +82,9 @@ class StorageError(RuntimeError):
 
 
 def require(condition: bool, name: str, rule: str, value: Any) -> None:
-    """Raises `UsageError("{name} must {rule}, got {value}.")` unless the condition holds."""
+    """Raises `UsageError` unless the condition holds."""
     if not condition:
-        raise UsageError(f"{name} must {rule}, got {shown(value)}.")
+        raise UsageError(name, rule, value)
 
 
 def shown(value: Any) -> str:
@@ -91,7 +131,7 @@ def as_kind(name: str, value: Any, kind: type) -> Any:
     try:
         return kind(value)
     except OverflowError:
-        raise UsageError(f"{name} must be at most {LARGEST_FLOAT:.1e} in size, got {shown(value)}.") from None
+        raise UsageError(name, f"be at most {LARGEST_FLOAT:.1e} in size", value) from None
 
 
 def require_finite(name: str, value: float) -> None:
@@ -134,5 +174,5 @@ def require_known(
         listed = list(dict.fromkeys(name for name in near if name in known))[:NEAREST]
         see = see or SHOWN_BY.get(name)
         more = f" and {len(known) - NEAREST} more" + (f" ({see} shows all)" if see else "")
-    hint = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
-    raise UsageError(f"{name} must be one of {', '.join(listed)}{more}, got {shown(value)}.{hint}")
+    hint = f"Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
+    raise UsageError(name, f"be one of {', '.join(listed)}{more}", value, hint=hint)

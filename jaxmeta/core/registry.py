@@ -42,8 +42,8 @@ def import_object(argument: str, path: str, kind: type) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        rule = f"{argument} must name a module that can be imported"
-        raise UsageError(f"{rule}, got {path!r} ({told(error).rstrip('.')}).") from error
+        reason = told(error).rstrip(".")
+        raise UsageError(argument, "name a module that can be imported", path, reason=reason) from error
     fitting = {known for known, value in vars(module).items() if is_function(value) or isinstance(value, kind)}
     require_known(f"{argument} {module_name}:", name, fitting)
     return getattr(module, name)

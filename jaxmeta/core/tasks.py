@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxmeta.core import contracts, registry
-from jaxmeta.core.errors import UsageError, as_kind, require, require_known, shown
+from jaxmeta.core.errors import UsageError, Words, as_kind, require, require_known
 from jaxmeta.core.types import TaskDistribution
 
 ENTRY_POINTS = "jaxmeta.tasks"
@@ -135,15 +135,15 @@ def _read_options(name: str, options: str, factory: Any, more: Mapping[str, Any]
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):
-        raise UsageError(f"{name} must be a function that tells its arguments, got {shown(factory)}.") from None
+        raise UsageError(name, "be a function that tells its arguments", factory) from None
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty:
-            raise UsageError(f"{name} must have a default for each of its arguments, got none for {key!r}.")
+            raise UsageError(name, "have a default for each of its arguments", Words(f"none for {key!r}"))
     read = {}
     for option in filter(None, options.split(",")):
         key, equals, text = option.partition("=")
         if not equals:
-            raise UsageError(f"--tasks {name} options must be written key=value, got {shown(option)}.")
+            raise UsageError(f"--tasks {name} options", "be written key=value", option)
         require_known(f"--tasks {name} option", key, parameters)
         require(key not in read, f"--tasks {name} options", "name each option once", key)
         read[key] = read_value(f"{name}:{key}", text, type(parameters[key].default))
@@ -167,7 +167,7 @@ def read_value(name: str, text: str, kind: type) -> Any:
     try:
         value = read(text)
     except (KeyError, ValueError):
-        raise UsageError(f"{name} must be {wanted}, got {shown(text)}.") from None
+        raise UsageError(name, f"be {wanted}", text) from None
     return as_kind(name, value, kind)
 
 

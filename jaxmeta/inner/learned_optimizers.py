@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxmeta.core.errors import UsageError, require
+from jaxmeta.core.errors import UsageError, Words, require
 from jaxmeta.core.types import Key, Params, PyTree
 from jaxmeta.inner.optimizers import Seen, UpdateRule
 from jaxmeta.nets.memories import CELLS
@@ -89,7 +89,7 @@ def layers_of(params: Params) -> list[Layer]:
         groups.setdefault(jax.tree_util.keystr(path[:-1]), []).append(index)
     with_matrix = [name for name, group in groups.items() if any(leaves[index][1].ndim >= 2 for index in group)]
     if not with_matrix:
-        raise UsageError(f"params must hold a matrix for a learned rule, got {len(leaves)} leaves without one.")
+        raise UsageError("params", "hold a matrix for a learned rule", Words(f"{len(leaves)} leaves without one"))
     ordered = sorted(with_matrix, key=_place)
     return [Layer(tuple(groups[name]), index / max(1, len(ordered) - 1)) for index, name in enumerate(ordered)]
 
@@ -383,7 +383,7 @@ def as_optax(rule: UpdateRule, weights: PyTree, learning_rate: float) -> optax.G
     def update(updates, state, params=None, **extra):
         for name, given in {"params": params, "value": extra.get("value"), "progress": extra.get("progress")}.items():
             if given is None:
-                raise UsageError(f"{name} must be given to the update of a learned rule, got None.")
+                raise UsageError(name, "be given to the update of a learned rule", None)
         seen = Seen(*(jnp.asarray(x, jnp.float32) for x in (learning_rate, extra["value"], extra["progress"])))
         return rule.update(weights, updates, state, params, seen)
 

@@ -49,10 +49,8 @@ class Full(nn.Module):
         vector, unravel = ravel_pytree(params)
         size = 4 * (self.width + 1) * vector.size**2
         if size > LARGEST:
-            raise UsageError(
-                f"map_form must be another than 'full' for {vector.size:,} parameters, whose map would have weights of "
-                f"{size / 1e9:.1f} GB, got 'full'."
-            )
+            rule = f"be another than 'full' for {vector.size:,} parameters, whose map would have weights of"
+            raise UsageError("map_form", f"{rule} {size / 1e9:.1f} GB", "full")
         change = zero_at_first(vector.size**2, "matrix")(_hidden(self.width, pair))
         return unravel(vector + change.reshape(vector.size, vector.size) @ vector)
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.errors import UsageError
+from jaxmeta.core.errors import UsageError, Words
 from jaxmeta.core.types import Adapter, Key, PyTree, Task, TaskDistribution
 from jaxmeta.inner.without_learning import without_learning
 
@@ -30,7 +30,9 @@ def random_policy(tasks: TaskDistribution) -> Adapter:
     continuous = jnp.issubdtype(jax.eval_shape(draw, key).dtype, jnp.floating)
     # Between infinite bounds no draw is finite, nor between the largest numbers, for their distance overflows.
     if continuous and not jnp.all(jnp.isfinite(jax.jit(draw)(key))):
-        raise UsageError(f"random_policy must be given a bounded action space, and that of {tasks.name} is unbounded.")
+        raise UsageError(
+            "random_policy", "be given a bounded action space", Words(f"that of {tasks.name}, which is unbounded")
+        )
 
     def act(key, meta, fast, memory, percept):
         del meta, percept

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmeta.core import fields
-from jaxmeta.core.errors import UsageError, require, require_known
+from jaxmeta.core.errors import NONE, UsageError, Words, require, require_known
 from jaxmeta.reporting import command_lines
 from jaxmeta.training.run_directory import SWEPT, RunDirectory, write_text
 
@@ -104,11 +104,11 @@ def read(path: Path) -> dict[str, Any]:
     try:
         cell = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError):
-        raise UsageError(f"{str(path)!r} must be a cell of a scoreboard, got what cannot be read as one.") from None
+        raise UsageError(repr(str(path)), "be a cell of a scoreboard", Words("what cannot be read as one")) from None
     _require_sound(repr(str(path)), cell)
     content = {name: value for name, value in cell.items() if name != "digest"}
     if _digest(content) != cell["digest"]:
-        raise UsageError(f"{str(path)!r} must be as it was written, got one that was changed since.")
+        raise UsageError(repr(str(path)), "be as it was written", Words("one that was changed since"))
     return cell
 
 
@@ -185,16 +185,20 @@ def load_all(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[
     Raises:
       UsageError: no folder holds a cell that can be trusted; it says what is wrong with each.
     """
-    found, missing = [], []
+    found, missing, refusals = [], [], []
     for folder in folders:
         try:
             more, told = load(Path(folder))
         except UsageError as error:
             more, told = [], [str(error)]
+            refusals.append(error)
         found += more
         missing += told
-    if not found:
-        raise UsageError(" ".join(missing) or "There must be at least one folder to compare, got none.")
+    if not found and refusals:
+        first = refusals[0]
+        others = " ".join(sentence for sentence in missing if sentence != str(first))
+        raise UsageError(first.name, first.rule, first.value, reason=first.reason, hint=first.hint or others)
+    require(bool(found), "The folders to compare", "hold evaluated runs or scoreboards", NONE)
     pool, doubtful = pooled(found)
     return pool, missing + doubtful
 

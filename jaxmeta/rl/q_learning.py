@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.config import AgentConfig
-from jaxmeta.core.errors import UsageError
+from jaxmeta.core.errors import UsageError, Words
 from jaxmeta.core.types import Agent, Experience, Hypers, Key, Params, Percept, Spec
 from jaxmeta.nets.networks import WHOLE, QNetwork, QTable, features_of, nothing_seen
 from jaxmeta.rl import losses
@@ -50,13 +50,14 @@ def tabular_q(spec: Spec, config: AgentConfig) -> Agent:
     Reference: Watkins and Dayan (1992).
     """
     if config.structure:
-        raise UsageError("structure must be false for agent 'tabular_q', which has no hidden layers, got True.")
+        raise UsageError("structure", "be false for agent 'tabular_q', which has no hidden layers", True)
     return q_learner(spec, QTable(_num_actions(spec, "tabular_q")), config)
 
 
 def _num_actions(spec: Spec, agent: str) -> int:
     if spec.num_actions is None:
-        raise UsageError(f"agent must suit the action space: {agent!r} needs discrete actions, got continuous ones.")
+        rule = f"suit the action space: {agent!r} needs discrete actions"
+        raise UsageError("agent", rule, Words("continuous ones"))
     return spec.num_actions
 
 

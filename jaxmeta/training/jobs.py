@@ -126,7 +126,7 @@ def prepare(
     stored: dict[str, Any] = {}
     if resume:
         if run is None:
-            raise UsageError("resume must come with a run_dir, got None.")
+            raise UsageError("resume", "come with a run_dir", None)
         stored = run.load_config()
         _require_same({"seeds": None, "sweep": None} | stored, given, but=ways)
         if not allow_import:
@@ -186,7 +186,7 @@ def restore(
     like = jax.eval_shape(populations.beginning(learner, config), populations.seeds_of(config))
     state = checkpoints.restore(run.checkpoints, like, best)
     if state is None:
-        raise UsageError(f"run_dir must hold a checkpoint, got {str(run_dir)!r}.")
+        raise UsageError("run_dir", "hold a checkpoint", str(run_dir))
     return learner, state, tasks, config
 
 
@@ -229,7 +229,7 @@ def _require_registered(run: RunDirectory, stored: Mapping[str, Any], but: Colle
 def _require_same(stored: Mapping[str, Any], asked: Mapping[str, Any], but: Collection[str]) -> None:
     for name, value in asked.items():
         if name not in but and stored.get(name, value) != value:
-            raise UsageError(f"{name} must be {stored[name]!r}, as in the run that is resumed, got {value!r}.")
+            raise UsageError(name, f"be {stored[name]!r}, as in the run that is resumed", value)
 
 
 def _surroundings() -> dict[str, Any]:

@@ -90,7 +90,7 @@ def save(folder: Path, learner: MetaLearner, state: MetaState, config: Mapping[s
       UsageError: the folder is there already.
     """
     if folder.exists():
-        raise UsageError(f"The folder of an artefact must be new, got {str(folder)!r}.")
+        raise UsageError("The folder of an artefact", "be new", str(folder))
     meta = jax.device_get(learner.meta(state))
     folder.mkdir(parents=True)
     np.savez_compressed(folder / ARRAYS, allow_pickle=False, **by_path(meta))

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxmeta.algorithms import recipes
 from jaxmeta.core import fields
-from jaxmeta.core.errors import LARGEST_INT, UsageError, require, shown
+from jaxmeta.core.errors import LARGEST_INT, UsageError, Words, require
 from jaxmeta.training import seeds as populations
 
 LOCK = ".lock"
@@ -153,7 +153,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
-            raise UsageError(f"run_dir must not be in use by another process, got {str(self.path)!r}.") from None
+            raise UsageError("run_dir", "not be in use by another process", str(self.path)) from None
         except OSError as error:
             raise _refusal("run_dir", WRITABLE, str(self.path), error) from None
         try:
@@ -263,21 +263,22 @@ def write_text(path: Path, text: str) -> None:
 
 def _refusal(argument: str, rule: str, value: str, error: Exception) -> UsageError:
     reason = getattr(error, "strerror", None) or str(error)
-    return UsageError(f"{argument} must {rule}, got {shown(value)} ({reason}).")
+    return UsageError(argument, rule, value, reason=reason)
 
 
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{str(path)!r} must be text in UTF-8 ({error.reason} at byte {error.start}).") from None
+        reason = f"{error.reason} at byte {error.start}"
+        raise UsageError(repr(str(path)), "be text in UTF-8", Words("other bytes"), reason=reason) from None
 
 
 def _from_json(where: str, line: str) -> Any:
     try:
         return json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} must be JSON ({error}).") from None
+        raise UsageError(where, "be JSON", Words("other text"), reason=str(error)) from None
 
 
 def _refuse_constant(name: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxmeta.algorithms import recipes
 from jaxmeta.core.config import HyperConfig
-from jaxmeta.core.errors import LARGEST_INT, UsageError, as_kind, require, shown
+from jaxmeta.core.errors import LARGEST_INT, UsageError, as_kind, require
 from jaxmeta.core.tasks import read_value
 from jaxmeta.core.trees import strongly_typed
 from jaxmeta.core.types import Hypers, Key, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
@@ -49,7 +49,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     for piece in text.split(","):
         found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", piece, re.ASCII)
         if not found:
-            raise UsageError(f"--seeds must be written 0-7 or 0,3,5, got {shown(text)}.")
+            raise UsageError("--seeds", "be written 0-7 or 0,3,5", text)
         first, last = int(found[1]), int(found[2] or found[1])
         require(first <= last, "--seeds", "go from a lower seed to a higher one", piece)
         ranges.append(range(first, last + 1))

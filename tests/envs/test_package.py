@@ -54,4 +54,4 @@ def test_a_missing_optional_package_is_told_in_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "xminigrid", None)
     with pytest.raises(UsageError) as caught:
         jaxmeta_envs.make("xland")
-    assert str(caught.value) == "xland needs the package xminigrid: pip install 'jaxmeta[xland]'."
+    assert str(caught.value) == "xland must come with the package xminigrid: pip install 'jaxmeta[xland]', got none."

@@ -95,7 +95,7 @@ def test_no_action_is_drawn_from_an_unbounded_space(bound):
         def action_space(self, params=None):
             return Box(-bound, bound, (2,), jnp.float32)
 
-    with pytest.raises(UsageError, match="random_policy must be given a bounded action space, and that of point_nav"):
+    with pytest.raises(UsageError, match="random_policy must be given a bounded action space, got that of point_nav"):
         random_policy(tasks._replace(env=Boundless()))
 
 

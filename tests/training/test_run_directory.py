@@ -77,7 +77,7 @@ def test_a_config_that_composes_no_run_is_refused(tmp_path, content):
         ({"meta_steps": True}, "meta_steps must be an integer from 1 to 2147483647, got True."),
         ({"settings": []}, "settings must hold an object, got []."),
         ({"device": {"kind": "cpu"}}, "device must hold platform, kind, count, got 'one without platform, count'."),
-        ({"seed": float("nan")}, "must be JSON (NaN is not in JSON)."),
+        ({"seed": float("nan")}, "must be JSON, got other text (NaN is not in JSON)."),
     ],
 )
 def test_fields_of_another_kind_are_named(tmp_path, changed, sentence):

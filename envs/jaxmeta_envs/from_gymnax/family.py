@@ -25,7 +25,7 @@ import numpy as np
 from flax import struct
 from gymnax.environments import environment
 
-from jaxmeta.core.errors import UsageError, as_kind, require, require_known
+from jaxmeta.core.errors import NONE, UsageError, Words, as_kind, require, require_known
 from jaxmeta.core.types import Key, PyTree, TaskDistribution
 from jaxmeta_envs import ranges
 from jaxmeta_envs.from_gymnax.dependence import effective_fields, untraceable_fields
@@ -169,7 +169,7 @@ def traced(env_id: str) -> set[str]:
     except jax.errors.JAXTypeError:
         fields = ", ".join(untraceable_fields(inner, prepare, inner.default_params)) or "a parameter"
         rule = f"name an environment whose parameters may be arrays, and this one uses {fields} as a Python value"
-        raise UsageError(f"gymnax:id must {rule}, got {env_id!r}.") from None
+        raise UsageError("gymnax:id", rule, env_id) from None
 
 
 class Varied(NamedTuple):
@@ -207,7 +207,9 @@ def from_gymnax(
     """
     require_known("gymnax:id", env_id, gymnax.registered_envs)
     if env_id in REFUSED:
-        raise UsageError(f"gymnax:id must name an environment that can vary, got {env_id!r}, which {REFUSED[env_id]}.")
+        raise UsageError(
+            "gymnax:id", "name an environment that can vary", Words(f"{env_id!r}, which {REFUSED[env_id]}")
+        )
     bounds = {field: ranges.read_range(f"gymnax:vary {field}", pair) for field, pair in (vary or {}).items()}
     if horizon is not None:
         in_range = 1 <= as_kind("gymnax:horizon", horizon, int) <= LARGEST_WHOLE
@@ -300,7 +302,7 @@ def gymnax_tasks(id: str = "", vary: str = "", horizon: int = 0) -> TaskDistribu
             field, low, high = part.split("@")
             bounds = (float(low), float(high))
         except ValueError:
-            raise UsageError(f"gymnax:vary must be written FIELD@LOW@HIGH+FIELD@LOW@HIGH, got {part!r}.") from None
+            raise UsageError("gymnax:vary", "be written FIELD@LOW@HIGH+FIELD@LOW@HIGH", part) from None
         require(field not in read, "gymnax:vary", "name a parameter once", field)
         read[field] = bounds
     return from_gymnax(id, read, horizon=horizon if horizon != 0 else None)
@@ -341,10 +343,9 @@ def _read_fields(env: FromGymnax, bounds: Mapping[str, Range]) -> Varied:
         varied.real[field] = pair
     if not bounds and env.kept is None:
         if not possible:
-            raise UsageError(f"gymnax:id must name an environment with more than one task, got {env.env_id!r}.")
-        raise UsageError(
-            f"gymnax:vary must name one or more of {', '.join(sorted(possible))} for {env.env_id}, got none."
-        )
+            raise UsageError("gymnax:id", "name an environment with more than one task", env.env_id)
+        rule = f"name one or more of {', '.join(sorted(possible))} for {env.env_id}"
+        raise UsageError("gymnax:vary", rule, NONE)
     return varied
 
 

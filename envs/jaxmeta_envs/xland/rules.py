@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.errors import UsageError
+from jaxmeta.core.errors import NONE, UsageError
 from jaxmeta.core.types import Key
 from jaxmeta_envs.splits import CELLS, CLASSES
 
@@ -46,7 +46,8 @@ def load_xminigrid() -> None:
     try:
         import xminigrid  # noqa: F401
     except ImportError as error:
-        raise UsageError("xland needs the package xminigrid: pip install 'jaxmeta[xland]'.") from error
+        rule = "come with the package xminigrid: pip install 'jaxmeta[xland]'"
+        raise UsageError("xland", rule, NONE) from error
 
 
 @functools.partial(jax.jit, static_argnames=("depth", "distractors"))
