@@ -117,7 +117,8 @@ def test_nine_modules_in_ten_are_small():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+    "page",
+    ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))],
 )
 def test_files_that_the_guides_name_exist(page):
     homes = [ROOT, HOME, ENVS, ROOT / "benchmarks", ROOT / "envs", ROOT / "tests"]

@@ -1,4 +1,4 @@
-"""Settings found on validation tasks; docs/results.md tells how."""
+"""Settings found on validation tasks; docs/experiments has a page a family that says how."""
 
 from typing import Any
 
