@@ -373,7 +373,7 @@ def test_a_process_of_its_own_refuses_too(around, tmp_path_factory, case):
     os.mkfifo(around / "device")
     before = snapshot(around)
     result = subprocess.run(
-        [sys.executable, "-m", "jaxmeta", *argv],
+        [sys.executable, "-m", "jaxmeta.cli", *argv],
         env=subprocess_environment(tmp_path_factory.mktemp("elsewhere")),
         capture_output=True,
         text=True,

@@ -220,7 +220,7 @@ def test_a_reader_that_goes_early_ends_a_command_quietly(trained, folder, monkey
         reading, writing = os.pipe()
         os.close(reading)
         process = subprocess.run(
-            [sys.executable, "-m", "jaxmeta", *argv],
+            [sys.executable, "-m", "jaxmeta.cli", *argv],
             env=subprocess_environment(folder),
             stdout=writing,
             stderr=subprocess.PIPE,
@@ -514,7 +514,7 @@ def test_lazy_names(name):
 
 @pytest.mark.slow
 def test_sigterm_ends_a_run_with_a_checkpoint_to_resume_from(tmp_path):
-    argv = [sys.executable, "-m", "jaxmeta", "train", *SCRATCH, "--log-every", "50", "--no-evaluate"]
+    argv = [sys.executable, "-m", "jaxmeta.cli", "train", *SCRATCH, "--log-every", "50", "--no-evaluate"]
     environment = subprocess_environment(tmp_path)
     process = subprocess.Popen(
         [*argv, "--meta-steps", "10000000"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True

@@ -14,7 +14,7 @@ from tests.records import digest, told
 
 META_STEPS = 400
 TRAIN = [
-    *(sys.executable, "-m", "jaxmeta", "train", "--recipe", "maml", "--tasks", "probe", "--run-dir", "run"),
+    *(sys.executable, "-m", "jaxmeta.cli", "train", "--recipe", "maml", "--tasks", "probe", "--run-dir", "run"),
     *("--set", "hidden=4", "envs=2", "tasks_per_batch=2", "rounds=1", "query_envs=2", "lives_per_task=1"),
     *("--meta-steps", str(META_STEPS), "--log-every", "5", "--checkpoint-every", "10", "--num-processes", "2"),
 ]
