@@ -1,11 +1,11 @@
 """Holds a rebuilt checkout to the numbers of an older one, to the bit.
 
-    python benchmarks/same_numbers.py record before.jsonl          # in the old checkout
-    python benchmarks/same_numbers.py check before.jsonl           # in the new one, on the same machine
+    PYTHONPATH=OLD:OLD/envs:benchmarks python benchmarks/same_numbers.py record before.jsonl    # an older checkout
+    python benchmarks/same_numbers.py check before.jsonl                   # this one, on the same machine
 
 For every recipe on every family that suits it, at tiny settings: the metrics of five meta-steps, the digest of the
 state by the values of its leaves (whatever their paths are called), and the returns of an evaluation on eight tasks;
-and, for variants, the settings that those do not reach. `--settings` compares the complete standard settings too.
+and, for variants, the settings that those do not reach; and the complete standard settings of each recipe and family.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,7 +199,8 @@ def _one(case: tuple[str, tuple[str, str, dict[str, Any]]]) -> str:
 
 
 def _run(wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "/tmp/same_numbers_programs")
+    programs = str(Path(tempfile.gettempdir()) / "same_numbers_programs")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", programs)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     context = multiprocessing.get_context("spawn")
     with context.Pool(2, maxtasksperchild=20) as pool:

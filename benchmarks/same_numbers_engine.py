@@ -2,9 +2,15 @@
 
 from typing import Any
 
-from jaxmeta.algorithms import recipes
-from jaxmeta.core.types import sample_tasks
-from jaxmeta.evaluation.measurement import measure
+try:
+    from jaxmeta.algorithms import recipes
+    from jaxmeta.core.types import sample_tasks
+    from jaxmeta.evaluation.measurement import measure
+except ImportError:  # as modules were called until they were put into packages
+    from jaxmeta.base import sample_tasks  # pyright: ignore[reportMissingImports]
+    from jaxmeta.measurement import measure  # pyright: ignore[reportMissingImports]
+
+    from jaxmeta import recipes  # pyright: ignore[reportAttributeAccessIssue]
 
 __all__ = ["learner_of", "measure", "sample_tasks", "standard_settings"]
 
