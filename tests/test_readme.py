@@ -52,5 +52,6 @@ def test_linked_files_exist():
 @pytest.mark.slow
 def test_the_table_is_that_of_the_committed_cells():
     found, missing = cells.load_all([ROOT / "benchmarks" / "results" / "scoreboard"])
-    (table,) = re.findall(r"<!-- scoreboard: begin -->\n(.*?)<!-- scoreboard: end -->", README, re.DOTALL)
+    page = (ROOT / "docs" / "experiments" / "scoreboard.md").read_text()
+    (table,) = re.findall(r"<!-- scoreboard: begin -->\n(.*?)<!-- scoreboard: end -->", page, re.DOTALL)
     assert table == report.markdown(comparison.rows(found), missing)
