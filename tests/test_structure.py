@@ -4,7 +4,6 @@ import ast
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -127,7 +126,7 @@ def test_files_that_the_guides_name_exist(page):
 
 
 def test_setting_names_are_unique():
-    names = [field.name for group in GROUPS.values() for field in fields(group)]
+    names = [name for group in GROUPS.values() for name in group.__struct_fields__]
     assert len(names) == len(set(names))
 
 

@@ -1,7 +1,7 @@
 """Puts learners together: an agent, an adapter, an objective and an outer rule, as the settings ask for them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from msgspec.structs import asdict, replace
 
 from jaxmeta.algorithms.settings import Settings
 from jaxmeta.core.config import OuterConfig, ProximalConfig

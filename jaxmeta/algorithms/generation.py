@@ -1,10 +1,9 @@
 """Methods that give a new task a Q-network before it has learned anything."""
 
-from dataclasses import replace
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from msgspec.structs import replace
 
 from jaxmeta.algorithms.composition import (
     Parts,

@@ -1,10 +1,10 @@
 """Policies whose memory does the learning."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 
 import optax
+from msgspec.structs import replace
 
 from jaxmeta import inner as adapters
 from jaxmeta import outer
@@ -55,7 +55,7 @@ def _trial(settings: Settings) -> LifetimeConfig:
     lifetime, rounds = settings.lifetime, settings.memory.trial_rounds
     rule = f"be 0 or at least rounds = {lifetime.rounds}, which a lifetime has"
     require(rounds == 0 or rounds >= lifetime.rounds, "trial_rounds", rule, rounds)
-    return dataclasses.replace(lifetime, rounds=rounds or lifetime.rounds)
+    return replace(lifetime, rounds=rounds or lifetime.rounds)
 
 
 def _steps_of_trial(settings: Settings) -> int:

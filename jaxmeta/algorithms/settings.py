@@ -1,8 +1,10 @@
 """All settings of a recipe, sorted into the groups of `config`; read from text, and checked."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import asdict, fields
 
 from jaxmeta.core.config import (
     AgentConfig,
@@ -19,7 +21,7 @@ from jaxmeta.core.config import (
     ProximalConfig,
     RuleConfig,
 )
-from jaxmeta.core.errors import as_kind, require_known
+from jaxmeta.core.errors import require_known
 from jaxmeta.core.tasks import read_value
 
 GROUPS = {
@@ -42,7 +44,7 @@ FIELD_GROUP = {field.name: group for group, kind in GROUPS.items() for field in 
 
 def default_of(name: str) -> Any:
     """The value of a setting that nobody sets."""
-    return getattr(GROUPS[FIELD_GROUP[name]], name)
+    return next(field.default for field in fields(GROUPS[FIELD_GROUP[name]]) if field.name == name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +71,12 @@ class Settings:
         grouped: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
         for name, value in flat.items():
             require_known("setting", name, FIELD_GROUP)
-            grouped[FIELD_GROUP[name]][name] = as_kind(name, value, type(default_of(name)))
+            grouped[FIELD_GROUP[name]][name] = value
         return cls(**{group: kind(**grouped[group]) for group, kind in GROUPS.items()})
 
     def flat(self) -> dict[str, Any]:
         """The settings by field name, JSON-able."""
-        merged = {name: value for group in asdict(self).values() for name, value in group.items()}
+        merged = {name: value for group in GROUPS for name, value in asdict(getattr(self, group)).items()}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in merged.items()}
 
 

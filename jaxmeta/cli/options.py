@@ -238,8 +238,7 @@ def setting_names() -> set[str]:
     """Names of the settings, by modules that do without JAX."""
     from jaxmeta.core import config
 
-    groups = [kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)]
-    return {field.name for kind in groups for field in dataclasses.fields(kind)}
+    return {field for kind in config.Config.__subclasses__() for field in kind.__struct_fields__}
 
 
 def flag_of(field: dataclasses.Field) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from msgspec import structs
 
 from jaxmeta.algorithms.settings import Settings
 from jaxmeta.core.types import Key, PyTree, TaskDistribution, sample_tasks
@@ -62,7 +63,9 @@ class Baselines:
         grouped = Settings.from_flat(baselines.adaptation_settings(self.settings))
         groups = (grouped.lifetime, grouped.agent, grouped.policy, grouped.inner, grouped.hypers)
         tuned = {field.name for field in fields(Choice)}
-        fixed = {field: value for group in groups for field, value in asdict(group).items() if field not in tuned}
+        fixed = {
+            field: value for group in groups for field, value in structs.asdict(group).items() if field not in tuned
+        }
         power = round(math.log10(max(1, self.pretraining_steps)))
         return {
             "protocol": PROTOCOL,

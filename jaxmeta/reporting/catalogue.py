@@ -11,6 +11,7 @@ from rich.console import Console
 from jaxmeta.algorithms import presets, recipes
 from jaxmeta.algorithms.settings import FIELD_GROUP, GROUPS, Settings
 from jaxmeta.core import tasks
+from jaxmeta.core.config import kinds, spelled
 from jaxmeta.core.errors import require_known
 from jaxmeta.core.tasks import spell_value
 from jaxmeta.core.types import Hypers
@@ -60,12 +61,14 @@ def _show_recipe(console: Console, name: str) -> None:
     read = recipes.settings_read(name, plain)
     _say(console, recipe.summary)
     lines = documented(Hypers) | {field: line for kind in GROUPS.values() for field, line in documented(kind).items()}
+    values = {field: value for kind in GROUPS.values() for field, value in kinds(kind).items()}
     rows = [field for field in FIELD_GROUP if field in read]
     show(
         console,
         [
             Column("setting", rows, is_text=True),
             Column("default", [spell_value(plain[field]) for field in rows], is_text=True),
+            Column("values", [spelled(values[field]) for field in rows], is_text=True),
             Column("", [lines.get(field, "") for field in rows], is_text=True),
         ],
     )

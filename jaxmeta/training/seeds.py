@@ -8,7 +8,6 @@ single; whatever is said of members here is then said of none.
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +21,7 @@ from jaxmeta.core.tasks import read_value
 from jaxmeta.core.trees import strongly_typed
 from jaxmeta.core.types import Hypers, Key, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
 
-TRACED = tuple(field.name for field in fields(HyperConfig))
+TRACED = HyperConfig.__struct_fields__
 """What can be swept."""
 MOST_MEMBERS = 1024
 

@@ -51,16 +51,16 @@ QUICK = (("reptile", "dqn"), ("scratch", "actor_critic"), ("rl2", "dqn"))
 
 def recording(kind, read):
     """A group of settings that notes which of its fields the engine asks for, its own checks not counted."""
-    names = {field.name for field in fields(kind)}
+    names = {*kind.__struct_fields__}
 
     def __getattribute__(self, name):
         asking = sys._getframe(1)
         module = asking.f_globals.get("__name__", "")
-        if name in names and module.startswith("jaxmeta") and asking.f_code.co_name != "__post_init__":
+        if name in names and module.startswith("jaxmeta") and module != "jaxmeta.core.config":
             read.add(name)
         return kind.__getattribute__(self, name)
 
-    return type(kind.__name__, (kind,), {"__getattribute__": __getattribute__})
+    return type(kind)(kind.__name__, (kind,), {"__getattribute__": __getattribute__}, frozen=True, kw_only=True)
 
 
 def recorded(complete, read):
@@ -69,7 +69,7 @@ def recorded(complete, read):
     return Settings(
         **{
             group: recording(kind, read)(
-                **{field.name: getattr(getattr(grouped, group), field.name) for field in fields(kind)}
+                **{field: getattr(getattr(grouped, group), field) for field in kind.__struct_fields__}
             )
             for group, kind in GROUPS.items()
         }

@@ -282,7 +282,7 @@ def test_list_names_recipes_and_tasks(capsys):
 def test_list_shows_what_there_is_to_set(capsys):
     assert main(["list", "rl2"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"^cell +gru +The cell of `rl2`: `gru` or `lstm`\.", out, re.MULTILINE)
+    assert re.search(r"^cell +gru +gru, lstm +The cell of `rl2`: `gru` or `lstm`\.", out, re.MULTILINE)
     changed = re.search(r"^On bandit: (.*)$", out, re.MULTILINE)
     assert {"discount=1.0", "tasks_per_batch=1024"} <= set(changed[1].split())
     assert "stickiness" not in out, "which rl2 does not read"
