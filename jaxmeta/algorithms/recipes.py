@@ -79,7 +79,7 @@ def make_recipe(name: str, tasks: str | TaskDistribution, **settings: Any) -> Me
     Args:
       name: one of `available()`, or `package.module:name`; see `find`.
       tasks: what it is trained on, or a specification of it, such as `grid_navi:size=4`.
-      **settings: fields of the dataclasses in `core.config`, by name; or all of them, as `config.json` holds them.
+      **settings: fields of the records in `core.config`, by name; or all of them, as `config.json` holds them.
 
     Raises:
       UsageError: an unknown name or setting, a setting that the recipe does not read, a value that is out of range or
