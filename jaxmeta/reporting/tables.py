@@ -138,8 +138,9 @@ def _show_costs(console: Console, content: dict[str, Any]) -> None:
 
 
 def _show_facts(console: Console, title: str, facts: Mapping[str, Any]) -> None:
-    """Prints named facts under a title."""
-    _print(console, title, "bold")
+    """Prints named facts under a title; where there are none, nothing."""
+    if facts:
+        _print(console, title, "bold")
     width = max(map(len, facts), default=0)
     for name, fact in facts.items():
         _print(console, f"  {name:{width}}  {fact}")
