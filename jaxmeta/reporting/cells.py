@@ -198,7 +198,9 @@ def load_all(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[
         first = refusals[0]
         others = " ".join(sentence for sentence in missing if sentence != str(first))
         raise UsageError(first.name, first.rule, first.value, reason=first.reason, hint=first.hint or others)
-    require(bool(found), "The folders to compare", "hold evaluated runs or scoreboards", NONE)
+    if not found:
+        rule = "hold evaluated runs or scoreboards"
+        raise UsageError("The folders to compare", rule, NONE, hint=" ".join(missing))
     pool, doubtful = pooled(found)
     return pool, missing + doubtful
 
