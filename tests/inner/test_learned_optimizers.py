@@ -257,7 +257,7 @@ def test_only_rules_are_exported(tmp_path):
     ("settings", "sentence"),
     [
         ({"stretch": 3, "rounds": 4}, "stretch must divide rounds = 4, got 3"),
-        ({"population": 3}, "population must be even and at least 2, for antithetic pairs, got 3"),
+        ({"population": 3}, "population must be even, for antithetic pairs, got 3"),
         ({"perturbation": 0.0}, "perturbation must be above 0, got 0.0"),
         ({"outer_gradient": "backprop"}, "Did you mean 'backpropagation'?"),
         ({"outer_gradient": "backpropagation"}, "outer_gradient must be 'es' or 'pes' under outer_loss 'return'"),

@@ -323,7 +323,7 @@ def test_a_run_is_resumed_with_its_bank_and_refused_with_another_network(grid, t
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"sources": 1}, "sources must be at least 2, a target and a source, got 1"),
+        ({"sources": 1}, "sources must be at least 2, got 1"),
         ({"map_form": "diagnal"}, "Did you mean 'diagonal'?"),
         ({"reads": "near"}, "reads must be one of"),
         ({"agent": "actor_critic"}, "agent must have action values for mapping, which carries a Q-network"),

@@ -393,7 +393,7 @@ def test_entropy_lowers_the_inner_loss_and_the_baseline_is_held_constant():
     [
         ({"estimator": "dize"}, "Did you mean 'dice'?"),
         ({"baseline": "quadratic"}, "baseline must be"),
-        ({"gae_lambda": 1.5}, "gae_lambda must be from 0 to 1, got 1.5"),
+        ({"gae_lambda": 1.5}, "gae_lambda must be at most 1, got 1.5"),
         ({"initial_scale": 0.0}, "initial_scale must be above 0, got 0.0"),
         ({"outer_loss": "td"}, "outer_loss must be 'policy_gradient' or 'return' for agent 'actor_critic'"),
     ],
