@@ -44,7 +44,7 @@ FIELD_GROUP = {field.name: group for group, kind in GROUPS.items() for field in 
 
 def default_of(name: str) -> Any:
     """The value of a setting that nobody sets."""
-    return next(field.default for field in fields(GROUPS[FIELD_GROUP[name]]) if field.name == name)
+    return getattr(GROUPS[FIELD_GROUP[name]](), name)
 
 
 @dataclass(frozen=True, kw_only=True)

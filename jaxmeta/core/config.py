@@ -5,6 +5,8 @@ that a user sets any of them by its bare name (`--set rounds=3`, `make_recipe(..
 """
 
 import functools
+import operator
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,14 +20,12 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 NonNegative = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
 BOUNDS = {
-    "ge": ("at least", lambda value, bound: value >= bound),
-    "gt": ("above", lambda value, bound: value > bound),
-    "le": ("at most", lambda value, bound: value <= bound),
-    "lt": ("below", lambda value, bound: value < bound),
+    "gt": (">", "above", operator.gt),
+    "ge": (">=", "at least", operator.ge),
+    "lt": ("<", "below", operator.lt),
+    "le": ("<=", "at most", operator.le),
 }
-
-
-SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+"""By name of a bound: its sign, what a sentence says, and what holds of a value and the limit."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,13 +55,13 @@ def checked(name: str, value: Any, kind: inspect.Type) -> Any:
             require_known(name, as_kind(name, value, str), map(str, known))
         case inspect.VarTupleType(item_type=item):
             value = as_kind(name, value, tuple)
-            require(all(_in_bounds(entry, item) for entry in value), name, f"hold integers {_rule(item)}", value)
+            for _, words, holds, limit in _limits(item):
+                require(all(holds(entry, limit) for entry in value), name, f"hold integers of {words} {limit}", value)
         case inspect.IntType() | inspect.FloatType():
             value = as_kind(name, value, int if isinstance(kind, inspect.IntType) else float)
             require_finite(name, value)
-            for bound, (words, holds) in BOUNDS.items():
-                limit = getattr(kind, bound)
-                require(limit is None or holds(value, limit), name, f"be {words} {limit}", value)
+            for _, words, holds, limit in _limits(kind):
+                require(holds(value, limit), name, f"be {words} {limit}", value)
     return value
 
 
@@ -84,19 +84,13 @@ def spelled(kind: inspect.Type) -> str:
 
 
 def _signs(kind: inspect.Type) -> str:
-    limits = {sign: getattr(kind, bound) for bound, sign in SIGNS.items()}
-    return " ".join(f"{sign} {limit}" for sign, limit in limits.items() if limit is not None)
+    return " ".join(f"{sign} {limit}" for sign, _, _, limit in _limits(kind))
 
 
-def _in_bounds(value: float, kind: inspect.Type) -> bool:
+def _limits(kind: inspect.Type) -> list[tuple[str, str, Callable[[float, float], bool], float]]:
+    """The bounds that a field has, as `BOUNDS` tells them, each with its limit."""
     limits = {bound: getattr(kind, bound) for bound in BOUNDS}
-    return all(BOUNDS[bound][1](value, limit) for bound, limit in limits.items() if limit is not None)
-
-
-def _rule(kind: inspect.Type) -> str:
-    limits = {bound: getattr(kind, bound) for bound in BOUNDS}
-    told = [f"{BOUNDS[bound][0]} {limit}" for bound, limit in limits.items() if limit is not None]
-    return f"of {' and '.join(told)}" if told else ""
+    return [(*BOUNDS[bound], limit) for bound, limit in limits.items() if limit is not None]
 
 
 class LifetimeConfig(Config, frozen=True, kw_only=True):
@@ -220,7 +214,7 @@ class OuterConfig(Config, frozen=True, kw_only=True):
 
 
 class EstimationConfig(Config, frozen=True, kw_only=True):
-    """How the gradient of a lifetime in the meta-parameters is estimated; see `outer.estimators`."""
+    """How the gradient of a lifetime in the meta-parameters is estimated; see `outer.gradient_estimators`."""
 
     outer_gradient: Literal["backpropagation", "es", "pes"] = "backpropagation"
     """`backpropagation`, `es` (antithetic evolution strategies) or `pes` (persistent ones)."""

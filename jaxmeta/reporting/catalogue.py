@@ -16,6 +16,7 @@ from jaxmeta.core.errors import require_known
 from jaxmeta.core.tasks import spell_value
 from jaxmeta.core.types import Hypers
 from jaxmeta.reporting.columns import Column, show
+from jaxmeta.reporting.tables import print_line
 from jaxmeta.training import pretrained
 
 
@@ -31,10 +32,10 @@ def names() -> dict[str, dict[str, str]]:
 def show_names(console: Console) -> None:
     """Prints all names."""
     for heading, lines in names().items():
-        console.print(heading, soft_wrap=True, markup=False, highlight=False)
+        print_line(console, heading)
         width = max(map(len, lines), default=0)
         for name, line in lines.items():
-            console.print(f"  {name:{width}}  {line}", soft_wrap=True, markup=False, highlight=False)
+            print_line(console, f"  {name:{width}}  {line}")
 
 
 def show_entry(console: Console, name: str) -> None:
@@ -51,7 +52,7 @@ def show_entry(console: Console, name: str) -> None:
         _show_tasks(console, name)
     else:
         card = {key: value for key, value in pretrained.card(name).items() if key != "config"}
-        _say(console, json.dumps(card, indent=2, ensure_ascii=False))
+        print_line(console, json.dumps(card, indent=2, ensure_ascii=False))
 
 
 def _show_recipe(console: Console, name: str) -> None:
@@ -59,7 +60,7 @@ def _show_recipe(console: Console, name: str) -> None:
     recipe = recipes.find(name)
     plain = Settings.from_flat(recipe.everywhere).flat()
     read = recipes.settings_read(name, plain)
-    _say(console, recipe.summary)
+    print_line(console, recipe.summary)
     lines = documented(Hypers) | {field: line for kind in GROUPS.values() for field, line in documented(kind).items()}
     values = {field: value for kind in GROUPS.values() for field, value in kinds(kind).items()}
     rows = [field for field in FIELD_GROUP if field in read]
@@ -76,7 +77,7 @@ def _show_recipe(console: Console, name: str) -> None:
         changed = _changed(name, family, plain)
         if changed:
             pairs = " ".join(f"{field}={spell_value(value)}" for field, value in changed.items())
-            _say(console, f"On {family}: {pairs}")
+            print_line(console, f"On {family}: {pairs}")
 
 
 def _changed(name: str, family: str, plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def _show_tasks(console: Console, name: str) -> None:
     """The options of a family."""
     family = tasks.find(name)
     text = docstring_parser.parse(inspect.getdoc(family) or "")
-    _say(console, text.short_description or name)
+    print_line(console, text.short_description or name)
     lines = {argument.arg_name: _flat(argument.description) for argument in text.params}
     options = {} if not callable(family) else inspect.signature(family).parameters
     show(
@@ -116,7 +117,3 @@ def documented(kind: type) -> dict[str, str]:
 
 def _flat(text: str | None) -> str:
     return " ".join((text or "").split())
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False, highlight=False)

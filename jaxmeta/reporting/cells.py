@@ -197,7 +197,9 @@ def load_all(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[
     if not found and refusals:
         first = refusals[0]
         others = " ".join(sentence for sentence in missing if sentence != str(first))
-        raise UsageError(first.name, first.rule, first.value, reason=first.reason, hint=first.hint or others)
+        raise UsageError(
+            first.name, first.rule, first.value, reason=first.reason, hint=f"{first.hint} {others}".strip()
+        )
     if not found:
         rule = "hold evaluated runs or scoreboards"
         raise UsageError("The folders to compare", rule, NONE, hint=" ".join(missing))

@@ -24,11 +24,13 @@ def show_evaluation(console: Console, evaluation: dict[str, Any]) -> None:
     rows = {evaluation["recipe"]: evaluation, **each, **evaluation["baselines"]}
     columns = [Column("", list(rows), is_text=True), *_scores(rows.values())]
     columns += _rounds([report["returns"] for report in rows.values()])
-    _print(console, f"{evaluation['num_tasks']} {evaluation['split']} tasks of {evaluation['tasks']}{seen}", "bold")
+    print_line(console, f"{evaluation['num_tasks']} {evaluation['split']} tasks of {evaluation['tasks']}{seen}", "bold")
     left_out = show(console, columns)
-    _print(console, "Score: 0 is random, 1 the oracle. Rounds: mean return of an episode after each.", "dim")
+    print_line(console, "Score: 0 is random, 1 the oracle. Rounds: mean return of an episode after each.", "dim")
     if left_out:
-        _print(console, f"Left out for want of width: {len(left_out)} of {len(evaluation['returns'])} rounds.", "dim")
+        print_line(
+            console, f"Left out for want of width: {len(left_out)} of {len(evaluation['returns'])} rounds.", "dim"
+        )
 
 
 def show_comparison(console: Console, rows: list[dict[str, Any]], missing: list[str]) -> None:
@@ -36,18 +38,18 @@ def show_comparison(console: Console, rows: list[dict[str, Any]], missing: list[
     left_out: dict[str, None] = {}
     for _, family in itertools.groupby(rows, key=lambda row: row["family"]):
         group = list(family)
-        _print(console, f"{group[0]['split']} tasks of {group[0]['tasks']}", "bold")
+        print_line(console, f"{group[0]['split']} tasks of {group[0]['tasks']}", "bold")
         left_out |= dict.fromkeys(show(console, _comparison(group)))
-    _print(
+    print_line(
         console,
         "Verdict: beside the best baseline of the family, by the 95 % interval of the difference; P: to beat it.",
         "dim",
     )
-    _print(console, "Before and after: mean return of an episode before and after adaptation.", "dim")
+    print_line(console, "Before and after: mean return of an episode before and after adaptation.", "dim")
     if left_out:
-        _print(console, f"Left out for want of width: {', '.join(left_out)}.", "dim")
+        print_line(console, f"Left out for want of width: {', '.join(left_out)}.", "dim")
     for sentence in missing:
-        _print(console, sentence, "yellow")
+        print_line(console, sentence, "yellow")
 
 
 def show_inspection(console: Console, content: dict[str, Any]) -> None:
@@ -92,8 +94,8 @@ def show_plan(console: Console, content: dict[str, Any]) -> None:
         },
     )
     measured = f"Times: measured on this machine just now, a meta-step as the median of {content['timed_meta_steps']}"
-    _print(console, f"{measured}; of an evaluation, its first.", "dim")
-    _print(console, "Checkpoint: the bytes of the state; on disk some tens of kB more describe it.", "dim")
+    print_line(console, f"{measured}; of an evaluation, its first.", "dim")
+    print_line(console, "Checkpoint: the bytes of the state; on disk some tens of kB more describe it.", "dim")
 
 
 def _show_configuration(console: Console, title: str, content: dict[str, Any]) -> None:
@@ -140,10 +142,10 @@ def _show_costs(console: Console, content: dict[str, Any]) -> None:
 def _show_facts(console: Console, title: str, facts: Mapping[str, Any]) -> None:
     """Prints named facts under a title; where there are none, nothing."""
     if facts:
-        _print(console, title, "bold")
+        print_line(console, title, "bold")
     width = max(map(len, facts), default=0)
     for name, fact in facts.items():
-        _print(console, f"  {name:{width}}  {fact}")
+        print_line(console, f"  {name:{width}}  {fact}")
 
 
 def _verdict(checkpoint: dict[str, Any]) -> str:
@@ -198,7 +200,7 @@ def _comparison(group: Sequence[Mapping[str, Any]]) -> list[Column]:
     ]
 
 
-def _print(console: Console, line: str, style: str = "") -> None:
+def print_line(console: Console, line: str, style: str = "") -> None:
     """Prints a line as it is, of whatever length."""
     console.print(line, style=style, soft_wrap=True, markup=False, highlight=False)
 
