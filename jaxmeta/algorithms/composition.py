@@ -109,7 +109,7 @@ def _range_of_actions(tasks: TaskDistribution, shape: tuple[int, ...]) -> tuple[
 
 
 def learner_by_gradient(parts: Parts, rule: UpdateRule | None = None, **options: Any) -> Adapter:
-    """The adapter of MAML and its kin; the options are those of `adapters.gradient_steps`.
+    """The adapter of MAML and its kin; the options are those of `inner.gradient_steps`.
 
     Where no update rule is given it is that of `inner_optimizer`.
     """

@@ -29,23 +29,16 @@ REWORDED = (
     (r"^Missing value for argument '(\S+)'.*", r"\1 must be given a value, got none."),
     (r"^Missing from (.+?): (\S+) .*", r"\1 must be given \2, got none."),
 )
-
-
 """What tyro says, and how this library says it: the argument, the rule, the value."""
-
 
 BOTH = Words("both")
 USAGE_STATUS, FAILURE_STATUS, INTERRUPT_STATUS, PIPE_STATUS = 2, 1, 130, 141
-
-
 """130 and 141 are what shells report of a process that SIGINT or SIGPIPE has ended."""
-
 
 ABOUT = (
     "Meta-reinforcement learning in JAX. The main job is `jaxmeta train`: without options it trains MAML over DQN on \
 grid_navi and evaluates it, in minutes; `jaxmeta VERB --help` shows the options of a verb."
 )
-
 
 _SET = "--set {}=..."
 
@@ -80,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> Any:
-    """Reads the command line into one of the dataclasses above; None where help was asked for and given.
+    """Reads the command line into one of `options.VERBS`; None where help was asked for and given.
 
     Raises:
       UsageError: one sentence that names the argument, the rule and the value.

@@ -43,7 +43,7 @@ def by_stretches(
 
     Args:
       adapter: how the learner lives.
-      estimator: one of `outer.estimators`.
+      estimator: one of `outer.gradient_estimators`.
       pose: what of a task the learner may see.
       sample: draws the `EnvParams` of one training task, for the first lifetimes.
       optimizer: of the meta-parameters.

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from jaxmeta.algorithms import recipes
-from jaxmeta.core import rollout as living
 from jaxmeta.core import tasks
 from jaxmeta.core.config import LifetimeConfig
-from jaxmeta.core.rollout import Runner
+from jaxmeta.core.rollout import Runner, keys_of_rounds, reset
 from jaxmeta.core.types import Adapter, Rollout, Task
 from jaxmeta.inner import pose_openly, random_policy
 from tests import toy
@@ -52,9 +51,9 @@ def test_first_marks_the_step_after_an_episode_and_successors_are_true_ones(grid
 def test_environments_of_one_task_differ_and_keys_matter():
     cartpole = tasks.make_tasks("cartpole:horizon=20")
     env_params = cartpole.sample(jax.random.key(0), "train")
-    observation = living.reset(jax.random.key(1), cartpole.env, env_params, 4)[1].observation
+    observation = reset(jax.random.key(1), cartpole.env, env_params, 4)[1].observation
     assert len(np.unique(np.asarray(observation)[:, 0])) == 4
-    other = living.reset(jax.random.key(2), cartpole.env, env_params, 4)[1].observation
+    other = reset(jax.random.key(2), cartpole.env, env_params, 4)[1].observation
     assert not np.any(observation == other)
 
 
@@ -146,7 +145,7 @@ def test_rounds_written_out_are_the_rounds_of_the_loop(grid):
         life = runner.begin(jax.random.key(2), meta, task, lifetime.envs)
         if not unrolled:
             return runner.live(jax.random.key(3), meta, task, life, lifetime, observe)[1]
-        keys, reports = living.keys_of_rounds(jax.random.key(3), lifetime.rounds), []
+        keys, reports = keys_of_rounds(jax.random.key(3), lifetime.rounds), []
         acted = runner.rollout(keys[0, 0], meta, task, life, lifetime.steps) if known else None
         for own in keys:
             life, report = runner.round(own, meta, task, life, lifetime.steps, observe, acted)

@@ -26,7 +26,7 @@ def grid_navi(
     """Find a hidden goal on a grid and stay there; the goal is the task (Zintgraf et al. 2020).
 
     Where a lifetime is a trial of whole episodes in one environment, goals are drawn from all and the grid is small,
-    learners are evaluated beside `bayes_oracle`, the best policy that does not know the goal (`grid_navi_bayes`).
+    learners are evaluated beside `bayes_oracle`, the best policy that does not know the goal (`bayes`).
 
     Args:
       size: cells along a side, at least 3.
