@@ -1,10 +1,10 @@
-"""Meta-trains recipes with several seeds, evaluates each beside its baselines, and pools the seeds.
+"""Meta-trains algorithms with several seeds, evaluates each beside its baselines, and pools the seeds.
 
     python benchmarks/adaptation.py --tasks grid_navi --seeds 5 --out benchmarks/results/grid_navi.json
 
-Every cell (recipe, seed) is kept in a folder of its own under `--runs` and taken up again where it was left. The
-baselines do not depend on the recipe: they are tuned with the first seed, and trained and measured with every one,
-beside the first recipe.
+Every cell (algorithm, seed) is kept in a folder of its own under `--runs` and taken up again where it was left. The
+baselines do not depend on the algorithm: they are tuned with the first seed, and trained and measured with every one,
+beside the first algorithm.
 """
 
 import argparse
@@ -19,29 +19,28 @@ import jax
 import numpy as np
 
 import jaxmeta
-from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.evaluation import statistics
 from jaxmeta.evaluation.baselines import Choice
 from jaxmeta.reporting.plots import plot_adaptation
-from jaxmeta.training.jobs import restore
 
-RECIPES = ("maml", "meta_sgd", "anil", "fomaml", "reptile")
+ALGORITHMS = ("maml", "meta_sgd", "anil", "fomaml", "reptile")
 BESIDE_BASELINES = "maml"
 
 
-def evaluated(recipe: str, seed: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def evaluated(algorithm: str, seed: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The evaluation of one cell, from its folder if it is already there."""
-    run_dir = folder / f"{recipe}-seed{seed}"
+    run_dir = folder / f"{algorithm}-seed{seed}"
     kept = run_dir / f"evaluation-{options.split}.json"
     if kept.is_file():
         return json.loads(kept.read_text())
-    jaxmeta.train(recipe, options.tasks, seed=seed, run_dir=run_dir, resume=(run_dir / "config.json").is_file())
-    content = evaluation.evaluate(
-        *restore(run_dir),
+    resume = (run_dir / "config.json").is_file()
+    run = jaxmeta.train(algorithm, options.tasks, seed=seed, run_dir=run_dir, resume=resume, show_progress=False)
+    content = jaxmeta.evaluate(
+        run,
         split=options.split,
         num_tasks=options.num_tasks,
         seed=seed,
-        with_baselines=recipe == BESIDE_BASELINES,
+        with_baselines=algorithm == BESIDE_BASELINES,
         choices=tuned_choices(folder / f"{BESIDE_BASELINES}-seed0" / kept.name),
     )
     kept.write_text(json.dumps(content))
@@ -83,7 +82,7 @@ def pooled(name: str, reports: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default="grid_navi")
-    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
+    parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=ALGORITHMS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--num-tasks", type=int, default=128)
     parser.add_argument("--split", default="test")
@@ -94,17 +93,17 @@ def main() -> None:
     folder = options.runs / options.tasks.replace(":", "-")
     reports: dict[str, list[dict[str, Any]]] = {}
     for seed in range(options.seeds):
-        for recipe in options.recipes:
-            content = evaluated(recipe, seed, folder, options)
-            for name, report in {recipe: content, **content["baselines"]}.items():
-                if name == recipe or recipe == BESIDE_BASELINES:
+        for algorithm in options.algorithms:
+            content = evaluated(algorithm, seed, folder, options)
+            for name, report in {algorithm: content, **content["baselines"]}.items():
+                if name == algorithm or algorithm == BESIDE_BASELINES:
                     reports.setdefault(name, []).append(report)
             rounds = " ".join(f"{value:.2f}" for value in content["returns"])
-            print(f"{recipe} seed {seed}: score {content['score']:.3f}, returns {rounds}", flush=True)
+            print(f"{algorithm} seed {seed}: score {content['score']:.3f}, returns {rounds}", flush=True)
 
     rows = [pooled(name, entries) for name, entries in reports.items()]
-    first = reports[options.recipes[0]][0]
-    config = json.loads((folder / f"{options.recipes[0]}-seed0" / "config.json").read_text())
+    first = reports[options.algorithms[0]][0]
+    config = json.loads((folder / f"{options.algorithms[0]}-seed0" / "config.json").read_text())
     result = {
         "command": "python benchmarks/adaptation.py " + " ".join(sys.argv[1:]),
         "tasks": options.tasks,
@@ -119,7 +118,7 @@ def main() -> None:
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     by_name = {row["name"]: row for row in rows}
-    learner = by_name.pop(options.recipes[0])
+    learner = by_name.pop(options.algorithms[0])
     picture = first | learner | {"ci95": learner["score_ci95"], "baselines": by_name}
     plot_adaptation(picture, options.out.with_suffix(".png"))
     for row in sorted(rows, key=lambda row: -row["score"]):

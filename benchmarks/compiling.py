@@ -2,7 +2,7 @@
 
     python benchmarks/compiling.py --out benchmarks/results/compiling.json
 
-Compares `jaxmeta.core.compilation.compiler_options` with XLA's own defaults, in one process for each recipe: both
+Compares `jaxmeta.core.compilation.compiler_options` with XLA's own defaults, in one process for each algorithm: both
 programs are compiled, in turn, without any cache, and their meta-steps take turns. Ratios are ours to XLA's own: below
 1 ours is faster. Nothing else should run on the machine.
 """
@@ -30,15 +30,15 @@ CASES = (
     ("reptile", "grid_navi"),
     ("meta_sgd", "point_navigation"),
     ("hypernetwork", "recommender"),
-    ("learned_rule", "grid_navi"),
+    ("learned_optimizer", "grid_navi"),
     ("rl2", "maze"),
     ("rl2", "tabular_mdp"),
 )
 
 
-def compared(recipe: str, tasks: str, pairs: int) -> dict[str, Any]:
-    """Both programs of one recipe, at its own settings for the family."""
-    job = jobs.prepare(recipe, tasks)
+def compared(algorithm: str, tasks: str, pairs: int) -> dict[str, Any]:
+    """Both programs of one algorithm, at its own settings for the family."""
+    job = jobs.prepare(algorithm, tasks)
     key, options = training.step_key(job), compilation.compiler_options()
     lowered = make_chunk(job.learner, job.tasks, 1).lower(training.starting_state(job), key, np.int32(0))
     seconds, programs = [], []
@@ -62,7 +62,7 @@ def compared(recipe: str, tasks: str, pairs: int) -> dict[str, Any]:
     steps = ratio_of(*map(meta_step, programs), pairs=pairs)
     (wall, processor), (wall_own, processor_own) = seconds
     row = {
-        "recipe": recipe,
+        "algorithm": algorithm,
         "tasks": tasks,
         "compile_seconds": [wall, wall_own],
         "compile_processor_seconds": [processor, processor_own],
@@ -76,15 +76,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Options of the compiler\n",
         "Made by `benchmarks/compiling.py`: ours beside XLA's own; the ratio of a meta-step below 1 is ours faster.\n",
-        "| recipe | tasks | compile, ours | compile, XLA's own | a meta-step, ours | ratio | 95 % |",
+        "| algorithm | tasks | compile, ours | compile, XLA's own | a meta-step, ours | ratio | 95 % |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         (ours, own), step = row["compile_seconds"], row["meta_step"]
         low, high = step["ratio_ci95"]
         lines.append(
-            f"| `{row['recipe']}` | `{row['tasks']}` | {ours:.1f} s | {own:.1f} s | {1e3 * step['seconds'][0]:.0f} ms "
-            f"| {step['ratio']:.2f} | {low:.2f} to {high:.2f} |"
+            f"| `{row['algorithm']}` | `{row['tasks']}` | {ours:.1f} s | {own:.1f} s "
+            f"| {1e3 * step['seconds'][0]:.0f} ms | {step['ratio']:.2f} | {low:.2f} to {high:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -95,9 +95,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=20)
     options = parser.parse_args()
     rows = []
-    for recipe, tasks in CASES:
+    for algorithm, tasks in CASES:
         with get_context("spawn").Pool(1) as pool:
-            rows.append(pool.apply(compared, (recipe, tasks, options.pairs)))
+            rows.append(pool.apply(compared, (algorithm, tasks, options.pairs)))
     command = f"python benchmarks/compiling.py --out {options.out} --pairs {options.pairs}"
     content = {"command": command, "machine": machine(), "options": compilation.compiler_options(), "rows": rows}
     write_json(options.out, content)

@@ -23,14 +23,15 @@ from jaxmeta.training.run_directory import write_json, write_text
 
 CHUNKS = 10_000
 TINY: dict[str, Any] = {
-    "hidden": (4,),
-    "envs": 2,
-    "rounds": 1,
-    "query_envs": 2,
-    "tasks_per_batch": 2,
-    "lives_per_task": 1,
+    "adaptation.num_envs": 2,
+    "adaptation.num_adaptations": 1,
+    "agent.hidden": (4,),
+    "objective.num_query_envs": 2,
+    "objective.lifetimes_per_task": 1,
+    "outer.tasks_per_batch": 2,
 }
-MAIN_JOB: dict[str, Any] = {"meta_steps": 100, "log_every": 5}
+META_STEPS, LOG_EVERY = 100, 5
+"""Of the main job."""
 PAIRS = 5
 
 
@@ -47,15 +48,18 @@ def soak(folder: Path) -> dict[str, Any]:
         if record["meta_step"] % (CHUNKS // 20) == 0:
             seen.append(resident())
 
-    options: dict[str, Any] = {
-        "meta_steps": CHUNKS,
-        "log_every": 1,
-        "checkpoint_every": 100,
-        "lives_per_task": 1,
-        **TINY,
-    }
     start = time.perf_counter()
-    jaxmeta.train("maml", "probe", run_dir=folder, on_log=look, **options)
+    jaxmeta.train(
+        "maml",
+        "probe",
+        TINY,
+        hooks=jaxmeta.Hooks(on_log=look),
+        show_progress=False,
+        meta_steps=CHUNKS,
+        log_every=1,
+        checkpoint_every=100,
+        run_dir=folder,
+    )
     half = len(seen) // 2
     growth = np.polyfit(np.arange(half), seen[half:], 1)[0] * half
     return {"chunks": CHUNKS, "seconds": time.perf_counter() - start, "resident": seen, "growth_of_second_half": growth}
@@ -68,11 +72,16 @@ def saving(folder: Path) -> dict[str, Any]:
         """Of training, without its compilation and its last checkpoint."""
         at: list[float] = []
         jaxmeta.train(
-            run_dir=folder / name, checkpoint_every=every, on_log=lambda record: at.append(time.time()), **MAIN_JOB
+            hooks=jaxmeta.Hooks(on_log=lambda record: at.append(time.time())),
+            show_progress=False,
+            meta_steps=META_STEPS,
+            log_every=LOG_EVERY,
+            checkpoint_every=every,
+            run_dir=folder / name,
         )
         return at[-1] - at[0]
 
-    points = MAIN_JOB["meta_steps"] // MAIN_JOB["log_every"]
+    points = META_STEPS // LOG_EVERY
     costs = []
     for pair in range(1 + PAIRS):
         saved, unsaved = seconds(f"saved{pair}", 1), seconds(f"unsaved{pair}", 10**6)

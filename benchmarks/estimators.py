@@ -24,39 +24,42 @@ from jaxmeta.training.run_directory import write_json, write_text
 TASKS = "point_navigation"
 MEASURE_SEED = 500_000
 NUM_TASKS = 128
-CORRECTED = {"sampling_correction": True, "lives_per_task": 2, "tasks_per_batch": 10}
+CORRECTED = {
+    "objective.sampling_correction": True,
+    "objective.lifetimes_per_task": 2,
+    "outer.tasks_per_batch": 10,
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "naive": ("maml", {"estimator": "naive"}),
-    "dice": ("maml", {"estimator": "dice"}),
-    "lvc": ("maml", {"estimator": "lvc"}),
-    "naive, corrected": ("maml", {"estimator": "naive", **CORRECTED}),
-    "lvc, corrected": ("maml", {"estimator": "lvc", **CORRECTED}),
-    "lvc, proximal": ("maml", {"estimator": "lvc", "outer_update": "proximal", "minibatches": 1}),
+    "naive": ("maml", {"agent.surrogate": "naive"}),
+    "dice": ("maml", {"agent.surrogate": "dice"}),
+    "lvc": ("maml", {"agent.surrogate": "lvc"}),
+    "naive, corrected": ("maml", {"agent.surrogate": "naive", **CORRECTED}),
+    "lvc, corrected": ("maml", {"agent.surrogate": "lvc", **CORRECTED}),
+    "lvc, proximal": ("maml", {"agent.surrogate": "lvc", "outer.trust_region.minibatches": 1}),
     "first order": ("fomaml", {}),
 }
-"""Recipe and settings; what is not said is the family's own."""
+"""Algorithm and settings; what is not said is the family's own."""
 
 
 def measured(variant: str, seed: int, meta_steps: int, runs: Path) -> list[list[float]]:
     """Returns of a cell, [tasks, rounds + 1], from its folder if it is already there."""
-    recipe, settings = VARIANTS[variant]
+    algorithm, settings = VARIANTS[variant]
     run_dir = runs / f"{variant.replace(', ', '-').replace(' ', '-')}-seed{seed}"
     kept = run_dir / "returns.json"
     if kept.is_file():
         return json.loads(kept.read_text())
-    learner, state = jaxmeta.train(
-        recipe,
+    run = jaxmeta.train(
+        algorithm,
         TASKS,
+        {"agent": "actor_critic", **settings},
+        show_progress=False,
         seed=seed,
+        meta_steps=meta_steps,
         run_dir=run_dir,
         resume=(run_dir / "config.json").is_file(),
-        agent="actor_critic",
-        meta_steps=meta_steps,
-        **settings,
     )
-    tasks = jaxmeta.make_tasks(TASKS)
-    key = jax.random.key(MEASURE_SEED)
-    returns = measurement.returns_by_round(key, learner, learner.meta(state), tasks, NUM_TASKS, "validation").tolist()
+    key, meta = jax.random.key(MEASURE_SEED), run.learner.meta(run.state)
+    returns = measurement.returns_by_round(key, run.learner, meta, run.tasks, NUM_TASKS, "validation").tolist()
     write_json(kept, returns)
     return returns
 

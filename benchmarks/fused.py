@@ -6,46 +6,58 @@ serves DQN with double targets and squared loss, plain SGD in the inner loop on 
 two or more lives a task and the policy-gradient outer loss after every round; `require_same_work` checks that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.algorithms import composition
+from jaxmeta.algorithms.maml import MAMLConfig
+from jaxmeta.algorithms.registry import configure
+from jaxmeta.core.settings import settings_of
+from jaxmeta.core.spec import spec_of
 from jaxmeta.core.types import TaskDistribution
+from jaxmeta.rl import DQNConfig
 
 GradientOf = Callable[..., tuple[Any, Any]]
 """`gradient_of(key, params, env_params)`: the meta-gradient, not clipped, and what was drawn on the way."""
 
 SAME_WORK = {
     "agent": "dqn",
-    "dueling": False,
-    "double": True,
-    "huber": 0.0,
-    "inner_optimizer": "sgd",
-    "batch_size": 0,
-    "n_step": 0,
-    "remat": False,
-    "tasks_per_group": 0,
-    "outer_loss": "policy_gradient",
-    "scored_rounds": "every",
-    "target_step_size": 1.0,
+    "agent.dueling": False,
+    "agent.double": True,
+    "agent.huber": 0.0,
+    "agent.batch_size": 0,
+    "agent.n_step": 0,
+    "agent.target_step_size": 1.0,
+    "inner.optimizer": "sgd",
+    "objective.loss": "policy_gradient",
+    "objective.scored": "every",
+    "outer.remat": "none",
+    "outer.tasks_per_group": 0,
 }
 
 
-def require_same_work(settings: dict[str, Any], same_work: dict[str, Any]) -> None:
+def config_of(tasks: TaskDistribution, settings: Mapping[str, Any]) -> MAMLConfig:
+    """The complete configuration of MAML for a family."""
+    config = configure("maml", tasks, settings)
+    assert isinstance(config, MAMLConfig)
+    return config
+
+
+def require_same_work(config: MAMLConfig, same_work: dict[str, Any]) -> None:
     """Refuses settings that a hand-written form does not serve."""
+    settings = settings_of(config)
     for name, value in same_work.items():
         if settings[name] != value:
             raise SystemExit(f"{name} must be {value!r} for the hand-fused form, got {settings[name]!r}.")
 
 
-def make_fused(gradient_of: GradientOf, settings: dict[str, Any]):
+def make_fused(gradient_of: GradientOf, config: MAMLConfig):
     """The function (key, params, optimizer state, env_params) -> (params, optimizer state), and the optimizer."""
-    clip = optax.clip_by_global_norm(settings["max_gradient_norm"])
-    optimizer = optax.chain(clip, optax.adam(settings["outer_learning_rate"]))
+    clip = optax.clip_by_global_norm(config.outer.max_gradient_norm)
+    optimizer = optax.chain(clip, optax.adam(config.outer.learning_rate))
 
     def meta_step(key, params, optimizer_state, env_params):
         gradient, _ = gradient_of(key, params, env_params)
@@ -55,24 +67,26 @@ def make_fused(gradient_of: GradientOf, settings: dict[str, Any]):
     return meta_step, optimizer
 
 
-def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
+def make_gradient(tasks: TaskDistribution, config: MAMLConfig):
     """The function (key, params, env_params) -> (meta-gradient, actions).
 
     The gradient is not clipped. The actions, which the compiler drops where nobody asks for them, are those of the
     exploration, [tasks, lives, rounds, steps, envs], and of the query episodes, [tasks, lives, rounds, horizon,
     query_envs].
     """
-    require_same_work(settings, SAME_WORK)
-    if settings["replay_rounds"] != settings["rounds"] or len(settings["hidden"]) != 2:
+    require_same_work(config, SAME_WORK)
+    agent, inner, objective = config.agent, config.inner, config.objective
+    assert isinstance(agent, DQNConfig), "as has been required"
+    if agent.replay_capacity != config.adaptation.num_adaptations or len(agent.hidden) != 2:
         raise SystemExit("The hand-fused form must have a replay of all rounds and two hidden layers.")
-    if settings["lives_per_task"] < 2:
-        lives = settings["lives_per_task"]
-        raise SystemExit(f"lives_per_task must be at least 2 for the hand-fused form, got {lives}.")
-    env, horizon, s = tasks.env, tasks.horizon, settings
-    actions = composition.spec_of(tasks).num_actions
+    lives, queries = objective.lifetimes_per_task, objective.num_query_envs
+    if lives < 2:
+        raise SystemExit(f"objective.lifetimes_per_task must be at least 2 for the hand-fused form, got {lives}.")
+    env, horizon, lifetime = tasks.env, tasks.horizon, config.adaptation.within(tasks.horizon)
+    actions = spec_of(tasks).num_actions
     assert actions is not None, "the hand-fused form is for discrete actions"
-    envs, steps, rounds, lives, queries = s["envs"], s["steps"], s["rounds"], s["lives_per_task"], s["query_envs"]
-    discount, temperature, stickiness = s["discount"], s["temperature"], s["stickiness"]
+    envs, steps, rounds = lifetime.num_envs, lifetime.rollout_length, lifetime.num_adaptations
+    discount, temperature, stickiness = agent.discount, agent.temperature, agent.stickiness
 
     def action_values(net, observation):
         layers = net["params"]
@@ -140,7 +154,7 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
         begin_key, live_key = jax.random.split(key)
         where = begin(jax.random.split(begin_key)[1], env_params, envs)
         net, exploration = params["network"], params["exploration"]
-        epsilon, lived, reports = jnp.float32(s["epsilon"]), [], []
+        epsilon, lived, reports = jnp.float32(agent.epsilon), [], []
         for round_key in jax.random.split(live_key, rounds):
             rollout_key, _, score_key = jax.random.split(round_key, 3)
             fixed, logits = jax.lax.stop_gradient((net, exploration))
@@ -157,21 +171,21 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
             def gradient_step(net, _, experience=experience):
                 # With a target step size of 1 the slow parameters are the same ones, and derived through all the same.
                 gradient = jax.grad(inner_loss)(net, net, experience)
-                norm = jnp.sqrt(jnp.maximum(_squared_norm(gradient), s["max_inner_norm"] ** 2))
-                scale = s["learning_rate"] * (s["max_inner_norm"] / norm if s["max_inner_norm"] else 1.0)
+                norm = jnp.sqrt(jnp.maximum(_squared_norm(gradient), inner.max_gradient_norm**2))
+                scale = inner.learning_rate * (inner.max_gradient_norm / norm if inner.max_gradient_norm else 1.0)
                 return jax.tree.map(lambda leaf, change: leaf - scale * change, net, gradient), None
 
-            net, _ = jax.lax.scan(gradient_step, net, None, s["inner_steps"])
-            epsilon *= s["epsilon_decay"]
+            net, _ = jax.lax.scan(gradient_step, net, None, inner.num_steps)
+            epsilon *= agent.epsilon_decay
 
             reset_key, query_key = jax.random.split(score_key)
             adapted = jax.lax.stop_gradient(net)
 
-            def exploit(observation, *_, adapted=adapted):
+            def eval_policy(observation, *_, adapted=adapted):
                 return action_values(adapted, observation) / temperature
 
             fresh = begin(reset_key, env_params, queries)
-            _, query = play(query_key, env_params, fresh, queries, horizon, exploit)
+            _, query = play(query_key, env_params, fresh, queries, horizon, eval_policy)
             done = query[5] | query[6]
             score = policy_gradient(net, query[0], query[3], query[4], done)
             episode = jnp.sum(query[4] * (jnp.cumsum(done, axis=0) - done == 0), axis=0)
@@ -180,7 +194,7 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
 
     def policy_gradient(net, observation, action, reward, done):
         def backwards(later, now):
-            total = now[0] + s["outer_discount"] * ~now[1] * later
+            total = now[0] + objective.outer_discount * ~now[1] * later
             return total, total
 
         returns = jax.lax.scan(backwards, jnp.zeros(queries), (reward, done), reverse=True)[1]
@@ -188,7 +202,7 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
         log_probs = jax.nn.log_softmax(action_values(net, observation) / temperature)
         chosen = jnp.take_along_axis(log_probs, action[..., None], -1)[..., 0]
         entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
-        return horizon * (jnp.mean(-chosen * advantage) - s["entropy"] * jnp.mean(entropy))
+        return horizon * (jnp.mean(-chosen * advantage) - objective.entropy * jnp.mean(entropy))
 
     def task_loss(params, key, env_params):
         keys = jax.random.split(jax.random.split(key)[1], lives)
@@ -199,7 +213,7 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
         return jnp.mean(scores) - credit, actions
 
     def gradient_of(key, params, env_params):
-        keys = jax.random.split(key, s["tasks_per_batch"])
+        keys = jax.random.split(key, config.outer.tasks_per_batch)
         gradients, actions = jax.vmap(jax.grad(task_loss, has_aux=True), (None, 0, 0))(params, keys, env_params)
         return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients), actions
 

@@ -9,56 +9,59 @@ With a single gradient step the meta-gradient needs no derivative of a derivativ
 which is symmetric: H d is the derivative of g along d. Linearising g gives both, forward over reverse.
 """
 
-from typing import Any
-
 import fused
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.algorithms.maml import MAMLConfig
 from jaxmeta.core.types import TaskDistribution
+from jaxmeta.rl import ActorCriticConfig
 from jaxmeta.rl.advantages import RIDGE
 from jaxmeta_envs.point_navigation import SPEED
 
 SETTINGS = {
+    "adaptation.num_envs": 20,
+    "adaptation.num_adaptations": 1,
     "agent": "actor_critic",
-    "estimator": "dice",
-    "envs": 20,
-    "rounds": 1,
-    "query_envs": 20,
-    "tasks_per_batch": 20,
-    "max_inner_norm": 0.0,
-    "scored_rounds": "every",
-    "tasks_per_group": 1,
+    "agent.surrogate": "dice",
+    "inner.max_gradient_norm": 0.0,
+    "objective.num_query_envs": 20,
+    "objective.scored": "every",
+    "outer.tasks_per_batch": 20,
+    "outer.tasks_per_group": 1,
 }
 """Those of Finn, Abbeel and Levine (2017) for 2-D navigation, 20 trajectories before and after a step in each of 20
 tasks; adapted one at a time, since a task's activations then stay in a CPU's cache."""
 
 SAME_WORK = {
+    "adaptation.num_adaptations": 1,
     "agent": "actor_critic",
-    "estimator": "dice",
-    "baseline": "linear",
-    "normalised": True,
-    "inner_entropy": 0.0,
-    "inner_optimizer": "sgd",
-    "max_inner_norm": 0.0,
-    "rounds": 1,
-    "inner_steps": 1,
-    "lives_per_task": 1,
-    "outer_loss": "policy_gradient",
-    "scored_rounds": "every",
+    "agent.surrogate": "dice",
+    "agent.baseline": "linear",
+    "agent.normalised": True,
+    "agent.inner_entropy": 0.0,
+    "inner.optimizer": "sgd",
+    "inner.max_gradient_norm": 0.0,
+    "inner.num_steps": 1,
+    "objective.lifetimes_per_task": 1,
+    "objective.loss": "policy_gradient",
+    "objective.scored": "every",
 }
 
 
-def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
+def make_gradient(tasks: TaskDistribution, config: MAMLConfig):
     """The function (key, params, env_params) -> (meta-gradient, draws).
 
     The gradient is not clipped. The draws, which the compiler drops where nobody asks for them, are the noise of the
     actions before and after adaptation, [tasks, steps, envs, 2] and [tasks, horizon, query_envs, 2] float32, in
     standard deviations.
     """
-    fused.require_same_work(settings, SAME_WORK)
-    env, horizon, s = tasks.env, tasks.horizon, settings
-    discount, rate, group = s["discount"], s["learning_rate"], s["tasks_per_group"] or s["tasks_per_batch"]
+    fused.require_same_work(config, SAME_WORK)
+    agent, objective, outer = config.agent, config.objective, config.outer
+    assert isinstance(agent, ActorCriticConfig), "as has been required"
+    env, horizon, lifetime = tasks.env, tasks.horizon, config.adaptation.within(tasks.horizon)
+    envs, steps, queries = lifetime.num_envs, lifetime.rollout_length, objective.num_query_envs
+    discount, rate, group = agent.discount, config.inner.learning_rate, outer.tasks_per_group or outer.tasks_per_batch
 
     def policy(params, position):
         """Mean, in units of `SPEED`, and logarithm of the standard deviation."""
@@ -108,7 +111,7 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
         weights = jax.scipy.linalg.solve(normal, rows.T @ to_go(reward, going_on).ravel(), assume_a="pos")
         value = regressors @ weights
         surprise = reward - value + going_on * jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
-        advantage = to_go(surprise, s["gae_lambda"] * going_on)
+        advantage = to_go(surprise, agent.gae_lambda * going_on)
         return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
 
     def inner_gradient(params, played):
@@ -130,14 +133,13 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
 
     def outer_gradient(key, params, env_params):
         """REINFORCE with a leave-one-out baseline at the adapted parameters, and the noise of the query episodes."""
-        queries = s["query_envs"]
         position, noise, action, reward, terminated, truncated = play(key, params, env_params, queries, horizon)
-        returns = to_go(reward, s["outer_discount"] * ~(terminated | truncated))
+        returns = to_go(reward, objective.outer_discount * ~(terminated | truncated))
         advantage = returns - (jnp.sum(returns, axis=1, keepdims=True) - returns) / (queries - 1)
 
         def loss(params):
             entropy = jnp.sum(params["policy"]["params"]["head_log_scale"])  # and a constant
-            return -horizon * (jnp.mean(log_prob(params, position, action) * advantage) + s["entropy"] * entropy)
+            return -horizon * (jnp.mean(log_prob(params, position, action) * advantage) + objective.entropy * entropy)
 
         return jax.grad(loss)(params), noise
 
@@ -155,9 +157,9 @@ def make_gradient(tasks: TaskDistribution, settings: dict[str, Any]):
         return rollout_key, jax.random.split(score_key)[1]
 
     def gradient_of(key, params, env_params):
-        round_keys, query_keys = jax.vmap(keys_of)(jax.random.split(key, s["tasks_per_batch"]))
+        round_keys, query_keys = jax.vmap(keys_of)(jax.random.split(key, outer.tasks_per_batch))
         # All tasks at once: they still share their parameters.
-        played = jax.vmap(lambda key, task: play(key, params, task, s["envs"], s["steps"]))(round_keys, env_params)
+        played = jax.vmap(lambda key, task: play(key, params, task, envs, steps))(round_keys, env_params)
         gradients, query_noise = jax.lax.map(
             lambda task: task_gradient(task[0], params, *task[1:]), (query_keys, env_params, played), batch_size=group
         )

@@ -26,18 +26,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from record import FIRST_SEED, Record, by_method, cell, commands_of, train
+from msgspec import structs
+from record import FIRST_SEED, Record, by_method, cell, commands_of, read_settings, train
 from throughput import machine
 
 import jaxmeta
-from jaxmeta.algorithms import recipes
-from jaxmeta.algorithms.settings import parse_settings
+from jaxmeta.algorithms.baselines import ScratchConfig
+from jaxmeta.algorithms.hyper_policy import HyperPolicyConfig
+from jaxmeta.algorithms.learned_optimizer import LearnedOptimizerConfig
+from jaxmeta.algorithms.registry import agent_of, configure, make_learner
+from jaxmeta.core.settings import settings_of
 from jaxmeta.core.types import MetaLearner, PyTree, TaskDistribution
 from jaxmeta.evaluation import measurement, statistics
+from jaxmeta.inner.gradient import GradientConfig, InnerOptimizerConfig
 from jaxmeta.training.run_directory import write_text
+from jaxmeta.training.seeds import last_word
 
 Values = dict[str, float]
-"""Hyper-parameters by name."""
+"""Hyper-parameters by the path of their settings."""
 
 RATES = {
     "sgd": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
@@ -45,20 +51,20 @@ RATES = {
     "adam": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
 }
 COORDINATES = {
-    "discount": [0.5, 0.7, 0.8, 0.9, 0.95, 0.99],
-    "epsilon_decay": [0.8, 0.9, 0.94, 0.97, 0.98, 0.99],
-    "target_step_size": [0.01, 0.03, 0.1, 0.3, 1.0],
+    "agent.discount": [0.5, 0.7, 0.8, 0.9, 0.95, 0.99],
+    "agent.epsilon_decay": [0.8, 0.9, 0.94, 0.97, 0.98, 0.99],
+    "agent.target_step_size": [0.01, 0.03, 0.1, 0.3, 1.0],
 }
 GRIDS = {
     "tabular_q": {
-        "learning_rate": [0.03, 0.1, 0.3, 1.0],
-        "discount": [0.1, 0.3, 0.6, 0.8, 0.9],
-        "epsilon": [0.2, 0.4, 0.6, 0.8, 1.0],
+        "inner.learning_rate": [0.03, 0.1, 0.3, 1.0],
+        "agent.discount": [0.1, 0.3, 0.6, 0.8, 0.9],
+        "agent.epsilon": [0.2, 0.4, 0.6, 0.8, 1.0],
     },
     "dqn": {
-        "learning_rate": [1e-3, 3e-3, 1e-2, 3e-2],
-        "discount": [0.7, 0.8, 0.9, 0.95, 0.99],
-        "epsilon": [0.1, 0.3, 0.5, 0.7, 0.9],
+        "inner.learning_rate": [1e-3, 3e-3, 1e-2, 3e-2],
+        "agent.discount": [0.7, 0.8, 0.9, 0.95, 0.99],
+        "agent.epsilon": [0.1, 0.3, 0.5, 0.7, 0.9],
     },
 }
 """Of ordinary Q-learning by agent, all with all."""
@@ -67,16 +73,16 @@ CHOOSING_LIVES = 3
 STRETCHES = 5
 """Of a lifetime, where an estimator lives one at a time; it then takes as many more meta-steps, of equal experience."""
 ESTIMATORS: dict[str, dict[str, Any]] = {
-    "es": {"outer_gradient": "es"},
-    "pes": {"outer_gradient": "pes"},
-    "truncated": {"outer_gradient": "backpropagation", "outer_loss": "td", "outer_learning_rate": 0.01},
+    "es": {"outer.gradient_estimator": "es"},
+    "pes": {"outer.gradient_estimator": "pes"},
+    "truncated": {"outer.gradient_estimator": "backpropagation", "objective.loss": "td", "outer.learning_rate": 0.01},
 }
 """Truncated back-propagation has no perturbed lives and lives in as many more tasks."""
 RULES = [f"{rule}, {estimator}" for rule in ("structured", "recurrent", "attention") for estimator in ESTIMATORS]
 IN_HINDSIGHT = "best of the grid in each task"
 GOVERNORS: dict[str, dict[str, Any]] = {
-    form: {"form": form} for form in ("online", "schedule", "static", "constant")
-} | {"online, structure": {"form": "online", "structure": True}}
+    form: {"policy.form": form} for form in ("online", "schedule", "static", "constant")
+} | {"online, structure": {"policy.form": "online", "agent.structure": True}}
 
 
 def folder_of(method: str, seed: int) -> str:
@@ -90,30 +96,41 @@ class Bench:
     def __init__(self, subject: dict[str, Any], folder: Path, results: Path):
         self.tasks: TaskDistribution = jaxmeta.make_tasks(subject["tasks"])
         self.num_tasks: int = subject["num_tasks"]
-        self.overrides = parse_settings(dict(pair.split("=", 1) for pair in subject["set"]))
+        self.overrides = read_settings(subject["set"])
         self.source = subject["carried_from"] and Path(subject["carried_from"])
         """Where rules were learned, if not here."""
         self.folder = folder
         self.record = Record(results, subject)
         self.kept = self.record.kept
 
-    def settings(self, recipe: str) -> dict[str, Any]:
-        """All settings of a recipe here."""
-        return recipes.resolve_settings(recipe, self.tasks, **self.overrides)
+    def learned_optimizer(self) -> LearnedOptimizerConfig:
+        """All settings of the learned optimizer here."""
+        config = configure("learned_optimizer", self.tasks, self.overrides)
+        assert isinstance(config, LearnedOptimizerConfig)
+        return config
+
+    def hyper_policy(self) -> HyperPolicyConfig:
+        """All settings of the policy over hyper-parameters here."""
+        config = configure("hyper_policy", self.tasks, self.overrides)
+        assert isinstance(config, HyperPolicyConfig)
+        return config
 
     def curves(self, learner: MetaLearner, split: str) -> Callable[..., np.ndarray]:
         """`curves(seed, meta, life=0)`: returns before and after each round, [tasks, rounds + 1]; compiled once."""
-        gauge = measurement.gauge(learner, self.tasks, self.num_tasks, split)
+        make_evaluator = measurement.make_evaluator(learner, self.tasks, self.num_tasks, split)
 
         def curves(seed: int, meta: PyTree, life: int = 0) -> np.ndarray:
             task_key, *life_keys = jax.random.split(jax.random.key(FIRST_SEED[split] + seed), 2 + CHOOSING_LIVES)
-            return gauge(task_key, life_keys[life], meta)
+            return make_evaluator(task_key, life_keys[life], meta)
 
         return curves
 
-    def ordinary(self, settings: dict[str, Any]) -> MetaLearner:
+    def ordinary(self, config: LearnedOptimizerConfig | HyperPolicyConfig, optimizer: str) -> MetaLearner:
         """Q-learning from fresh parameters, in the lifetimes of the method that it is compared with."""
-        return jaxmeta.make_recipe("scratch", self.tasks, **settings)
+        own = {name: getattr(config.inner, name) for name in GradientConfig.__struct_fields__}
+        inner = structs.replace(InnerOptimizerConfig(**own), optimizer=optimizer)
+        ordinary = ScratchConfig(adaptation=config.adaptation, agent=config.agent, inner=inner)
+        return make_learner("scratch", self.tasks, ordinary)
 
     def measure(self, method: str, seeds: int, make: Callable[[int], np.ndarray]) -> None:
         """Adds cells of a method, one for each seed; `make(seed)` makes curves [tasks, rounds + 1]."""
@@ -127,13 +144,12 @@ class Bench:
             areas = self.kept("cells", cell(method, seed), functools.partial(of_seed, seed))["areas"]
             print(f"{method}, seed {seed}: {np.mean(areas):.3f}", flush=True)
 
-    def learn(self, recipe: str, method: str, seeds: int, settings: dict[str, Any]) -> None:
+    def learn(self, algorithm: str, method: str, seeds: int, settings: dict[str, Any]) -> None:
         """Adds what was trained with each seed."""
-        chosen = self.overrides | settings
 
         def train_and_measure(seed: int) -> np.ndarray:
             run_dir = self.folder / folder_of(method, seed) / "run"
-            learner, meta = train(recipe, self.tasks, seed, run_dir, **chosen)
+            learner, meta = train(algorithm, self.tasks, seed, run_dir, self.overrides | settings)
             return self.curves(learner, "test")(seed, meta)
 
         self.measure(method, seeds, train_and_measure)
@@ -142,23 +158,26 @@ class Bench:
         """Adds rules learned elsewhere, with the hyper-parameters that suit what they started from here."""
 
         def restore_and_measure(seed: int) -> np.ndarray:
-            teacher, state, _, config = jaxmeta.restore(source / folder_of(method, seed) / "run")
-            rule = {name: config["settings"][name] for name in ("rule", "rule_base", "rule_width", "rule_cell")}
-            learner = jaxmeta.make_recipe("learned_rule", self.tasks, **self.overrides, **rule)
-            meta = learner.init(jax.random.key(0)).meta.replace(rule=teacher.meta(state).rule)
-            return self.curves(learner, "test")(seed, with_values(meta, tuned[rule["rule_base"]]["values"]))
+            teacher = jaxmeta.load(source / folder_of(method, seed) / "run")
+            learned = teacher.learner.config
+            assert isinstance(learned, LearnedOptimizerConfig)
+            config = structs.replace(self.learned_optimizer(), rule=learned.rule)
+            learner = make_learner("learned_optimizer", self.tasks, config)
+            meta = learner.init(jax.random.key(0)).meta.replace(rule=teacher.learner.meta(teacher.state).rule)
+            return self.curves(learner, "test")(seed, with_values(meta, tuned[learned.rule.base]["values"]))
 
         self.measure(method, seeds, restore_and_measure)
 
 
 def with_values(meta: PyTree, values: Values) -> PyTree:
-    hypers = meta.hypers.replace(**{name: jnp.float32(value) for name, value in values.items()})
-    return meta.replace(hypers=hypers)
+    """Meta-parameters with other hyper-parameters."""
+    hyperparams = meta.hyperparams.replace(**{last_word(path): jnp.float32(value) for path, value in values.items()})
+    return meta.replace(hyperparams=hyperparams)
 
 
-def by_coordinates(bench: Bench, settings: dict[str, Any], optimizer: str) -> dict[str, Any]:
+def by_coordinates(bench: Bench, config: LearnedOptimizerConfig, optimizer: str) -> dict[str, Any]:
     """Tunes one optimizer: its step size, then each coordinate in turn, all of them twice."""
-    learner = bench.ordinary(settings | {"inner_optimizer": optimizer})
+    learner = bench.ordinary(config, optimizer)
     meta = learner.init(jax.random.key(0)).meta
     curves = bench.curves(learner, "validation")
     tried: dict[tuple, float] = {}
@@ -169,7 +188,8 @@ def by_coordinates(bench: Bench, settings: dict[str, Any], optimizer: str) -> di
             tried[key] = float(np.mean(curves(0, with_values(meta, values))))
         return tried[key]
 
-    grids = {"learning_rate": RATES[optimizer]} | COORDINATES
+    grids = {"inner.learning_rate": RATES[optimizer]} | COORDINATES
+    settings = settings_of(config)
     best = {name: settings[name] for name in grids}
     for name in [*grids, *grids]:
         best = max(({**best, name: value} for value in grids[name]), key=area)
@@ -178,15 +198,18 @@ def by_coordinates(bench: Bench, settings: dict[str, Any], optimizer: str) -> di
     return {"values": best, "validation": area(best), "on_edge": edges, "tried": len(tried)}
 
 
-def settings_of(method: str, resolved: dict[str, Any]) -> dict[str, Any]:
-    """What sets a rule and its estimator apart."""
+def apart(method: str, config: LearnedOptimizerConfig) -> dict[str, Any]:
+    """The settings that set a rule and its estimator apart."""
     rule, estimator = method.split(", ")
-    settings = {"rule": rule} | ESTIMATORS[estimator]
+    settings = {"rule.network": rule} | ESTIMATORS[estimator]
     if estimator != "es":
-        settings |= {"stretch": resolved["rounds"] // STRETCHES, "meta_steps": STRETCHES * resolved["meta_steps"]}
+        settings |= {
+            "outer.truncation_length": config.adaptation.num_adaptations // STRETCHES,
+            "meta_steps": STRETCHES * config.meta_steps,
+        }
     if estimator == "truncated":
-        group = resolved["tasks_per_batch"]
-        settings |= {"tasks_per_group": group, "tasks_per_batch": group * resolved["population"]}
+        group = config.outer.tasks_per_batch
+        settings |= {"outer.tasks_per_group": group, "outer.tasks_per_batch": group * config.outer.num_perturbations}
     return settings
 
 
@@ -196,20 +219,18 @@ def compare_rules(bench: Bench, methods: list[str], seeds: int) -> str:
     Returns:
       The name of the best.
     """
-    resolved = bench.settings("learned_rule")
-    tuned = {
-        name: bench.kept("tuned", name, functools.partial(by_coordinates, bench, resolved, name)) for name in RATES
-    }
+    config = bench.learned_optimizer()
+    tuned = {name: bench.kept("tuned", name, functools.partial(by_coordinates, bench, config, name)) for name in RATES}
     for name in RATES:
-        learner = bench.ordinary(resolved | {"inner_optimizer": name})
+        learner = bench.ordinary(config, name)
         meta = with_values(learner.init(jax.random.key(0)).meta, tuned[name]["values"])
         run = bench.curves(learner, "test")
         bench.measure(name, seeds, functools.partial(run, meta=meta))
     best = max(RATES, key=lambda name: tuned[name]["validation"])
-    start = {"rule_base": best} | tuned[best]["values"]
+    start = {"rule.base": best} | tuned[best]["values"]
     for method in methods:
         if bench.source is None:
-            bench.learn("learned_rule", method, seeds, start | settings_of(method, resolved))
+            bench.learn("learned_optimizer", method, seeds, start | apart(method, config))
         else:
             bench.carry(bench.source, method, seeds, tuned)
     return best
@@ -221,12 +242,12 @@ def compare_governors(bench: Bench, methods: list[str], seeds: int) -> str:
     Returns:
       The name of that baseline.
     """
-    resolved = bench.settings("hyper_policy")
-    axes = GRIDS[resolved["agent"]]
-    learner = bench.ordinary(resolved)
+    config = bench.hyper_policy()
+    axes = GRIDS[agent_of(config) or ""]
+    learner = bench.ordinary(config, config.inner.optimizer)
     start = learner.init(jax.random.key(0)).meta
     grid = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    metas = [with_values(start, values | {"epsilon_decay": 1.0}) for values in grid]
+    metas = [with_values(start, values | {"agent.epsilon_decay": 1.0}) for values in grid]
     run = bench.curves(learner, "validation")
     validation = bench.kept("tuned", "grid", lambda: [float(np.mean(run(0, meta))) for meta in metas])
     best = int(np.argmax(validation))
@@ -260,7 +281,7 @@ def random_return(bench: Bench) -> float:
     """Mean return of an episode of random actions in test tasks."""
     from jaxmeta.inner import pose_openly, random_policy
 
-    learner = bench.ordinary({})._replace(adapter=random_policy(bench.tasks), task=pose_openly)
+    learner = make_learner("scratch", bench.tasks)._replace(adapter=random_policy(bench.tasks), task=pose_openly)
     return float(np.mean(bench.curves(learner, "test")(0, None)))
 
 

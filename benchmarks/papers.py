@@ -25,10 +25,11 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from published import BATCH, PROBLEMS, TEST_SEED, Problem
+from record import read_settings
 from throughput import machine
 
 import jaxmeta
-from jaxmeta.algorithms.settings import parse_settings
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core.types import MetaLearner, PyTree, TaskDistribution
 from jaxmeta.evaluation import measurement
 from jaxmeta.inner import pose_openly, random_policy
@@ -77,15 +78,17 @@ def command() -> str:
 
 
 def trained(
-    problem: Problem, recipe: str, tasks: TaskDistribution, run_dir: Path, options: argparse.Namespace
+    problem: Problem, algorithm: str, tasks: TaskDistribution, run_dir: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
     """The measurement of a learner, which is trained first, or to the end."""
     resume = (run_dir / "config.json").is_file()
     settings = {**problem.settings, **options.set}
-    learner, state = jaxmeta.train(recipe, tasks, seed=options.seed, run_dir=run_dir, resume=resume, **settings)
-    run = RunDirectory(run_dir)
-    config, last = run.load_config(), run.read_metrics()[-1]
-    return summarised(measured(problem, learner, learner.meta(state), tasks, options.trials)) | {
+    run = jaxmeta.train(
+        algorithm, tasks, settings, show_progress=False, seed=options.seed, run_dir=run_dir, resume=resume
+    )
+    folder = RunDirectory(run_dir)
+    config, last = folder.load_config(), folder.read_metrics()[-1]
+    return summarised(measured(problem, run.learner, run.learner.meta(run.state), tasks, options.trials)) | {
         "seed": options.seed,
         "meta_steps": last["meta_step"],
         "env_steps": last["env_steps"],
@@ -106,7 +109,7 @@ def untrained(
 def policies(problem: Problem, tasks: TaskDistribution, options: argparse.Namespace) -> dict[str, MetaLearner]:
     """What learns nothing across tasks, in the lifetimes that the learners live."""
     settings = {**problem.settings, **options.set}
-    learner = jaxmeta.make_recipe(problem.learners[0], tasks, **settings)
+    learner = make_learner(problem.learners[0], tasks, settings)
     blind = {"random": random_policy(tasks), **{name: make(tasks) for name, make in problem.policies.items()}}
     adapters = tasks.policies(learner.lifetime)
     return {
@@ -128,10 +131,10 @@ def measurements(name: str, options: argparse.Namespace) -> dict[str, Callable[[
     """By method, what finds or makes its measurement."""
     problem, folder = PROBLEMS[name], options.runs / name
     tasks = jaxmeta.make_tasks(problem.tasks)
-    folders = {recipe: folder / f"{recipe}-seed{options.seed}" for recipe in problem.learners}
+    folders = {algorithm: folder / f"{algorithm}-seed{options.seed}" for algorithm in problem.learners}
     makers = {
-        recipe: functools.partial(trained, problem, recipe, tasks, run_dir, options)
-        for recipe, run_dir in folders.items()
+        algorithm: functools.partial(trained, problem, algorithm, tasks, run_dir, options)
+        for algorithm, run_dir in folders.items()
     }
     for method, policy in policies(problem, tasks, options).items():
         folders[method] = folder / method
@@ -252,7 +255,7 @@ def read_options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.trials is not None and options.trials < 2:
         parser.error("--trials must be at least 2")
-    options.set = parse_settings(dict(pair.split("=", 1) for pair in options.set))
+    options.set = read_settings(options.set)
     return options
 
 

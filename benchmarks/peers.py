@@ -28,8 +28,8 @@ engine.
 **MAML over policy gradients on 2-D navigation**, in the same way, at the settings of `fused_policy.py`; what is given
 is the noise of the actions.
 
-**RL^2 on bandits and on XLand**, training updates of the recipe `rl2` against recurrent PPO in one file, written in the
-style of XLand-MiniGrid's baseline (`peers/ppo_gru.py` says what that is and is not). On either side the same
+**RL^2 on bandits and on XLand**, training updates of the algorithm `rl2` against recurrent PPO in one file, written in
+the style of XLand-MiniGrid's baseline (`peers/ppo_gru.py` says what that is and is not). On either side the same
 environment, network, number of environments, epochs and minibatches; one update takes one trial of fresh tasks and
 learns from it as a whole. The environment stepped by random actions, as many at once, is what both could reach at most.
 """
@@ -51,14 +51,17 @@ import jax
 import numpy as np
 from throughput import machine, paired_ratio, resampled
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.maml import MAMLConfig
+from jaxmeta.algorithms.registry import configure, make_learner
+from jaxmeta.algorithms.rl2 import RL2Config
 from jaxmeta.core import tasks
+from jaxmeta.core.settings import settings_of
 from jaxmeta.core.types import TaskDistribution, sample_tasks
 from jaxmeta.rl.advantages import RIDGE
 from jaxmeta_envs import point_navigation
 
 PARTS = ("maml", "policy", "rl2", "dqn")
-RECURRENT = {"bandit": {}, "xland": {"rounds": 1, "tasks_per_batch": 256}}
+RECURRENT = {"bandit": {}, "xland": {"adaptation.num_adaptations": 1, "outer.tasks_per_batch": 256}}
 """Tasks of `rl2`, and the settings that differ from its own there."""
 WORKERS = Path(__file__).parent / "peers"
 REQUIREMENTS = {
@@ -206,33 +209,34 @@ def largest_difference(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray
 def maml(torch_python: Path, pairs: int) -> dict[str, Any]:
     """A meta-step of MAML over DQN on GridNavi."""
     distribution = tasks.make_tasks("grid_navi")
-    settings = recipes.resolve_settings("maml", distribution)
-    if settings["steps"] != distribution.horizon:
-        raise SystemExit(f"A round must be one episode in PyTorch, got steps = {settings['steps']}.")
-    params, env_params, gradient, (explored, queried) = by_hand(fused.make_gradient, distribution, settings)
+    config = fused.config_of(distribution, {})
+    length = config.adaptation.rollout_length
+    if length != distribution.horizon:
+        raise SystemExit(f"A rollout must be one episode in PyTorch, got rollout_length = {length}.")
+    params, env_params, gradient, (explored, queried) = by_hand(fused.make_gradient, distribution, config)
     size = round(params["network"]["params"]["torso_0"]["kernel"].shape[0] ** 0.5)
     given = {**as_params(named_q(params)), "goals": env_params.goal, "explored": explored, "queried": queried}
     shape = {"horizon": distribution.horizon, "size": size}
-    return beside_torch("maml_torch.py", torch_python, distribution, settings, given, named_q(gradient), shape, pairs)
+    return beside_torch("maml_torch.py", torch_python, distribution, config, given, named_q(gradient), shape, pairs)
 
 
 def policy(torch_python: Path, pairs: int) -> dict[str, Any]:
     """A meta-step of MAML over policy gradients on 2-D navigation."""
     distribution = tasks.make_tasks("point_navigation")
-    settings = recipes.resolve_settings("maml", distribution, **fused_policy.SETTINGS)
-    params, env_params, gradient, noise = by_hand(fused_policy.make_gradient, distribution, settings)
+    config = fused.config_of(distribution, fused_policy.SETTINGS)
+    params, env_params, gradient, noise = by_hand(fused_policy.make_gradient, distribution, config)
     params, gradient = (named(tree["policy"]["params"]) for tree in (params, gradient))
     given = {**as_params(params), "goals": env_params.goal, "noise": noise[0], "query_noise": noise[1]}
     constants = {"speed": point_navigation.SPEED, "tolerance": point_navigation.TOLERANCE, "ridge": RIDGE}
     shape = {"horizon": distribution.horizon, **constants}
-    return beside_torch("policy_torch.py", torch_python, distribution, settings, given, gradient, shape, pairs)
+    return beside_torch("policy_torch.py", torch_python, distribution, config, given, gradient, shape, pairs)
 
 
-def by_hand(make_gradient: Callable, distribution: TaskDistribution, settings: dict[str, Any]) -> tuple[Any, ...]:
+def by_hand(make_gradient: Callable, distribution: TaskDistribution, config: MAMLConfig) -> tuple[Any, ...]:
     """Parameters, tasks, and their meta-gradient by a hand-written form, with what it drew."""
-    params = recipes.make_recipe("maml", distribution, **settings).init(jax.random.key(0)).meta.params
-    env_params = sample_tasks(jax.random.key(1), distribution, "train", settings["tasks_per_batch"])
-    gradient_of = jax.jit(make_gradient(distribution, settings))
+    params = make_learner("maml", distribution, config).init(jax.random.key(0)).meta.params
+    env_params = sample_tasks(jax.random.key(1), distribution, "train", config.outer.tasks_per_batch)
+    gradient_of = jax.jit(make_gradient(distribution, config))
     return params, env_params, *gradient_of(jax.random.key(2), params, env_params)
 
 
@@ -244,7 +248,7 @@ def beside_torch(
     script: str,
     python: Path,
     distribution: TaskDistribution,
-    settings: dict[str, Any],
+    config: MAMLConfig,
     given: dict[str, Any],
     gradient: dict[str, np.ndarray],
     shape: dict[str, Any],
@@ -256,13 +260,14 @@ def beside_torch(
       script: the worker in PyTorch.
       python: an interpreter that has it.
       distribution: the tasks, each with a goal.
-      settings: complete.
+      config: complete.
       given: what both start from, and the draws under which `gradient` arose.
       gradient: the meta-gradient that PyTorch must find, by name.
       shape: what else the worker must know.
       pairs: meta-steps of each.
     """
     rows: dict[str, dict[str, Any]] = {}
+    settings = settings_of(config)
     with tempfile.TemporaryDirectory() as folder, worker(sys.executable, "maml_jaxmeta.py") as ours:
         inputs, outputs = f"{folder}/inputs.npz", f"{folder}/gradient.npz"
         np.savez(inputs, **given)
@@ -288,11 +293,13 @@ def beside_torch(
     return {"tasks": distribution.name, "settings": settings, **rows}
 
 
-def rl2(task_family: str, pairs: int, **settings: Any) -> dict[str, Any]:
+def rl2(task_family: str, pairs: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Updates of both from networks of the same size, in environment steps per second."""
-    complete = recipes.resolve_settings("rl2", tasks.make_tasks(task_family), **settings)
-    trial, envs = complete["rounds"] * complete["steps"], complete["tasks_per_batch"]
-    if complete["envs"] != 1 or complete["cell"] != "gru":
+    config = configure("rl2", task_family, settings)
+    assert isinstance(config, RL2Config)
+    lifetime, envs = config.adaptation, config.outer.tasks_per_batch
+    trial, complete = lifetime.num_adaptations * lifetime.rollout_length, settings_of(config)
+    if lifetime.num_envs != 1 or config.memory.cell != "gru":
         raise SystemExit("A task must have one environment, and the cell must be a GRU, as in recurrent PPO.")
     arguments = {"task_family": task_family, "settings": complete, "trial": trial, "window": trial, "seed": 0}
     with worker(sys.executable, "rl2_jaxmeta.py") as ours, worker(sys.executable, "ppo_gru.py") as theirs:
@@ -343,7 +350,7 @@ def main() -> None:
         if name in parts:
             result[name] = part(interpreter("torch", options.torch_python, options.venvs), options.pairs)
     if "rl2" in parts:
-        result["rl2"] = [rl2(name, options.pairs, **settings) for name, settings in RECURRENT.items()]
+        result["rl2"] = [rl2(name, options.pairs, settings) for name, settings in RECURRENT.items()]
     if "dqn" in parts:
         python = interpreter("rejax", options.rejax_python, options.venvs)
         result["dqn"] = dqn(python, options.seeds, options.steps)

@@ -31,16 +31,30 @@ META_STEPS = 5
 SUBJECTS = {
     "maml": (
         "grid_navi:size=4,horizon=10",
-        {"hidden": (32,), "envs": 4, "query_envs": 4, "tasks_per_batch": 8, "rounds": 1},
+        {
+            "adaptation.num_envs": 4,
+            "adaptation.num_adaptations": 1,
+            "agent.hidden": (32,),
+            "objective.num_query_envs": 4,
+            "outer.tasks_per_batch": 8,
+        },
     ),
-    "rl2": ("bandit:arms=5,pulls=10", {"memory_width": 32, "tasks_per_batch": 32, "epochs": 2, "minibatches": 2}),
+    "rl2": (
+        "bandit:arms=5,pulls=10",
+        {
+            "memory.width": 32,
+            "outer.tasks_per_batch": 32,
+            "outer.trust_region.epochs": 2,
+            "outer.trust_region.minibatches": 2,
+        },
+    ),
 }
-"""By recipe, tasks and settings, all of them small."""
+"""By algorithm, tasks and settings, all of them small."""
 
 
-def program(recipe: str, tasks: str, settings: dict[str, Any], **whose: Any) -> tuple[Any, list[Any], float]:
+def program(algorithm: str, tasks: str, settings: dict[str, Any], **whose: Any) -> tuple[Any, list[Any], float]:
     """What takes `META_STEPS`, with its arguments but for the length, and how long it took to compile."""
-    job = jobs.prepare(recipe, tasks, settings=settings, log_every=META_STEPS, devices=1, **whose)
+    job = jobs.prepare(algorithm, tasks, settings=settings, log_every=META_STEPS, devices=1, **whose)
     arguments = [training.starting_state(job), training.step_key(job)]
     start = time.perf_counter()
     compiled = training.lowered(job, *arguments).compile()
@@ -53,28 +67,28 @@ def advance(compiled: Any, arguments: list[Any]) -> jax.Array:
     return arguments[0].step
 
 
-def measure(recipe: str, tasks: str, settings: dict[str, Any]) -> dict[str, Any]:
-    together, of_all, compile_together = program(recipe, tasks, settings, seeds=range(SEEDS))
-    alone, of_one, compile_alone = program(recipe, tasks, settings, seed=0)
+def measure(algorithm: str, tasks: str, settings: dict[str, Any]) -> dict[str, Any]:
+    together, of_all, compile_together = program(algorithm, tasks, settings, seeds=range(SEEDS))
+    alone, of_one, compile_alone = program(algorithm, tasks, settings, seed=0)
 
     def in_turns() -> jax.Array:
         return [advance(alone, of_one) for _ in range(SEEDS)][-1]
 
-    told = ratio_of(functools.partial(advance, together, of_all), in_turns, PAIRS)
+    reported = ratio_of(functools.partial(advance, together, of_all), in_turns, PAIRS)
     return {
-        "recipe": recipe,
+        "algorithm": algorithm,
         "tasks": tasks,
         "settings": {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()},
         "seeds": SEEDS,
         "meta_steps": META_STEPS,
-        **told,
+        **reported,
         "compile_seconds": [compile_together, compile_alone],
     }
 
 
 def table(content: dict[str, Any]) -> str:
     """The results in Markdown."""
-    heads = ("recipe", "tasks", f"{SEEDS} seeds in one program", f"{SEEDS} runs of one", "ratio", "95 %")
+    heads = ("algorithm", "tasks", f"{SEEDS} seeds in one program", f"{SEEDS} runs of one", "ratio", "95 %")
     compiling = ("compiling the one program", "compiling a run of one")
     lines = [
         "# Several seeds in one program",
@@ -93,7 +107,7 @@ def table(content: dict[str, Any]) -> str:
         low, high = row["ratio_ci95"]
         compiled = " | ".join(f"{seconds:.1f} s" for seconds in row["compile_seconds"])
         lines.append(
-            f"| `{row['recipe']}` | `{row['tasks']}` | {together} | {alone} | {row['ratio']:.2f} "
+            f"| `{row['algorithm']}` | `{row['tasks']}` | {together} | {alone} | {row['ratio']:.2f} "
             f"| {low:.2f} to {high:.2f} | {compiled} |"
         )
     return "\n".join(lines) + "\n"
@@ -109,8 +123,8 @@ def main() -> None:
         "load_before": os.getloadavg()[0],
         "rows": [],
     }
-    for recipe, (tasks, settings) in SUBJECTS.items():
-        content["rows"].append(measure(recipe, tasks, settings))
+    for algorithm, (tasks, settings) in SUBJECTS.items():
+        content["rows"].append(measure(algorithm, tasks, settings))
         print(json.dumps(content["rows"][-1]), flush=True)
     write_json(options.out.with_suffix(".json"), content)
     write_text(options.out.with_suffix(".md"), table(content))

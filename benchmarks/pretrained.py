@@ -2,8 +2,8 @@
 
     python benchmarks/pretrained.py --board benchmarks/results/scoreboard
 
-Of each recipe it takes the family in which it stands highest above the best baseline and is small enough to ship, and
-of that cell's seeds the one with the highest return over the last tenth of its training: no test task has a say in
+Of each algorithm it takes the family in which it stands highest above the best baseline and is small enough to ship,
+and of that cell's seeds the one with the highest return over the last tenth of its training: no test task has a say in
 that.
 """
 
@@ -15,18 +15,19 @@ import jax
 import numpy as np
 from protocol import FAMILIES
 
+from jaxmeta.core.settings import nested
 from jaxmeta.evaluation import statistics
 from jaxmeta.reporting import cells, comparison
 from jaxmeta.training import jobs, pretrained
-from jaxmeta.training import seeds as populations
+from jaxmeta.training import seeds as multi_seed
 from jaxmeta.training.run_directory import RunDirectory
 
 LARGEST = 500_000
 """Bytes of arrays in one artefact; all of them together are to stay below 2 MB."""
 
 
-def by_recipe(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each recipe, its best family first."""
+def by_algorithm(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each algorithm, its best family first."""
     rows = [row for row in comparison.rows(found) if row["kind"] == "method" and row["difference"]]
     grouped: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: sum(row["difference"]), reverse=True):
@@ -53,7 +54,7 @@ def ship(row: dict[str, Any], found: list[dict[str, Any]], board: Path) -> bool:
         return False
     learner, state, tasks, config = jobs.restore(run.path)
     index = best_member(run)
-    member, own_state = populations.members_of(config)[index], populations.members(state)[index]
+    member, own_state = multi_seed.members_of(config)[index], multi_seed.members(state)[index]
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(learner.meta(own_state)))
     if size > LARGEST:
         print(f"{name}: {size:,} bytes are too many")
@@ -65,13 +66,12 @@ def ship(row: dict[str, Any], found: list[dict[str, Any]], board: Path) -> bool:
         pretrained.HOME / name,
         learner,
         own_state,
-        populations.config_of(config, member),
+        multi_seed.config_of(config, member) | {"settings": nested(learner.config)},
         summary=f"{row['method']} on {tasks.name}, after {row['training']['env_steps']:,} environment steps.",
         commands=[
             *row["commands"],
             f"python benchmarks/pretrained.py --board {board}",
-            f"jaxmeta evaluate --pretrained {name} --split {last['split']} --num-tasks {len(own)} "
-            f"--seed {last['seed']}",
+            f"jaxmeta evaluate {name} --split {last['split']} --num-tasks {len(own)} --seed {last['seed']}",
         ],
         versions=row["versions"],
         device=row["device"],
@@ -95,7 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     found, missing = cells.load(options.board)
     print(*missing, sep="\n")
-    for rows in by_recipe(found).values():
+    for rows in by_algorithm(found).values():
         any(ship(row, found, options.board) for row in rows)  # the first that can be
 
 

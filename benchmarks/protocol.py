@@ -4,16 +4,18 @@ In a family every method gets about the same number of environment steps to meta
 of its meta-steps before, and at most the same number to adapt to a task with. No method is told of a task what others
 must find out. Seeds are members of one population. Learners in context are trained on the rounds of a lifetime or on
 one more, the one that is scored: on what `trial_rounds.py` found better for `rl2` on validation tasks. Settings are
-those that a user gets by naming the recipe and the family, but for what `FAMILIES` and `TOLD_NO_MORE` list.
+those that a user gets by naming the algorithm and the family, but for what `FAMILIES` and `TOLD_NO_MORE` list.
 """
 
 import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
 import jaxmeta
-from jaxmeta.algorithms.recipes import RECIPES, make_recipe
+from jaxmeta.algorithms.registry import ALGORITHMS, make_learner
 from jaxmeta.core.types import TaskDistribution
 from jaxmeta.reporting import progress
 from jaxmeta.training import jobs
@@ -28,8 +30,9 @@ LOG_POINTS = 3
 MOST_META_STEPS = 2_000
 """What ends the training of a method whose meta-steps take few environment steps."""
 IN_CONTEXT = ("rl2", "mann", "snail")
-TOLD_NO_MORE = {"mapping": {"representation": "inferred"}}
-"""By recipe, what keeps it from being told of a task what all others must find out."""
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+TOLD_NO_MORE = {"mapping": {"task_embedding": "inferred"}}
+"""By algorithm, what keeps it from being told of a task what all others must find out."""
 
 
 class Family(NamedTuple):
@@ -50,50 +53,71 @@ FAMILIES = {
         "grid_navi",
         180,
         6_000_000,
-        {"envs": 4, "rounds": 3, "replay_rounds": 3},
-        {"envs": 1, "rounds": 12, "trial_rounds": 13, "tasks_per_batch": 64},
+        {"adaptation.num_envs": 4, "adaptation.num_adaptations": 3, "agent.replay_capacity": 3},
+        {
+            "adaptation.num_envs": 1,
+            "adaptation.num_adaptations": 12,
+            "outer.trial_rollouts": 13,
+            "outer.tasks_per_batch": 64,
+        },
     ),
     "maze": Family(
         "maze",
         80,
         6_000_000,
-        {"envs": 1, "rounds": 2},
-        {"envs": 1, "rounds": 2, "trial_rounds": 3, "tasks_per_batch": 64},
+        {"adaptation.num_envs": 1, "adaptation.num_adaptations": 2},
+        {
+            "adaptation.num_envs": 1,
+            "adaptation.num_adaptations": 2,
+            "outer.trial_rollouts": 3,
+            "outer.tasks_per_batch": 64,
+        },
     ),
     "cartpole": Family(
         "cartpole",
         800,
         6_000_000,
-        {"envs": 2, "rounds": 2},
-        {"envs": 1, "rounds": 4, "tasks_per_batch": 32, "discount": 0.97},
+        {"adaptation.num_envs": 2, "adaptation.num_adaptations": 2},
+        {
+            "adaptation.num_envs": 1,
+            "adaptation.num_adaptations": 4,
+            "outer.tasks_per_batch": 32,
+            "outer.discount": 0.97,
+        },
     ),
     "point_navigation": Family(
         "point_navigation",
         2_000,
         12_000_000,
-        {"envs": 20, "rounds": 1, "query_envs": 10},
-        {"envs": 1, "rounds": 4, "tasks_per_batch": 64},
+        {"adaptation.num_envs": 20, "adaptation.num_adaptations": 1, "objective.num_query_envs": 10},
+        {"adaptation.num_envs": 1, "adaptation.num_adaptations": 4, "outer.tasks_per_batch": 64},
     ),
     "tabular_mdp": Family(
         "tabular_mdp",
         100,
         6_000_000,
-        {"envs": 1, "rounds": 10},
-        {"envs": 1, "rounds": 10, "tasks_per_batch": 256, "memory_width": 64},
+        {"adaptation.num_envs": 1, "adaptation.num_adaptations": 10},
+        {"adaptation.num_envs": 1, "adaptation.num_adaptations": 10, "outer.tasks_per_batch": 256, "memory.width": 64},
     ),
     "bandit": Family(
         "bandit",
         10,
         2_000_000,
-        {"envs": 1, "rounds": 10},
-        {"envs": 1, "rounds": 10, "tasks_per_batch": 256},
+        {"adaptation.num_envs": 1, "adaptation.num_adaptations": 10},
+        {"adaptation.num_envs": 1, "adaptation.num_adaptations": 10, "outer.tasks_per_batch": 256},
     ),
     "recommender": Family(
         "recommender",
         80,
         6_000_000,
-        {"envs": 1, "rounds": 4},
-        {"envs": 1, "rounds": 4, "trial_rounds": 5, "tasks_per_batch": 64, "discount": 0.9},
+        {"adaptation.num_envs": 1, "adaptation.num_adaptations": 4},
+        {
+            "adaptation.num_envs": 1,
+            "adaptation.num_adaptations": 4,
+            "outer.trial_rollouts": 5,
+            "outer.tasks_per_batch": 64,
+            "outer.discount": 0.9,
+        },
     ),
 }
 
@@ -102,7 +126,7 @@ class Form(NamedTuple):
     """How much of the scoreboard is made."""
 
     families: tuple[str, ...]
-    recipes: tuple[str, ...]
+    algorithms: tuple[str, ...]
     share: float
     """Of each family's training."""
     seeds: int
@@ -110,7 +134,7 @@ class Form(NamedTuple):
     first_seed: int = 0
 
 
-METHODS = tuple(name for name in RECIPES if name not in ("scratch", "finetune"))
+METHODS = tuple(name for name in ALGORITHMS if name not in ("scratch", "finetune"))
 FORMS = {
     "tiny": Form(("grid_navi", "bandit"), ("maml", "rl2"), 0.001, 2, 8),
     "small": Form(("grid_navi", "bandit"), ("maml", "meta_sgd", "anil", "reptile", "hypernetwork", "rl2"), 0.1, 5, 64),
@@ -123,18 +147,18 @@ def tasks_of(family: str) -> TaskDistribution:
     return jaxmeta.make_tasks(FAMILIES[family].tasks)
 
 
-def settings_of(family: str, recipe: str, form: Form, **others: Any) -> dict[str, Any]:
+def settings_of(family: str, algorithm: str, form: Form, others: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
     """What the protocol sets, `meta_steps` among it: what spends the family's environment steps, if not too many.
 
     `others` are settings that an experiment puts in the protocol's place.
     """
     protocol, tasks = FAMILIES[family], tasks_of(family)
-    given = {"steps": tasks.horizon, **(protocol.in_context if recipe in IN_CONTEXT else protocol.by_gradient)}
-    given |= TOLD_NO_MORE.get(recipe, {}) | others
-    learner = make_recipe(recipe, tasks, **given)
-    lifetime = learner.lifetime
-    steps = lifetime.envs * lifetime.steps * lifetime.rounds
-    assert steps <= protocol.adaptation, f"{recipe} on {family} adapts with {steps} steps"
+    make_learner(algorithm, tasks)  # tasks that do not suit it are refused before settings that it does not have
+    own = protocol.in_context if algorithm in IN_CONTEXT else protocol.by_gradient
+    given = {"adaptation.rollout_length": tasks.horizon, **own, **TOLD_NO_MORE.get(algorithm, {}), **others}
+    learner = make_learner(algorithm, tasks, given)
+    steps = learner.lifetime.env_steps
+    assert steps <= protocol.adaptation, f"{algorithm} on {family} adapts with {steps} steps"
     afforded = form.share * protocol.training / (learner.tasks_per_batch * learner.env_steps_per_task)
     return given | {"meta_steps": in_parts(min(afforded, MOST_META_STEPS))}
 
@@ -155,13 +179,13 @@ def after(share: int, meta_steps: int) -> int:
     return max(1, round(share * meta_steps / PARTS))
 
 
-def plan(form: Form, family: str, recipe: str, **others: Any) -> dict[str, Any]:
+def plan(form: Form, family: str, algorithm: str, others: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
     """Of a cell's training, what `jobs.prepare` is given but the folder; `others` as in `settings_of`."""
-    settings = settings_of(family, recipe, form, **others)
+    settings = settings_of(family, algorithm, form, others)
     log_every, rest = divmod(settings["meta_steps"], PARTS * LOG_POINTS)
     even = {"log_every": log_every, "checkpoint_every": log_every * LOG_POINTS, "keep": PARTS * LOG_POINTS}
     return {
-        "recipe": recipe,
+        "algorithm": algorithm,
         "tasks": tasks_of(family),
         "seeds": range(form.first_seed, form.first_seed + form.seeds),
         "settings": settings,
@@ -178,5 +202,5 @@ def trained(run: RunDirectory, planned: dict[str, Any]) -> jobs.Job:
         write_json(run.path / "program.json", {"memory": getattr(memory, "temp_size_in_bytes", None)})
 
     with progress.reporting(job.config["meta_steps"], Console()) as tell:
-        training.run_job(job, on_log=tell, on_compiled=note)
+        training.run_job(job, training.Hooks(on_log=tell, on_compiled=note))
     return job

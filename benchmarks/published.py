@@ -66,7 +66,7 @@ def stand_still(tasks: TaskDistribution) -> Adapter:
     def act(key, meta, fast, memory, percept):
         return jnp.zeros_like(percept.previous_action), memory, {}
 
-    return random_policy(tasks)._replace(act=act, exploit=act)
+    return random_policy(tasks)._replace(act=act, eval_policy=act)
 
 
 def known_task_return(spec: str, episodes: int) -> float:
@@ -95,11 +95,11 @@ PROBLEMS = {
         limit=Limit(False, "knows the best arm, which pays 5/6 on average", lambda: 100 * 5 / 6),
         trials=100_000,
         settings={
-            "discount": 0.995,
-            "gae_lambda": 0.97,
-            "outer_learning_rate": 1e-2,
-            "entropy": 0.03,
-            "entropy_left": 0.0,
+            "outer.discount": 0.995,
+            "outer.gae_lambda": 0.97,
+            "outer.learning_rate": 1e-2,
+            "outer.entropy": 0.03,
+            "outer.final_entropy_fraction": 0.0,
             "meta_steps": 1200,
         },
         published=published(DUAN, random=49.9, gittins=78.3, thompson=74.7, ucb1=78.0, epsilon_greedy=75.4, rl2=78.7)

@@ -3,11 +3,13 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jaxmeta
+from jaxmeta.cli.options import read_pairs
+from jaxmeta.core.settings import Text
 from jaxmeta.core.types import MetaLearner, PyTree, TaskDistribution
 from jaxmeta.training.run_directory import write_json
 
@@ -29,13 +31,18 @@ def by_method(cells: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return grouped
 
 
+def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """Settings that are written `KEY=VALUE` on a command line."""
+    return {name: Text(text) for name, text in read_pairs("--set", "KEY=VALUE", [[pair] for pair in pairs]).items()}
+
+
 def train(
-    recipe: str, tasks: TaskDistribution, seed: int, run_dir: Path, **settings: Any
+    algorithm: str, tasks: TaskDistribution, seed: int, run_dir: Path, settings: Mapping[str, Any]
 ) -> tuple[MetaLearner, PyTree]:
     """The learner and its meta-parameters, of a training that is taken up where it was left."""
     resume = (run_dir / "config.json").is_file()
-    learner, state = jaxmeta.train(recipe, tasks, seed=seed, run_dir=run_dir, resume=resume, **settings)
-    return learner, learner.meta(state)
+    run = jaxmeta.train(algorithm, tasks, settings, show_progress=False, seed=seed, run_dir=run_dir, resume=resume)
+    return run.learner, run.learner.meta(run.state)
 
 
 def commands_of(content: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
     PYTHONPATH=OLD:OLD/envs:benchmarks python benchmarks/same_numbers.py record before.jsonl    # an older checkout
     python benchmarks/same_numbers.py check before.jsonl                   # this one, on the same machine
 
+`record-spread` and `check-spread` compare distributions over seeds, where keys are split otherwise for good reason.
+
 For every recipe on every family that suits it, at tiny settings: the metrics of five meta-steps, the digest of the
 state by the values of its leaves (whatever their paths are called), and the returns of an evaluation on eight tasks;
 and, for variants, the settings that those do not reach; and the complete standard settings of each recipe and family.
@@ -132,6 +134,12 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
+SPREAD = ("maml grid_navi", "reptile grid_navi", "rl2 grid_navi", "finetune grid_navi", "truncated", "pes truncated")
+SPREAD += ("proximal", "mapping grid_navi")
+SPREAD_STEPS, SEEDS = 40, 20
+"""Of what is compared in distribution, where numbers cannot be equal since keys are split otherwise."""
+
+
 def cases() -> dict[str, tuple[str, str, dict[str, Any]]]:
     """Recipe, tasks and further settings, by name."""
     plain = {f"{recipe} {family}": (recipe, spec, {}) for recipe in RECIPES for family, spec in FAMILIES.items()}
@@ -159,10 +167,9 @@ def measured(name: str, recipe: str, spec: str, settings: dict[str, Any]) -> dic
     """What one case comes to; where it does not apply, that."""
     import jax
     import numpy as np
-    from same_numbers_engine import learner_of, measure, sample_tasks, standard_settings
+    from same_numbers_engine import UsageError, learner_of, measure, meta_step, sample_tasks, standard_settings
 
     import jaxmeta
-    from jaxmeta.core.errors import UsageError
 
     tasks = jaxmeta.make_tasks(spec)
     try:
@@ -176,7 +183,7 @@ def measured(name: str, recipe: str, spec: str, settings: dict[str, Any]) -> dic
     init_key, step_key, task_key, measure_key = jax.random.split(jax.random.key(0), 4)
     state = jax.jit(learner.init)(init_key)
     result["start"] = digest(state)
-    update, metrics = jax.jit(learner.update), []
+    update, metrics = jax.jit(meta_step(learner)), []
     for step in range(STEPS):
         tasks_key, update_key = jax.random.split(jax.random.fold_in(step_key, step))
         env_params = sample_tasks(tasks_key, tasks, "train", learner.tasks_per_batch)
@@ -188,6 +195,37 @@ def measured(name: str, recipe: str, spec: str, settings: dict[str, Any]) -> dic
         measure_key, learner.meta(state), env_params
     )
     return result | {"returns": bits(returns), "trial": bits(trial), "finite": bool(np.isfinite(returns).all())}
+
+
+def spread(name: str, recipe: str, spec: str, settings: dict[str, Any]) -> list[float]:
+    """The return while training, over the last of some meta-steps, of each of several seeds."""
+    import jax
+    import numpy as np
+    from same_numbers_engine import learner_of, meta_step, sample_tasks
+
+    import jaxmeta
+
+    tasks = jaxmeta.make_tasks(spec)
+    learner = learner_of(recipe, tasks, TINY, settings)
+    update = meta_step(learner)
+
+    def run(seed):
+        init_key, step_key = jax.random.split(jax.random.key(seed))
+
+        def step(state, key):
+            task_key, update_key = jax.random.split(key)
+            state, reported = update(update_key, state, sample_tasks(task_key, tasks, "train", learner.tasks_per_batch))
+            return state, reported["return"]
+
+        return jax.lax.scan(step, learner.init(init_key), jax.random.split(step_key, SPREAD_STEPS))[1]
+
+    returns = np.asarray(jax.jit(jax.vmap(run))(np.arange(SEEDS)))
+    return returns[:, -SPREAD_STEPS // 2 :].mean(axis=1).tolist()
+
+
+def spreads() -> dict[str, list[float]]:
+    """`spread` of a case of each outer rule."""
+    return {name: spread(name, *cases()[name]) for name in SPREAD}
 
 
 def _one(case: tuple[str, tuple[str, str, dict[str, Any]]]) -> str:
@@ -210,7 +248,7 @@ def _run(wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["record", "check"])
+    parser.add_argument("what", choices=["record", "check", "record-spread", "check-spread"])
     parser.add_argument("file", type=Path)
     parser.add_argument("--only", nargs="*", help="parts of the names of cases")
     parser.add_argument("--quick", action="store_true", help="all recipes on GridNavi, two of them everywhere")
@@ -221,6 +259,18 @@ def main() -> int:
     if options.quick:
         few = ("grid_navi", "maml ", "rl2 ")
         wanted = {name: case for name, case in wanted.items() if name in VARIANTS or any(part in name for part in few)}
+    if options.what == "record-spread":
+        options.file.write_text(json.dumps(spreads()))
+        return 0
+    if options.what == "check-spread":
+        import numpy as np
+        from scipy.stats import ks_2samp
+
+        old, now = json.loads(options.file.read_text()), spreads()
+        chances = {name: np.asarray(ks_2samp(old[name], now[name]))[1].item() for name in old}
+        for name, chance in chances.items():
+            print(f"{name}: Kolmogorov-Smirnov p = {chance:.3f} over {SEEDS} seeds")
+        return int(min(chances.values()) < 0.01 / len(chances))
     before = {}
     if options.file.exists():
         before = {row["case"]: row for row in map(json.loads, options.file.read_text().splitlines())}
@@ -232,7 +282,11 @@ def main() -> int:
         return 0
     outcome: Counter[str] = Counter()
     for row in _run({name: case for name, case in wanted.items() if name in before}):
-        differs = [part for part in before[row["case"]] if row.get(part) != before[row["case"]][part]]
+        old = before[row["case"]]
+        if "standard" in old and "standard" in row:  # what a recipe no longer has is not compared
+            both = old["standard"].keys() & row["standard"].keys()
+            old, row = (one | {"standard": {name: one["standard"][name] for name in both}} for one in (old, row))
+        differs = [part for part in old if row.get(part) != old[part]]
         outcome["differ" if differs else "equal"] += 1
         if differs:
             print(f"{row['case']}: {', '.join(differs)}", flush=True)

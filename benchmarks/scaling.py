@@ -20,11 +20,22 @@ DEVICES = [1, 2, 4, 8]
 SPREAD = 64
 """Tasks that are spread over devices."""
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "maml": ("maml", "grid_navi", {"lives_per_task": 1}),
+    "maml": ("maml", "grid_navi", {"objective.lifetimes_per_task": 1}),
     "rl2": ("rl2", "bandit", {}),
-    "learned_rule": ("learned_rule", "grid_navi", {"rounds": 20, "replay_rounds": 20}),
+    "learned_optimizer": (
+        "learned_optimizer",
+        "grid_navi",
+        {"adaptation.num_adaptations": 20, "agent.replay_capacity": 20},
+    ),
 }
-GROWN = {"hidden": (32,), "envs": 4, "rounds": 1, "lives_per_task": 1, "query_envs": 4, "scored_rounds": "last"}
+GROWN = {
+    "adaptation.num_envs": 4,
+    "adaptation.num_adaptations": 1,
+    "agent.hidden": (32,),
+    "objective.lifetimes_per_task": 1,
+    "objective.num_query_envs": 4,
+    "objective.scored": "last",
+}
 """Of the meta-step that is timed: small tasks, so that thousands of them fit."""
 CALLS = 3
 
@@ -39,8 +50,8 @@ def timed() -> list[dict[str, Any]]:
 
     rows = []
     for tasks in TASKS:
-        settings = GROWN | {"tasks_per_batch": tasks, "meta_steps": 1}
-        job = jobs.prepare("maml", "grid_navi", settings=settings, devices=1)
+        settings = GROWN | {"outer.tasks_per_batch": tasks, "meta_steps": 1}
+        job = jobs.prepare("maml", "grid_navi", settings, devices=1)
         state, key = training.starting_state(job), training.step_key(job)
         program = training.lowered(job, state, key).compile()
         seconds = []
@@ -59,15 +70,17 @@ def exchanged(name: str, count: int) -> dict[str, Any]:
     """What so many devices exchange in a meta-step; run where as many are simulated."""
     import jax
 
+    from jaxmeta.algorithms.rl2 import RL2Config
     from jaxmeta.core import costs
     from jaxmeta.core import sharding as devices
     from jaxmeta.training import jobs
     from jaxmeta.training import loop as training
 
-    recipe, tasks, settings = CASES[name]
-    job = jobs.prepare(recipe, tasks, settings=settings | {"tasks_per_batch": SPREAD, "meta_steps": 1}, devices=count)
-    proximal = recipe == "rl2"
-    updates = job.config["settings"]["epochs"] * job.config["settings"]["minibatches"] if proximal else 1
+    algorithm, tasks, settings = CASES[name]
+    settings = settings | {"outer.tasks_per_batch": SPREAD, "meta_steps": 1}
+    job = jobs.prepare(algorithm, tasks, settings, devices=count)
+    config = job.learner.config
+    updates = config.outer.trust_region.steps if isinstance(config, RL2Config) else 1
     with devices.use(job.mesh):
         state = training.starting_state(job)
         text = training.lowered(job, state, training.step_key(job)).compile().as_text()
@@ -103,7 +116,8 @@ def table(content: dict[str, Any]) -> str:
         )
     lines += [
         f"\nWhat devices exchange in a meta-step of {SPREAD} tasks, read from the compiled program:\n",
-        "| recipe | parameters | devices | sums | bytes summed | bytes that a device sends in a ring | anything else |",
+        "| algorithm | parameters | devices | sums | bytes summed "
+        "| bytes that a device sends in a ring | anything else |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in content["exchanged"]:

@@ -8,7 +8,7 @@ test tasks as all others, and at the end on training tasks and, where the family
 `finetune` are tuned on validation tasks, each with as many seeds.
 
 A cell that is there already is kept, and a training that was interrupted is gone on with. `--only` picks cells, as
-FAMILY, RECIPE or FAMILY/RECIPE.
+FAMILY, ALGORITHM or FAMILY/ALGORITHM.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from jaxmeta.evaluation.baselines import Choice
 from jaxmeta.reporting import cells, progress
 from jaxmeta.reporting.progress import duration
 from jaxmeta.training import checkpoints, interrupts, jobs
-from jaxmeta.training import seeds as populations
+from jaxmeta.training import seeds as multi_seed
 from jaxmeta.training.run_directory import RunDirectory, write_json
 
 COMMITTED = Path(__file__).parent / "results" / "scoreboard"
@@ -54,27 +54,27 @@ class Board(NamedTuple):
     size: Form
     out: Path
 
-    def name(self, family: str, recipe: str) -> str:
+    def name(self, family: str, algorithm: str) -> str:
         """Of a cell's files."""
-        return f"{family}-{recipe}"
+        return f"{family}-{algorithm}"
 
-    def path(self, family: str, recipe: str) -> Path:
+    def path(self, family: str, algorithm: str) -> Path:
         """Where its results go."""
-        return self.out / f"{self.name(family, recipe)}.cell.json"
+        return self.out / f"{self.name(family, algorithm)}.cell.json"
 
-    def reason(self, family: str, recipe: str) -> Path:
-        """Where it says why there are none, where a recipe cannot do a family."""
-        return self.out / f"{self.name(family, recipe)}.reason.json"
+    def reason(self, family: str, algorithm: str) -> Path:
+        """Where it says why there are none, where an algorithm cannot do a family."""
+        return self.out / f"{self.name(family, algorithm)}.reason.json"
 
-    def ended(self, family: str, recipe: str) -> bool:
+    def ended(self, family: str, algorithm: str) -> bool:
         """Whether there is nothing left to do. A cell that is damaged, or lacks one made beside it, is made again.
 
         Raises:
           SystemExit: the cell is there, and of another form.
         """
-        if not self.path(family, recipe).is_file():
-            return self.reason(family, recipe).is_file()
-        for name in (recipe, *(BESIDE if recipe == BESIDE_BASELINES else ())):
+        if not self.path(family, algorithm).is_file():
+            return self.reason(family, algorithm).is_file()
+        for name in (algorithm, *(BESIDE if algorithm == BESIDE_BASELINES else ())):
             path = self.path(family, name)
             try:
                 cell = cells.read(path)
@@ -90,10 +90,12 @@ class Board(NamedTuple):
 
 def wanted(form: Form, only: list[str]) -> list[tuple[str, str]]:
     """The cells of a form, or those of them that were picked."""
-    every = [(family, recipe) for family in form.families for recipe in form.recipes]
+    every = [(family, algorithm) for family in form.families for algorithm in form.algorithms]
     for pick in only:
-        if not any(pick in (family, recipe, f"{family}/{recipe}") for family, recipe in every):
-            raise SystemExit(f"--only must name cells of the form as FAMILY, RECIPE or FAMILY/RECIPE, got {pick!r}.")
+        if not any(pick in (family, algorithm, f"{family}/{algorithm}") for family, algorithm in every):
+            raise SystemExit(
+                f"--only must name cells of the form as FAMILY, ALGORITHM or FAMILY/ALGORITHM, got {pick!r}."
+            )
     return [cell for cell in every if not only or {*cell, "/".join(cell)} & set(only)]
 
 
@@ -104,9 +106,9 @@ def policies_of(family: str) -> evaluation.Policies:
 
 def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> Iterator[dict[str, Any]]:
     """At the end of training, for which baselines are tuned, on test tasks and on others; then after earlier shares."""
-    like = jax.eval_shape(populations.beginning(job.learner, job.config), populations.seeds_of(job.config))
+    like = jax.eval_shape(multi_seed.beginning(job.learner, job.config), multi_seed.seeds_of(job.config))
     measurement = evaluation.make_measurement(job.learner, job.tasks, policies_of(family))
-    recipe, choices, tell = job.config["recipe"], {}, progress.lines(functools.partial(print, flush=True))
+    algorithm, choices, tell = job.config["algorithm"], {}, progress.lines(functools.partial(print, flush=True))
     at = [(PARTS, "test"), *((PARTS, split) for split in ("train", "shifted") if split in job.tasks.splits)]
     at += [(share, "test") for share in SHARES if share < PARTS]
     for share, split in at:
@@ -118,7 +120,7 @@ def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> 
             split=split,
             num_tasks=board.size.num_tasks,
             seed=EVALUATION_SEED,
-            with_baselines=recipe == BESIDE_BASELINES and split == "test",
+            with_baselines=algorithm == BESIDE_BASELINES and split == "test",
             with_gap_and_cost=(share, split) == (PARTS, "test"),
             baseline_seeds=board.size.seeds,
             choices=choices,
@@ -126,7 +128,7 @@ def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> 
             measurement=measurement,
             on_stage=tell,
         )
-        if not choices and recipe == BESIDE_BASELINES:
+        if not choices and algorithm == BESIDE_BASELINES:
             choices = {
                 name: Choice(**{field: report["tuned"][field] for field in Choice.__dataclass_fields__})
                 for name, report in content["baselines"].items()
@@ -135,27 +137,27 @@ def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> 
         yield content
 
 
-def make(board: Board, family: str, recipe: str) -> None:
+def make(board: Board, family: str, algorithm: str) -> None:
     """Trains and evaluates one cell, and writes it."""
     try:
-        planned = plan(board.size, family, recipe)
+        planned = plan(board.size, family, algorithm)
     except UsageError as error:  # whatever the folder: it does not apply, and the cell says why
         board.out.mkdir(parents=True, exist_ok=True)
-        write_json(board.reason(family, recipe), {"reason": str(error)})
+        write_json(board.reason(family, algorithm), {"reason": str(error)})
         return
-    run = RunDirectory(board.out / "runs" / board.name(family, recipe))
+    run = RunDirectory(board.out / "runs" / board.name(family, algorithm))
     job = trained(run, planned)
     start = time.perf_counter()
-    told = list(evaluations(board, family, job, run))
-    command = ["python", "benchmarks/scoreboard.py", "--form", board.form, "--only", f"{family}/{recipe}"]
+    reported = list(evaluations(board, family, job, run))
+    command = ["python", "benchmarks/scoreboard.py", "--form", board.form, "--only", f"{family}/{algorithm}"]
     made = cells.origin(job.config, [shlex.join([*command, "--out", str(board.out)])])
     memory = json.loads((run.path / "program.json").read_text())["memory"]
     own, *beside = cells.of_evaluations(
-        told, made, run.read_metrics(), memory=memory, evaluation_seconds=time.perf_counter() - start
+        reported, made, run.read_metrics(), memory=memory, evaluation_seconds=time.perf_counter() - start
     )
-    for cell in beside if recipe == BESIDE_BASELINES else ():
+    for cell in beside if algorithm == BESIDE_BASELINES else ():
         cells.write(board.path(family, cell["method"]), cell)
-    cells.write(board.path(family, recipe), own)  # the last: where it is, nothing is missing
+    cells.write(board.path(family, algorithm), own)  # the last: where it is, nothing is missing
 
 
 def known_seconds() -> dict[str, tuple[float, float]]:
@@ -173,16 +175,16 @@ def known_seconds() -> dict[str, tuple[float, float]]:
 def estimates(missing: list[tuple[str, str]], form: Form) -> list[float]:
     """Seconds that each cell will take, by what the committed one did; of none, where there is nothing to tell by.
 
-    A cell that nobody has made is taken for a usual one of its recipe.
+    A cell that nobody has made is taken for a usual one of its algorithm.
     """
     known = known_seconds()
 
-    def estimate(family: str, recipe: str) -> float:
-        alike = [seconds for name, seconds in known.items() if name.endswith(f"-{recipe}.cell.json")]
+    def estimate(family: str, algorithm: str) -> float:
+        alike = [seconds for name, seconds in known.items() if name.endswith(f"-{algorithm}.cell.json")]
         usual = tuple(map(statistics.median, zip(*(alike or known.values()), strict=True)))
-        per_meta_step, evaluating = known.get(f"{family}-{recipe}.cell.json", usual)
+        per_meta_step, evaluating = known.get(f"{family}-{algorithm}.cell.json", usual)
         try:
-            return per_meta_step * settings_of(family, recipe, form)["meta_steps"] + evaluating
+            return per_meta_step * settings_of(family, algorithm, form)["meta_steps"] + evaluating
         except UsageError:  # it does not apply
             return 0.0
 
@@ -207,16 +209,16 @@ def make_all(board: Board, missing: list[tuple[str, str]], expected: list[float]
     The time that is left goes by what was expected, and by how that has held for the cells before.
     """
     failed, begun = [], time.perf_counter()
-    for index, (family, recipe) in enumerate(missing):
+    for index, (family, algorithm) in enumerate(missing):
         start, ended = time.perf_counter(), "done"
         try:
-            make(board, family, recipe)
+            make(board, family, algorithm)
         except Exception:
             traceback.print_exc()
-            failed.append(f"{family}/{recipe}")
+            failed.append(f"{family}/{algorithm}")
             ended = "failed"
         now = time.perf_counter()
-        line = f"{index + 1}/{len(missing)} {family}/{recipe}: {ended}, {now - start:.0f} s"
+        line = f"{index + 1}/{len(missing)} {family}/{algorithm}: {ended}, {now - start:.0f} s"
         if made := sum(expected[: index + 1]):
             line += f"; about {duration((now - begun) / made * sum(expected[index + 1 :]))} left"
         print(line, flush=True)
@@ -236,12 +238,12 @@ def main() -> None:
     missing = [cell for cell in chosen if not board.ended(*cell)]
     print(f"{len(chosen)} cells, {len(chosen) - len(missing)} of them there already", flush=True)
     expected = estimates(missing, board.size)
-    told = "nobody knows how long: there is no committed scoreboard to tell by"
+    reported = "nobody knows how long: there is no committed scoreboard to tell by"
     if expected or not missing:
-        told = (
+        reported = (
             f"about {duration(sum(expected))} on the machine of the committed scoreboard, which may be busier or slower"
         )
-    print(f"To make the others takes {told}", flush=True)
+    print(f"To make the others takes {reported}", flush=True)
     try:
         with interrupts.terminable():
             failed = make_all(board, missing, expected)

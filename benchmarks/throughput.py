@@ -13,7 +13,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core import tasks
 from jaxmeta.core.rollout import Runner
+from jaxmeta.core.settings import with_values
 from jaxmeta.core.types import Task, sample_tasks
 
 ENVS_PER_TASK = 16
@@ -76,12 +77,13 @@ def resampled(values: np.ndarray) -> np.ndarray:
 def rollouts(name: str, num_tasks: int, pairs: int) -> dict[str, Any]:
     """Environment steps per second: random actions, a policy network by hand, and the engine's rollout with it."""
     distribution = tasks.make_tasks(name)
-    learner = recipes.make_recipe("maml", distribution, envs=ENVS_PER_TASK, steps=STEPS, epsilon=0.0)
+    settings = {"adaptation.num_envs": ENVS_PER_TASK, "adaptation.rollout_length": STEPS, "agent.epsilon": 0.0}
+    learner = make_learner("maml", distribution, settings)
     env, adapter = distribution.env, learner.adapter
     meta = jax.jit(learner.init)(jax.random.key(0)).meta
     env_params = sample_tasks(jax.random.key(1), distribution, "train", num_tasks)
     network = meta.params["network"]["params"]
-    temperature = float(meta.hypers.temperature)
+    temperature = float(meta.hyperparams.temperature)
 
     def q_values(observation):
         hidden = jnp.ravel(observation)
@@ -113,8 +115,8 @@ def rollouts(name: str, num_tasks: int, pairs: int) -> dict[str, Any]:
     def engine(key):
         def one(key, params):
             task = Task(params, None)
-            life = Runner(env, adapter).begin(key, meta, task, ENVS_PER_TASK)
-            played = Runner(env, adapter).play(key, meta, task, life, ENVS_PER_TASK, STEPS)
+            life = Runner(env, adapter).reset(key, meta, task, ENVS_PER_TASK)
+            played = Runner(env, adapter).evaluate_policy(key, meta, task, life, ENVS_PER_TASK, STEPS)
             return jnp.sum(played.reward, axis=0)
 
         return jax.vmap(one)(jax.random.split(key, num_tasks), env_params)
@@ -133,21 +135,21 @@ def rollouts(name: str, num_tasks: int, pairs: int) -> dict[str, Any]:
     }
 
 
-def meta_step(name: str, recipe: str, **settings: Any) -> dict[str, Any]:
+def meta_step(name: str, algorithm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """A whole meta-step in a process of its own, whose memory is the meta-step's."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(measured_meta_step, name, recipe, settings).result()
+        return pool.submit(measured_meta_step, name, algorithm, settings).result()
 
 
-def measured_meta_step(name: str, recipe: str, settings: dict[str, Any]) -> dict[str, Any]:
+def measured_meta_step(name: str, algorithm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Environment steps per second, seconds to trace and to compile, memory of the program and of the process."""
     distribution = tasks.make_tasks(name)
-    learner = recipes.make_recipe(recipe, distribution, **settings)
+    learner = make_learner(algorithm, distribution, settings)
     state = jax.jit(learner.init)(jax.random.key(0))
     env_params = sample_tasks(jax.random.key(1), distribution, "train", learner.tasks_per_batch)
     start = time.perf_counter()
-    lowered = jax.jit(learner.update).lower(jax.random.key(2), state, env_params)
+    lowered = jax.jit(learner.update).lower(jax.random.key(2), state, Task(env_params, None))
     traced = time.perf_counter()
     compiled = lowered.compile()
     done = time.perf_counter()
@@ -155,7 +157,7 @@ def measured_meta_step(name: str, recipe: str, settings: dict[str, Any]) -> dict
     memory = compiled.memory_analysis()
     assert memory is not None
     return {
-        "recipe": recipe,
+        "algorithm": algorithm,
         "tasks": name,
         **settings,
         "seconds": seconds,
@@ -169,31 +171,38 @@ def measured_meta_step(name: str, recipe: str, settings: dict[str, Any]) -> dict
 
 
 def beside_fused(
-    name: str, make_gradient: Callable[..., fused.GradientOf], pairs: int, group_by_hand: int, **settings: Any
+    name: str,
+    make_gradient: Callable[..., fused.GradientOf],
+    pairs: int,
+    group_by_hand: int,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The engine's meta-step of MAML against the same work written by hand; both must agree.
 
     How many tasks run together is each form's own, where it is fastest.
     """
     distribution = tasks.make_tasks(name)
-    learner = recipes.make_recipe("maml", distribution, **settings)
+    config = fused.config_of(distribution, settings)
+    learner = make_learner("maml", distribution, config)
     state = jax.jit(learner.init)(jax.random.key(0))
     env_params = sample_tasks(jax.random.key(1), distribution, "train", learner.tasks_per_batch)
-    resolved = recipes.resolve_settings("maml", distribution, **settings) | {"tasks_per_group": group_by_hand}
-    meta_step, optimizer = fused.make_fused(make_gradient(distribution, resolved), resolved)
+    config = with_values(config, {"outer.tasks_per_group": group_by_hand})
+    meta_step, optimizer = fused.make_fused(make_gradient(distribution, config), config)
     params = state.meta.params
     optimizer_state = optimizer.init(params)
     key = jax.random.key(2)
-    ours = jax.jit(learner.update).lower(key, state, env_params).compile()
+    ours = jax.jit(learner.update).lower(key, state, Task(env_params, None)).compile()
     by_hand = jax.jit(meta_step).lower(key, params, optimizer_state, env_params).compile()
     # Adam's first step is nearly the gradient's sign, which says nothing: its mean is compared, the clipped gradient.
-    ours_mean = optax.tree.get(ours(key, state, env_params)[0].optimizer, "mu").params
+    ours_mean = optax.tree.get(ours(key, state, Task(env_params, None))[0].optimizer, "mu").params
     their_mean = optax.tree.get(by_hand(key, params, optimizer_state, env_params)[1], "mu")
     difference = float(optax.tree.norm(jax.tree.map(jnp.subtract, ours_mean, their_mean)) / optax.tree.norm(ours_mean))
     if not difference < 3e-5:
         raise SystemExit(f"Both forms must give the same meta-gradient, got a relative difference of {difference:.1e}.")
     timed = ratio_of(
-        lambda: ours(key, state, env_params), lambda: by_hand(key, params, optimizer_state, env_params), pairs
+        lambda: ours(key, state, Task(env_params, None)),
+        lambda: by_hand(key, params, optimizer_state, env_params),
+        pairs,
     )
     return {"tasks": name, **settings, "group_by_hand": group_by_hand, "relative_difference": difference, **timed}
 
@@ -201,7 +210,7 @@ def beside_fused(
 def large_batches(name: str, sizes: list[int], groups: list[int]) -> list[dict[str, Any]]:
     """Seconds a task and temporary memory, for batches of many sizes in groups of several."""
     return [
-        meta_step(name, "maml", tasks_per_batch=size, tasks_per_group=group)
+        meta_step(name, "maml", {"outer.tasks_per_batch": size, "outer.tasks_per_group": group})
         for size in sizes
         for group in groups
         if group <= size
@@ -224,10 +233,10 @@ def machine() -> dict[str, Any]:
 
 def plot(batches: list[dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    for group in sorted({row["tasks_per_group"] for row in batches}):
-        rows = [row for row in batches if row["tasks_per_group"] == group]
+    for group in sorted({row["outer.tasks_per_group"] for row in batches}):
+        rows = [row for row in batches if row["outer.tasks_per_group"] == group]
         sizes, milliseconds = zip(
-            *[(row["tasks_per_batch"], 1e3 * row["seconds_per_task"]) for row in rows], strict=True
+            *[(row["outer.tasks_per_batch"], 1e3 * row["seconds_per_task"]) for row in rows], strict=True
         )
         axes.plot(sizes, milliseconds, marker="o", label=f"groups of {group}")
     axes.set(xscale="log", xlabel="tasks in a meta-batch", ylabel="milliseconds a task", ylim=(0, None))
@@ -247,13 +256,13 @@ def main() -> None:
     result: dict[str, Any] = {"machine": machine()}
     result["rollouts"] = [rollouts(name, 64, options.pairs) for name in ("grid_navi", "cartpole", "maze")]
     result["meta_steps"] = [
-        meta_step(name, recipe)
+        meta_step(name, algorithm, {})
         for name in ("grid_navi", "cartpole", "maze")
-        for recipe in ("maml", "fomaml", "anil", "meta_sgd", "reptile")
+        for algorithm in ("maml", "fomaml", "anil", "meta_sgd", "reptile")
     ]
-    result["beside_fused"] = beside_fused("grid_navi", fused.make_gradient, options.pairs, group_by_hand=0)
+    result["beside_fused"] = beside_fused("grid_navi", fused.make_gradient, options.pairs, 0, {})
     result["beside_fused_policy"] = beside_fused(
-        "point_navigation", fused_policy.make_gradient, options.pairs, group_by_hand=1, **fused_policy.SETTINGS
+        "point_navigation", fused_policy.make_gradient, options.pairs, 1, fused_policy.SETTINGS
     )
     result["large_batches"] = large_batches("grid_navi", options.sizes, options.groups)
     options.out.write_text(json.dumps(result, indent=1) + "\n")

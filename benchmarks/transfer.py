@@ -22,8 +22,9 @@ from record import FIRST_SEED, Record, by_method, cell, commands_of, train
 from throughput import machine
 
 import jaxmeta
-from jaxmeta.algorithms.presets import CARRIED
-from jaxmeta.algorithms.recipes import resolve_settings
+from jaxmeta.algorithms.mapping import MappingConfig
+from jaxmeta.algorithms.registry import configure, make_learner
+from jaxmeta.core.settings import settings_of
 from jaxmeta.core.types import PyTree, sample_tasks
 from jaxmeta.evaluation import measurement, statistics
 from jaxmeta.inner import pose_openly, random_policy
@@ -32,28 +33,28 @@ from jaxmeta.training.run_directory import write_text
 RATES = [0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 """Of Adam, for what starts from given parameters; 0 leaves them as they are."""
 MAML_RATES = [0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
-COPY = {"map_form": "identity", "map_steps": 1, "bank_batch": 1}
-TAUGHT = ("inner_optimizer", "inner_steps", "batch_size", "n_step", "temperature")
+COPY = {"map.form": "identity", "loss.bank_batch": 1, "outer.num_updates": 1}
+TAUGHT = ("inner.optimizer", "inner.num_steps", "agent.batch_size", "agent.n_step", "agent.temperature")
 """Settings by which what starts from scratch learns as what is carried does."""
-LIVED = ("envs", "steps", "rounds", "hidden")
+LIVED = ("adaptation.num_envs", "adaptation.rollout_length", "adaptation.num_adaptations", "agent.hidden")
 """Settings that all methods share with the map."""
 
 
 class Method(NamedTuple):
-    """A recipe, with settings of its own."""
+    """An algorithm, with settings of its own."""
 
-    recipe: str
+    algorithm: str
     settings: dict[str, Any]
     rates: list[float] = RATES
 
 
 def copy(reads: str, representation: str = "described") -> Method:
     """A copy out of a bank. The nearest of inferred tasks is that by an encoder as it was drawn, untrained."""
-    return Method("mapping", {**COPY, "reads": reads, "representation": representation})
+    return Method("mapping", {**COPY, "source_selection": reads, "task_embedding": representation})
 
 
 BASELINES = {
-    "scratch": Method("scratch", {name: CARRIED[name] for name in TAUGHT}),
+    "scratch": Method("scratch", {path: settings_of(MappingConfig())[path] for path in TAUGHT}),
     "copy of a random source": copy("random"),
     "copy of the nearest source (described)": copy("nearest"),
     "average of the bank": copy("average"),
@@ -82,8 +83,8 @@ FAMILIES = {
         "grid_navi:goals=split,kept=5",
         9,
         {
-            **{f"map, {form} (described)": Method("mapping", {"map_form": form}) for form in ("kronecker", "diagonal")},
-            "map, low rank (described)": Method("mapping", {"map_form": "low_rank"}),
+            **{f"map, {form} (described)": Method("mapping", {"map.form": form}) for form in ("kronecker", "diagonal")},
+            "map, low rank (described)": Method("mapping", {"map.form": "low_rank"}),
             **BASELINES,
             **MAML,
             **HYPERNETWORK,
@@ -95,7 +96,7 @@ FAMILIES = {
         32,
         {
             "map, attention (inferred)": Method("mapping", {}),
-            "map, attention (described)": Method("mapping", {"representation": "described"}),
+            "map, attention (described)": Method("mapping", {"task_embedding": "described"}),
             **HYPERNETWORK,
             "copy of the nearest source (inferred)": copy("nearest", "inferred"),
             **BASELINES,
@@ -120,7 +121,7 @@ FAMILIES = {
 def with_rate(meta: PyTree, rate: float) -> PyTree:
     """Meta-parameters whose learners take steps of that size."""
     start = getattr(meta, "start", meta)
-    start = start.replace(hypers=start.hypers.replace(learning_rate=jnp.float32(rate)))
+    start = start.replace(hyperparams=start.hyperparams.replace(learning_rate=jnp.float32(rate)))
     return meta.replace(start=start) if hasattr(meta, "start") else start
 
 
@@ -132,35 +133,36 @@ class Bench:
         self.common = common
         self.num_tasks = num_tasks
         self.folder = folder
-        lived = resolve_settings("mapping", jaxmeta.make_tasks(family.tasks), **common)
-        self.shared = {name: lived[name] for name in LIVED}
+        of_map = settings_of(configure("mapping", family.tasks, common))
+        self.shared = {path: of_map[path] for path in LIVED}
         self.scale = functools.cache(self._scale)
 
     def settings(self, method: Method) -> dict[str, Any]:
-        """All settings of a method that are not its recipe's own."""
-        of_map = self.common if method.recipe == "mapping" else {}
-        return {"replay_rounds": self.shared["rounds"]} | of_map | self.shared | method.settings
+        """All settings of a method that are not its algorithm's own."""
+        of_map = self.common if method.algorithm == "mapping" else {}
+        replay = {"agent.replay_capacity": self.shared["adaptation.num_adaptations"]}
+        return replay | of_map | self.shared | method.settings
 
     def trained(self, name: str, seed: int, spec: str):
         """The learner, its meta-parameters and the tasks, of a training that is taken up where it was left."""
         method, tasks = self.family.methods[name], jaxmeta.make_tasks(spec)
         settings = self.settings(method)
-        if method.recipe == "mapping" and spec != self.family.tasks:
-            settings["sources"] = min(settings.get("sources", self.family.sources), self.family.sources)
-        if method.recipe == "scratch":
-            learner = jaxmeta.make_recipe("scratch", tasks, **settings)
+        if method.algorithm == "mapping" and spec != self.family.tasks:
+            settings["num_sources"] = min(settings.get("num_sources", self.family.sources), self.family.sources)
+        if method.algorithm == "scratch":
+            learner = make_learner("scratch", tasks, settings)
             return learner, learner.meta(learner.init(jax.random.key(seed))), tasks
         folder = "-".join(part for part in (name, spec, f"seed{seed}")).translate(str.maketrans(" :=,()", "------"))
         run_dir = self.folder / folder
-        return *train(method.recipe, tasks, seed, run_dir, **settings), tasks
+        return *train(method.algorithm, tasks, seed, run_dir, settings), tasks
 
     def chosen_rate(self, name: str) -> dict[str, Any]:
         """The step size that is best on validation tasks, over all rounds."""
         learner, meta, tasks = self.trained(name, 0, self.family.validated_in)
         task_key, life_key = jax.random.split(jax.random.key(FIRST_SEED["validation"]))
-        gauge = measurement.gauge(learner, tasks, self.num_tasks, "validation")
+        make_evaluator = measurement.make_evaluator(learner, tasks, self.num_tasks, "validation")
         rates = self.family.methods[name].rates
-        means = [float(np.mean(gauge(task_key, life_key, with_rate(meta, rate)))) for rate in rates]
+        means = [float(np.mean(make_evaluator(task_key, life_key, with_rate(meta, rate)))) for rate in rates]
         best = int(np.argmax(means))
         print(f"{name}: step size {rates[best]:g} of {means}", flush=True)
         return {"learning_rate": rates[best], "validation": means, "on_edge": best in (0, len(rates) - 1)}
@@ -169,9 +171,11 @@ class Bench:
         """Returns of chance and of the oracle in a seed's test tasks, [tasks, 1] each, the same for all methods."""
         tasks = jaxmeta.make_tasks(self.family.tasks)
         task_key, _ = jax.random.split(jax.random.key(FIRST_SEED["test"] + seed))
-        learner = jaxmeta.make_recipe("scratch", tasks, **self.shared)
+        learner = make_learner("scratch", tasks, self.shared)
         by_chance = learner._replace(adapter=random_policy(tasks), task=pose_openly)
-        random = measurement.gauge(by_chance, tasks, self.num_tasks)(task_key, jax.random.key(0), None).mean(axis=1)
+        random = measurement.make_evaluator(by_chance, tasks, self.num_tasks)(task_key, jax.random.key(0), None).mean(
+            axis=1
+        )
         assert tasks.oracle is not None, "a family with an oracle"
         oracle = jax.vmap(tasks.oracle)(sample_tasks(task_key, tasks, "test", self.num_tasks))
         return random[:, None], np.asarray(oracle, np.float64)[:, None]
@@ -180,7 +184,7 @@ class Bench:
         """In test tasks, [tasks][rounds + 1]."""
         learner, meta, tasks = self.trained(name, seed, self.family.tasks)
         task_key, life_key = jax.random.split(jax.random.key(FIRST_SEED["test"] + seed))
-        returns = measurement.gauge(learner, tasks, self.num_tasks)(task_key, life_key, with_rate(meta, rate))
+        returns = measurement.make_evaluator(learner, tasks, self.num_tasks)(task_key, life_key, with_rate(meta, rate))
         random, oracle = self.scale(seed)
         scores = ((returns - random) / (oracle - random)).round(3).tolist()
         print(f"{name}, seed {seed}: {np.round(np.mean(scores, axis=0), 2)}", flush=True)
@@ -237,7 +241,7 @@ def main() -> None:
     options = parser.parse_args()
 
     family = FAMILIES[options.family]
-    common = {} if options.sources is None else {"sources": options.sources}
+    common = {} if options.sources is None else {"num_sources": options.sources}
     subject = {"tasks": family.tasks, "num_tasks": options.num_tasks, **common}
     record = Record(options.out, subject)
     folder = options.runs / "-".join([options.family, *(str(value) for value in common.values())])

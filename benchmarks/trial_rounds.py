@@ -14,14 +14,14 @@ import validation
 
 def variants(family: str) -> dict[str, dict[str, Any]]:
     """By their names, trials of the rounds of a lifetime, and of one more."""
-    rounds = protocol.FAMILIES[family].in_context["rounds"]
-    return {f"{number} rounds": {"trial_rounds": number} for number in (rounds, rounds + 1)}
+    rounds = protocol.FAMILIES[family].in_context["adaptation.num_adaptations"]
+    return {f"{number} rounds": {"outer.trial_rollouts": number} for number in (rounds, rounds + 1)}
 
 
 def main() -> None:
     options = validation.parser(__doc__).parse_args()
-    told = "Trials that RL² is trained on"
-    validation.compare("trial_rounds.py", told, options, "rl2", protocol.FORMS["full"], variants)
+    reported = "Trials that RL² is trained on"
+    validation.compare("trial_rounds.py", reported, options, "rl2", protocol.FORMS["full"], variants)
 
 
 if __name__ == "__main__":

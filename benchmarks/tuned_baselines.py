@@ -2,11 +2,11 @@
 
     python benchmarks/tuned_baselines.py
 
-For every recipe and family at their own settings it tunes `scratch` and `finetune` on validation tasks, with the keys
-of an evaluation with seed 0, once for each lifetime and agent, and writes how they adapt best and what that returned to
-`jaxmeta/evaluation/tuned_baselines.json`. What is there already is kept, so it can be interrupted; `--only FAMILY`
-picks families, `--retune` makes them anew. No network is kept: an evaluation trains and measures its baselines
-itself, and `jaxmeta evaluate --retune` checks the choice.
+For every algorithm and family at their own settings it tunes `scratch` and `finetune` on validation tasks, with the
+keys of an evaluation with seed 0, once for each lifetime and agent, and writes how they adapt best and what that
+returned to `jaxmeta/evaluation/tuned_baselines.json`. What is there already is kept, so it can be interrupted;
+`--only FAMILY` picks families, `--retune` makes them anew. No network is kept: an evaluation trains and measures its
+baselines itself, and `jaxmeta evaluate --retune` checks the choice.
 """
 
 import argparse
@@ -30,22 +30,22 @@ FAMILIES = (
     *("grid_navi", "maze", "cartpole", "bandit", "tabular_mdp", "recommender", "point_navigation"),
     *("gaussian_bandit", "acrobot", "mountain_car", "pendulum", "reacher"),
 )
-RECIPES = ("maml", "fomaml", "anil", "meta_sgd", "reptile", "rl2", "hypernetwork", "mapping")
+ALGORITHMS = ("maml", "fomaml", "anil", "meta_sgd", "reptile", "rl2", "hypernetwork", "mapping")
 """Those whose lifetimes are short; others tune anew where they are first evaluated."""
 QUICK = ("maml", "grid_navi", 20)
-"""The main job cut short, as somebody who tries it out would do: recipe, tasks and meta-steps."""
+"""The main job cut short, as somebody who tries it out would do: algorithm, tasks and meta-steps."""
 
 
 def wanted(family: str) -> Iterator[Baselines]:
-    """The baselines beside every recipe."""
-    asked = [(recipe, {}) for recipe in RECIPES]
+    """The baselines beside every algorithm."""
+    asked = [(algorithm, {}) for algorithm in ALGORITHMS]
     asked += [(QUICK[0], {"meta_steps": QUICK[2]})] if family == QUICK[1] else []
-    for recipe, settings in asked:
+    for algorithm, settings in asked:
         try:
-            job = jobs.prepare(recipe, family, settings=settings)
-        except UsageError:  # a recipe that does not suit the family
+            job = jobs.prepare(algorithm, family, settings=settings)
+        except UsageError:  # an algorithm that does not suit the family
             continue
-        yield evaluation.baselines_of(job.learner, job.tasks, job.config)
+        yield evaluation.baselines_of(job.learner, job.tasks)
 
 
 def canonical(content: Any) -> str:

@@ -16,29 +16,29 @@ from typing import Any
 import jax
 from throughput import fastest, machine
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core import tasks
-from jaxmeta.core.types import sample_tasks
+from jaxmeta.core.types import Task, sample_tasks
 from jaxmeta.training.run_directory import write_json, write_text
 
 SETTINGS: dict[str, Any] = {
-    "rule": "structured",
-    "hidden": (64, 64),
-    "envs": 4,
-    "rounds": 1,
-    "replay_rounds": 1,
-    "batch_size": 32,
-    "tasks_per_batch": 16,
-    "outer_loss": "td",
-    "query_envs": 4,
-    "population": 2,
+    "adaptation.num_envs": 4,
+    "adaptation.num_adaptations": 1,
+    "agent.hidden": (64, 64),
+    "agent.replay_capacity": 1,
+    "agent.batch_size": 32,
+    "rule.network": "structured",
+    "objective.loss": "td",
+    "objective.num_query_envs": 4,
+    "outer.tasks_per_batch": 16,
+    "outer.num_perturbations": 2,
 }
 ESTIMATORS: dict[str, dict[str, Any]] = {
-    "back-propagation": {"outer_gradient": "backpropagation"},
-    "the same, remat": {"outer_gradient": "backpropagation", "remat": True},
-    "the same, nested remat": {"outer_gradient": "backpropagation", "nested_remat": True},
-    "es": {"outer_gradient": "es"},
-    "pes": {"outer_gradient": "pes"},
+    "back-propagation": {"outer.gradient_estimator": "backpropagation"},
+    "the same, remat": {"outer.gradient_estimator": "backpropagation", "outer.remat": "steps"},
+    "the same, nested remat": {"outer.gradient_estimator": "backpropagation", "outer.remat": "nested"},
+    "es": {"outer.gradient_estimator": "es"},
+    "pes": {"outer.gradient_estimator": "pes"},
 }
 STEPS = (25, 100, 400)
 MOST_MEGABYTES = 8000
@@ -48,12 +48,12 @@ MOST_MEGABYTES = 8000
 def cost(estimator: str, steps: int) -> dict[str, Any]:
     """Of one meta-step."""
     distribution = tasks.make_tasks("grid_navi")
-    settings = SETTINGS | ESTIMATORS[estimator] | {"inner_steps": steps}
-    learner = recipes.make_recipe("learned_rule", distribution, **settings)
+    settings = SETTINGS | ESTIMATORS[estimator] | {"inner.num_steps": steps}
+    learner = make_learner("learned_optimizer", distribution, settings)
     state = jax.jit(learner.init)(jax.random.key(0))
     env_params = sample_tasks(jax.random.key(1), distribution, "train", learner.tasks_per_batch)
     start = time.perf_counter()
-    compiled = jax.jit(learner.update).lower(jax.random.key(2), state, env_params).compile()
+    compiled = jax.jit(learner.update).lower(jax.random.key(2), state, Task(env_params, None)).compile()
     memory = compiled.memory_analysis()
     assert memory is not None, "this platform does not report memory"
     row = {

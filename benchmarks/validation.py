@@ -15,9 +15,8 @@ from protocol import FAMILIES, Form, plan, trained
 from record import Record, commands_of
 from throughput import machine
 
+import jaxmeta
 from jaxmeta.core import compilation_cache
-from jaxmeta.evaluation import evaluate as evaluation
-from jaxmeta.training import jobs
 from jaxmeta.training.run_directory import RunDirectory, write_text
 
 NUM_TASKS = 128
@@ -35,15 +34,15 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def measured(folder: Path, form: Form, family: str, recipe: str, settings: dict[str, Any]) -> dict[str, Any]:
+def measured(folder: Path, form: Form, family: str, algorithm: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Trains as for a cell, but for some settings, and says how well that does in validation tasks.
 
     Returns:
       The `meta_steps` it took, the `score`, and `returns`: of each seed, of an episode after the last round.
     """
-    trained(RunDirectory(folder), plan(form, family, recipe, **settings))
-    content = evaluation.evaluate(
-        *jobs.restore(folder), split="validation", num_tasks=NUM_TASKS, with_baselines=False, with_gap_and_cost=False
+    trained(RunDirectory(folder), plan(form, family, algorithm, settings))
+    content = jaxmeta.evaluate(
+        jaxmeta.load(folder), split="validation", num_tasks=NUM_TASKS, with_baselines=False, with_gap_and_cost=False
     )
     returns = [member["returns"][-1] for member in content["members"]]
     return {"meta_steps": content["meta_steps"], "score": content["score"], "returns": returns}
@@ -77,26 +76,30 @@ def table(content: dict[str, Any], variants: Variants) -> Iterable[str]:
             yield f"| {family} | {shown} | {cell['meta_steps']} | {cell['score']:.2f} | {mean:.2f} | {seeds} |"
 
 
-def compare(script: str, told: str, options: argparse.Namespace, recipe: str, form: Form, variants: Variants) -> None:
+def compare(
+    script: str, reported: str, options: argparse.Namespace, algorithm: str, form: Form, variants: Variants
+) -> None:
     """Measures every variant in every family that is asked for, unless the file holds it, and writes file and table.
 
     Args:
       script: whose comparison it is.
       told: in words, what is compared.
       options: of the command, see `parser`.
-      recipe: what is trained.
+      algorithm: what is trained.
       form: the share of the scoreboard's training and the seeds.
       variants: what it is trained with.
     """
     compilation_cache.enable()
-    record = Record(options.out, {"recipe": recipe, "share": form.share, "seeds": form.seeds, "num_tasks": NUM_TASKS})
+    subject = {"algorithm": algorithm, "share": form.share, "seeds": form.seeds, "num_tasks": NUM_TASKS}
+    record = Record(options.out, subject)
     for family in options.families:
         for variant, settings in variants(family).items():
-            folder = options.runs / f"{family}-{recipe}-{variant.replace(' ', '-')}"
-            name, make = cell_of(family, variant), functools.partial(measured, folder, form, family, recipe, settings)
+            folder = options.runs / f"{family}-{algorithm}-{variant.replace(' ', '-')}"
+            name = cell_of(family, variant)
+            make = functools.partial(measured, folder, form, family, algorithm, settings)
             cell = record.kept("cells", name, make)
             print(f"{name}: {np.mean(cell['returns']):.2f}", flush=True)
     content = record.close(script, best=best(record.content["cells"], variants), machine=machine())
     head = f"{NUM_TASKS} validation tasks, {form.seeds} seeds; in bold, what earns most."
-    lines = [f"# {told}", "", head, "", *table(content, variants), "", "Made by", commands_of(content), ""]
+    lines = [f"# {reported}", "", head, "", *table(content, variants), "", "Made by", commands_of(content), ""]
     write_text(options.out.with_suffix(".md"), "\n".join(lines))

@@ -30,12 +30,12 @@ def cell(method, mean=0.5, *, tasks="grid_navi", kind="method", seeds=(0, 1, 2),
         "kind": kind,
         "tasks": tasks,
         "method": method,
-        "agent": "dqn",
-        "hypers": {},
+        "agent": comparison.MEMORY if method == "rl2" else "dqn",
+        "hyperparams": {},
         "commands": [f"python benchmarks/scoreboard.py --only {tasks}/{method}"],
         "versions": {"jaxmeta": cells.metadata.version("jaxmeta")},
         "device": "1 x cpu",
-        "settings": {"rounds": ROUNDS},
+        "settings": {"adaptation": {"num_adaptations": ROUNDS}},
         "sees_context": False,
         "seeds": list(seeds),
         "adaptation": {"env_steps": 80, "rounds": ROUNDS, "seconds": 0.01, "flops": 2e6, "memory": 10_000},
@@ -79,6 +79,6 @@ def write(folder, made):
 
 def rows_of(*evaluations):
     """The rows of what `evaluate` has returned."""
-    made = [cells.of_evaluations([told], cells.origin({}, ["a test"]), []) for told in evaluations]
+    made = [cells.of_evaluations([reported], cells.origin({}, ["a test"]), []) for reported in evaluations]
     found, _ = cells.pooled(itertools.chain.from_iterable(made))
     return comparison.rows(found)

@@ -9,34 +9,38 @@ from types import MappingProxyType
 import jax
 import pytest
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms import registry
 from jaxmeta.core import tasks
+from jaxmeta.core.settings import match, paths_of, replaced
 from jaxmeta.evaluation import baseline_cache
 from tests import accounting, compilation, tiers
 
 TINY = {
-    "envs": 3,
-    "steps": 4,
-    "rounds": 2,
+    "num_envs": 3,
+    "rollout_length": 4,
+    "num_adaptations": 2,
     "hidden": (8,),
-    "inner_steps": 2,
-    "replay_rounds": 2,
+    "inner.num_steps": 2,
+    "agent.replay_capacity": 2,
     "tasks_per_batch": 4,
-    "lives_per_task": 1,
-    "query_envs": 3,
-    "learning_rate": 0.5,
+    "lifetimes_per_task": 1,
+    "num_query_envs": 3,
+    "inner.learning_rate": 0.5,
     "temperature": 0.5,
-    "epsilon": 1.0,
+    "agent.epsilon": 1.0,
     "epsilon_decay": 1.0,
     "stickiness": 0.3,
-    "max_inner_norm": 0.0,
+    "inner.max_gradient_norm": 0.0,
 }
 
 
-def tiny(recipe, small=MappingProxyType(TINY), **settings):
-    """As many of the tiny settings, or of other small ones, as a recipe reads, with others over them."""
-    read = recipes.settings_read(recipe, {"agent": "dqn", **settings})
-    return {name: value for name, value in small.items() if name in read} | settings
+def tiny(name, settings=MappingProxyType({}), small=MappingProxyType(TINY)):
+    """As many of the tiny settings, or of other small ones, as an algorithm reads, with others over them."""
+    config = registry.find(name).config()
+    if "agent" in settings:
+        config = replaced(config, {"agent": settings["agent"]})
+    known = [path for path in paths_of(config) if path not in config.unread]
+    return {setting: value for setting, value in small.items() if len(match(setting, known)) == 1} | dict(settings)
 
 
 def pytest_configure(config):

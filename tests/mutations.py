@@ -60,19 +60,19 @@ def main() -> int:
     if options.check:
         return 1 if misfits else 0
     chosen = [fault for fault in chosen if fault["name"] not in misfits]
-    told = {(row["fault"], row["tier"]): row for row in read(options.out)}
+    reported = {(row["fault"], row["tier"]): row for row in read(options.out)}
     if options.anew:
-        told = {key: row for key, row in told.items() if key[0] not in {fault["name"] for fault in chosen}}
-        write(options.out, told.values())
+        reported = {key: row for key, row in reported.items() if key[0] not in {fault["name"] for fault in chosen}}
+        write(options.out, reported.values())
     sound = not misfits
     with tempfile.TemporaryDirectory(prefix="jaxmeta-mutations-") as folder:
         copy = Path(folder) / "jaxmeta"
         copy_tracked(copy)
         run = Pytest(copy, options.cache or f"{folder}/programs")
         caught_by = set()
-        for row in outcomes(chosen, list(TIERS)[: 1 + list(TIERS).index(options.tier)], told, run, options.whole):
-            told[row["fault"], row["tier"]] = row
-            write(options.out, told.values())
+        for row in outcomes(chosen, list(TIERS)[: 1 + list(TIERS).index(options.tier)], reported, run, options.whole):
+            reported[row["fault"], row["tier"]] = row
+            write(options.out, reported.values())
             caught_by |= {row["by"]} if row["caught"] else set()
             print(f"{row['seconds']:6.1f} s  {row['tier']}  {row['fault']}: {row['by'] or 'NOT CAUGHT'}", flush=True)
         if tests := sorted(test for test in caught_by if "::" in test):
@@ -80,20 +80,22 @@ def main() -> int:
             for test in failing:
                 sound = False
                 print(f"{test} fails without a fault, too; what it caught is not told.")
-            told = {key: row for key, row in told.items() if row["by"] not in failing}
-            write(options.out, told.values())
+            reported = {key: row for key, row in reported.items() if row["by"] not in failing}
+            write(options.out, reported.values())
     if options.docs:
         before, _, rest = GUIDE.read_text(encoding="utf-8").partition(TABLE[0])
         _, _, after = rest.partition(TABLE[1])
-        GUIDE.write_text(f"{before}{TABLE[0]}\n{table(faults, told)}\n{TABLE[1]}{after}", encoding="utf-8")
+        GUIDE.write_text(f"{before}{TABLE[0]}\n{table(faults, reported)}\n{TABLE[1]}{after}", encoding="utf-8")
     return 0 if sound else 1
 
 
-def outcomes(faults: Sequence[dict], tiers: Sequence[str], told: dict, run: "Pytest", whole: bool) -> Iterator[dict]:
+def outcomes(
+    faults: Sequence[dict], tiers: Sequence[str], reported: dict, run: "Pytest", whole: bool
+) -> Iterator[dict]:
     """What becomes of each fault in each tier, if it is not known; a fault that a tier catches meets no later one."""
     for fault in faults:
         for tier in tiers:
-            row = told.get((fault["name"], tier))
+            row = reported.get((fault["name"], tier))
             if row is None or (whole and not row["caught"] and row["ran"] == "likely"):
                 start, ran = time.monotonic(), "likely"
                 with planted(run.copy, fault):
@@ -202,7 +204,7 @@ def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     temporary.replace(path)
 
 
-def table(faults: Sequence[dict], told: dict[tuple[str, str], dict[str, Any]]) -> str:
+def table(faults: Sequence[dict], reported: dict[tuple[str, str], dict[str, Any]]) -> str:
     """The outcomes as a table in Markdown, with how many of the faults each tier catches."""
 
     def cell(row: dict[str, Any] | None) -> str:
@@ -215,7 +217,7 @@ def table(faults: Sequence[dict], told: dict[tuple[str, str], dict[str, Any]]) -
     lines = ["| fault | file | caught by (fast) | caught by (full) |", "|---|---|---|---|"]
     caught = dict.fromkeys(TIERS, 0)
     for fault in faults:
-        fast, full = (told.get((fault["name"], tier)) for tier in TIERS)
+        fast, full = (reported.get((fault["name"], tier)) for tier in TIERS)
         in_fast = fast is not None and fast["caught"]
         caught["fast"] += in_fast
         caught["full"] += in_fast or (full is not None and full["caught"])

@@ -9,7 +9,6 @@ import sys
 
 import jax
 import numpy as np
-import pytest
 
 from jaxmeta.core import sharding as devices
 from jaxmeta.core.costs import exchanges
@@ -17,35 +16,33 @@ from jaxmeta.training import jobs
 from jaxmeta.training import loop as training
 from tests import compilation
 from tests.conftest import TINY, tiny
-from tests.double import make_everything_in_float64
 
 META_STEPS = 3
-SMALLER = {"rounds": 1, "replay_rounds": 1, "inner_steps": 1}
+SMALLER = {"num_adaptations": 1, "agent.replay_capacity": 1, "inner.num_steps": 1}
 OPTIONS = {
-    "maml": {"rounds": 2, "replay_rounds": 2, "inner_steps": 2},
+    "maml": {"num_adaptations": 2, "agent.replay_capacity": 2, "inner.num_steps": 2},
     "meta_sgd": {"tasks_per_group": 1},
-    "rl2": {"memory_width": 8, "epochs": 2, "minibatches": 2},
-    "mann": {"memory_width": 8, "epochs": 2, "minibatches": 2, "slots": 4, "word": 4, "heads": 1},
-    "snail": {"memory_width": 8, "epochs": 2, "minibatches": 2, "heads": 2, "attention_layers": 1},
-    "learned_rule": {"population": 2, "stretch": 1},
-    "hyper_policy": {"population": 2},
-    "mapping": {"sources": 16, "bank_batch": 4, "map_steps": 1, "source_steps": 2, "envs": 3},
+    "rl2": {"memory.width": 8, "epochs": 2, "minibatches": 2},
+    "mann": {"memory.width": 8, "epochs": 2, "minibatches": 2, "slots": 4, "word": 4, "heads": 1},
+    "snail": {"memory.width": 8, "epochs": 2, "minibatches": 2, "heads": 2, "layers": 1},
+    "learned_optimizer": {"num_perturbations": 2, "truncation_length": 1},
+    "hyper_policy": {"num_perturbations": 2},
+    "mapping": {"num_sources": 16, "bank_batch": 4, "num_updates": 1, "sources.num_steps": 2, "num_envs": 3},
 }
-"""By recipe, what makes it small, or tests more of it."""
+"""By algorithm, what makes it small, or tests more of it."""
 VARIANTS = {
-    "proximal": ("maml", {"agent": "actor_critic", "outer_update": "proximal", "epochs": 2, "minibatches": 2}, {}),
+    "proximal": ("maml", {"agent": "actor_critic", "trust_region.epochs": 2, "trust_region.minibatches": 2}, {}),
     "population": ("reptile", {}, {"seeds": (0, 3)}),
 }
-"""Cases that are no recipe's own: of which recipe, under which settings, for whom."""
+"""Cases that are no algorithm's own: of which algorithm, under which settings, for whom."""
 
 
 def run(case: str, count: int):
     """What a short run ends with, as float64 arrays on the host, and the text of its program."""
-    recipe, changed, whose = VARIANTS.get(case, (case, OPTIONS.get(case, {}), {}))
-    small = {**TINY, **SMALLER, "tasks_per_batch": 16}
-    settings = tiny(recipe, small, meta_steps=META_STEPS, **changed)
+    algorithm, changed, whose = VARIANTS.get(case, (case, OPTIONS.get(case, {}), {}))
+    settings = tiny(algorithm, {"meta_steps": META_STEPS, **changed}, {**TINY, **SMALLER, "tasks_per_batch": 16})
     tasks = "grid_navi:size=3,horizon=4"
-    job = jobs.prepare(recipe, tasks, settings=settings, log_every=META_STEPS, devices=count, **whose)
+    job = jobs.prepare(algorithm, tasks, settings, log_every=META_STEPS, devices=count, **whose)
     with devices.use(job.mesh):
         arguments = training.starting_state(job), training.step_key(job)
         program = training.lowered(job, *arguments).compile()
@@ -66,7 +63,6 @@ def main() -> None:
     """Prints a line of JSON for each case."""
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # read when a device is first asked for
     jax.config.update("jax_enable_x64", True)
-    make_everything_in_float64(pytest.MonkeyPatch())
     counts = [int(count) for count in sys.argv[1].split(",")]
     for case in sys.argv[2:]:
         ends, parameters, text = {}, 0, ""
@@ -78,8 +74,8 @@ def main() -> None:
             for count in counts[1:]
             for one, other in zip(ends[counts[0]], ends[count], strict=True)
         )
-        told = {"case": case, "apart": apart, "parameters": parameters, "moved": moved(text)}
-        print(json.dumps(told), flush=True)
+        reported = {"case": case, "apart": apart, "parameters": parameters, "moved": moved(text)}
+        print(json.dumps(reported), flush=True)
 
 
 if __name__ == "__main__":

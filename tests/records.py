@@ -13,7 +13,7 @@ def without_timing(records):
     return [{name: value for name, value in record.items() if name not in TIMING} for record in records]
 
 
-def told(folder):
+def reported(folder):
     """The log points of a run, each of them once, and whole."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     records = RunDirectory(folder).read_metrics()

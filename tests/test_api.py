@@ -10,41 +10,47 @@ import jax.numpy as jnp
 import pytest
 
 import jaxmeta
-from jaxmeta.algorithms import recipes
-from jaxmeta.core import registry, tasks
-from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.algorithms import registry
+from jaxmeta.algorithms.registry import configure, make_learner
+from jaxmeta.core import registry as imports
+from jaxmeta.core import tasks
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.types import MetaState, TaskDistribution
+from jaxmeta.evaluation import evaluate as evaluation
+from jaxmeta.reporting.run import Run
 from jaxmeta.training import jobs
 
 SMALL = "grid_navi:size=3,horizon=4"
-QUICK = {"envs": 1, "rounds": 1, "hidden": (2,), "tasks_per_batch": 2}
+QUICK = {"num_envs": 1, "num_adaptations": 1, "hidden": (2,), "tasks_per_batch": 2}
 EVALUATION = {"num_tasks": 2, "with_baselines": False, "with_gap_and_cost": False}
 NO_DISTRIBUTION = (None, 5, TaskDistribution, ["grid_navi"], tasks.make_tasks)
 
 
 @pytest.mark.slow
 def test_a_name_stands_for_its_task_distribution(tmp_path):
-    learner = jaxmeta.make_recipe("scratch", SMALL, **QUICK)
-    assert learner.lifetime.steps == 4
-    jaxmeta.train("scratch", SMALL, run_dir=tmp_path, meta_steps=1, **QUICK)
-    _, state, distribution, config = jaxmeta.restore(tmp_path, tasks=SMALL)
-    assert distribution.name == SMALL
-    by_name = jaxmeta.evaluate(learner, state, SMALL, config, **EVALUATION)
-    assert by_name == jaxmeta.evaluate(learner, state, distribution, config, **EVALUATION)
+    learner = make_learner("scratch", SMALL, QUICK)
+    assert learner.lifetime.rollout_length == 4
+    jaxmeta.train("scratch", SMALL, QUICK, run_dir=tmp_path, meta_steps=1)
+    run = jaxmeta.load(tmp_path, SMALL)
+    assert run.tasks.name == SMALL
+    by_name = evaluation.evaluate(learner, run.state, SMALL, run.config, **EVALUATION)
+    assert by_name == jaxmeta.evaluate(run, **EVALUATION)
+    assert by_name == evaluation.evaluate(learner, run.state, run.tasks, run.config, **EVALUATION)
 
 
 @pytest.mark.parametrize("wrong", NO_DISTRIBUTION, ids=lambda wrong: type(wrong).__name__)
 def test_what_is_no_task_distribution_is_refused_in_one_sentence(wrong, tmp_path):
-    jaxmeta.train("scratch", SMALL, run_dir=tmp_path, meta_steps=1, **QUICK)
-    learner, state, _, config = jaxmeta.restore(tmp_path)
+    jaxmeta.train("scratch", SMALL, QUICK, run_dir=tmp_path, meta_steps=1)
+    learner, state, _, config = jobs.restore(tmp_path)
     asked = {
-        "make_recipe": lambda: jaxmeta.make_recipe("maml", wrong),
-        "evaluate": lambda: jaxmeta.evaluate(learner, state, wrong, config),
+        "configure": lambda: configure("maml", wrong),
+        "make_learner": lambda: make_learner("maml", wrong),
+        "evaluate": lambda: jaxmeta.evaluate(Run(learner, state, wrong, config)),
         "make_tasks": lambda: jaxmeta.make_tasks(wrong),
     }
     if wrong is not None:  # what the folder names, or the default
-        asked["restore"] = lambda: jaxmeta.restore(tmp_path, tasks=wrong)
+        asked["load"] = lambda: jaxmeta.load(tmp_path, wrong)
         asked["train"] = lambda: jaxmeta.train("maml", wrong)
     for name, ask in asked.items():
         with pytest.raises(UsageError, match=r"^tasks must be ") as refused:
@@ -85,21 +91,21 @@ def test_an_option_that_does_not_fit_is_refused(spec, options, sentence):
 
 
 def test_other_kinds_are_refused_in_one_sentence(tmp_path, grid):
-    learner = jaxmeta.make_recipe("scratch", grid, **QUICK)
+    learner = make_learner("scratch", grid, QUICK)
     state = jax.jit(learner.init)(jax.random.key(0))
-    config = {"recipe": "scratch", "seed": 0, "settings": {"agent": "dqn"}}
+    config = {"algorithm": "scratch", "seed": 0, "settings": {}}
     path = tmp_path / "picture.png"
     for ask, sentence in (
-        (lambda: jaxmeta.evaluate(state, state, grid, config), "learner must be a MetaLearner, got "),
-        (lambda: jaxmeta.evaluate(learner, learner, grid, config), "state must be a MetaState, got "),
-        (lambda: jaxmeta.evaluate(learner, state, grid, {"recipe": "maml"}), "config must be a run's configuration, "),
-        (lambda: jaxmeta.evaluate(learner, state, grid, None), "config must be a run's configuration, "),
+        (lambda: jaxmeta.evaluate(Run(state, state, grid, config)), "learner must be a MetaLearner, got "),
+        (lambda: jaxmeta.evaluate(Run(learner, learner, grid, config)), "state must be a MetaState, got "),
+        (lambda: jaxmeta.evaluate(state), "run must be a Run, as jaxmeta.train and jaxmeta.load return it, got "),
+        (lambda: jaxmeta.evaluate(None), "run must be a Run, as jaxmeta.train and jaxmeta.load return it, got None"),
         (lambda: jaxmeta.plot_training({"loss": 1.0}, path), "metrics must be lines of metrics.jsonl, got "),
         (lambda: jaxmeta.plot_adaptation([], path), "evaluation must be what jaxmeta.evaluate returns, got "),
         (lambda: jaxmeta.plot_scores(([], []), path), "rows must be the rows of what jaxmeta.compare returns, got "),
         (lambda: jaxmeta.plot_comparison(None, path), "rows must be the rows of what jaxmeta.compare returns, got "),
         (lambda: jaxmeta.compare(5), "A folder to compare must be a path, got 5."),
-        (lambda: jaxmeta.make_recipe(5, grid), "recipe must be a string, got 5."),
+        (lambda: make_learner(5, grid), "algorithm must be a string, got 5."),
     ):
         with pytest.raises(UsageError) as refused:
             ask()
@@ -109,14 +115,37 @@ def test_other_kinds_are_refused_in_one_sentence(tmp_path, grid):
 
 
 MINE = """
-import jaxmeta
-from jaxmeta.algorithms import reads, recipes
+import functools
 
-method = recipes.Recipe(
-    "My method.", recipes.RECIPES["scratch"].build, {"grid_navi": {"rounds": 7}}, reads=reads.BASELINE
-)
-unfinished = recipes.Recipe("Mine.", lambda parts: None)
-without_a_function = recipes.Recipe("Mine.", 5)
+import jaxmeta
+
+
+class MineConfig(jaxmeta.ScratchConfig, frozen=True, kw_only=True):
+    families = {"grid_navi": {"adaptation.num_adaptations": 7}}
+
+
+def algorithm(tasks, config: MineConfig = MineConfig()):
+    "My algorithm."
+    return jaxmeta.scratch(tasks, config)
+
+
+def unfinished(tasks, config: MineConfig):
+    return None
+
+
+def untyped(tasks, config):
+    return algorithm(tasks, config)
+
+
+def of_no_algorithm(tasks, config: jaxmeta.DQNConfig):
+    return None
+
+
+def unknown(tasks, config: "OursConfig"):
+    return None
+
+
+partly = functools.partial(algorithm)
 family = jaxmeta.make_tasks("grid_navi:size=3,horizon=4")
 without_steps = family._replace(horizon=0)
 number = 5
@@ -133,75 +162,113 @@ def mine(tmp_path, monkeypatch):
     sys.modules.pop("mine", None)
 
 
-def test_an_object_serves_where_a_function_does(mine):
-    learner = jaxmeta.make_recipe("mine:method", "grid_navi")
-    assert learner.lifetime.rounds == 7, "a Recipe has settings of its own"
-    with pytest.raises(UsageError, match="one that mine:method reads, got 'slots'"):
-        jaxmeta.make_recipe("mine:method", "grid_navi", slots=3)
+def test_what_is_named_by_its_path_serves_as_ours_do(mine):
+    learner = make_learner("mine:algorithm", "grid_navi")
+    assert learner.lifetime.num_adaptations == 7, "its configuration has settings of its own"
+    with pytest.raises(UsageError, match="one that mine:algorithm reads with agent 'dqn', got 'slots'"):
+        make_learner("mine:algorithm", "grid_navi", {"slots": 3})
     made = jaxmeta.make_tasks("mine:family")
     assert (made.name, made.horizon) == ("mine:family", 4)
-    _, state = jaxmeta.train("mine:method", "mine:family", run_dir="run", meta_steps=1, **QUICK)
-    _, restored, again, config = jaxmeta.restore("run", allow_import=True)
-    assert (config["recipe"], again.name) == ("mine:method", "mine:family")
-    assert jaxmeta.state_digest(restored) == jaxmeta.state_digest(state)
+    run = jaxmeta.train("mine:algorithm", "mine:family", QUICK, run_dir="run", meta_steps=1)
+    again = jaxmeta.load("run", allow_import=True)
+    assert (again.config["algorithm"], again.tasks.name) == ("mine:algorithm", "mine:family")
+    assert jaxmeta.state_digest(again.state) == jaxmeta.state_digest(run.state)
     with pytest.raises(UsageError, match="--allow-import"):
-        jaxmeta.restore("run")
+        jaxmeta.load("run")
+
+
+TYPED = "take a `config` that is annotated by a subclass of AlgorithmConfig"
 
 
 @pytest.mark.parametrize(
-    ("recipe", "family", "sentence"),
+    ("algorithm", "family", "sentence"),
     [
         ("mine:unfinished", "grid_navi", "mine:unfinished must return a MetaLearner, got None."),
-        (
-            "mine:without_a_function",
-            "grid_navi",
-            "mine:without_a_function must be a function, or a Recipe whose build ",
-        ),
-        ("mine:number", "grid_navi", "recipe mine: must be one of "),
-        ("jaxmeta.core.types:MetaLearner", "grid_navi", "recipe jaxmeta.core.types: must be one of "),
+        ("mine:untyped", "grid_navi", f"mine:untyped must {TYPED}, got None."),
+        ("mine:of_no_algorithm", "grid_navi", f"mine:of_no_algorithm must {TYPED}, got <class "),
+        ("mine:unknown", "grid_navi", f"mine:unknown must {TYPED}, got NameError: "),
+        ("mine:partly", "grid_navi", f"mine:partly must {TYPED}, got TypeError: "),
+        ("mine:number", "grid_navi", "algorithm mine: must be one of "),
+        ("mine:MineConfig", "grid_navi", "algorithm mine: must be one of "),
+        ("jaxmeta.core.types:MetaLearner", "grid_navi", "algorithm jaxmeta.core.types: must be one of "),
         ("scratch", "mine:number", "--tasks mine: must be one of "),
         ("scratch", "mine:without_steps", "mine:without_steps horizon must be an integer of at least 1, got 0."),
         ("scratch", "mine:family:size=4", "--tasks mine:family options must be none, for it is a distribution and no"),
     ],
 )
-def test_an_object_that_does_not_fit_is_refused(recipe, family, sentence, mine):
+def test_an_object_that_does_not_fit_is_refused(algorithm, family, sentence, mine):
     with pytest.raises(UsageError) as refused:
-        jobs.prepare(recipe, family)
+        jobs.prepare(algorithm, family)
     assert str(refused.value).startswith(sentence)
     assert "\n" not in str(refused.value)
 
 
-def test_entry_points_may_be_objects(mine, monkeypatch):
-    def point(path, kind):
-        found = registry.import_object("", path, kind)
+def test_entry_points_are_found_under_their_names(mine, monkeypatch):
+    def point(path, kind=type(None)):
+        found = imports.import_object("", path, kind)
         return types.SimpleNamespace(load=lambda: found)
 
     points = {
-        recipes.ENTRY_POINTS: {"mine": point("mine:method", recipes.Recipe)},
+        "jaxmeta.algorithms": {"mine": point("mine:algorithm")},
         tasks.ENTRY_POINTS: {"ours": point("mine:family", TaskDistribution)},
     }
-    monkeypatch.setattr(registry, "entry_points", lambda group: points[group])
+    monkeypatch.setattr(imports, "entry_points", lambda group: points[group])
     family = tasks.make_tasks("ours")
     assert (tasks.available()["ours"], family.name) == ("", "ours")
-    assert recipes.available()["mine"] == "My method."
-    assert jaxmeta.make_recipe("mine", "ours").lifetime.steps == 4
+    assert registry.available()["mine"] == "My algorithm."
+    assert make_learner("mine", "ours").lifetime.rollout_length == 4
+
+
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
+def test_every_algorithm_is_offered_with_its_configuration(name):
+    algorithm = registry.find(name)
+    assert getattr(jaxmeta, name) is algorithm.make
+    assert getattr(jaxmeta, algorithm.config.__name__) is algorithm.config
+    assert algorithm.config().algorithm == name
+    assert algorithm.summary.endswith(".")
+
+
+def test_a_function_and_a_configuration_make_the_learner_that_a_name_makes(grid):
+    config = jaxmeta.MAMLConfig(
+        adaptation=jaxmeta.AdaptationConfig(num_envs=2, num_adaptations=2),
+        agent=jaxmeta.TabularQConfig(epsilon=0.5),
+        inner=jaxmeta.InnerOptimizerConfig(num_steps=2, learning_rate=0.2),
+        objective=jaxmeta.ObjectiveConfig(loss="td"),
+        outer=jaxmeta.MetaGradientConfig(tasks_per_batch=4),
+    )
+    by_function, by_name = jaxmeta.maml(grid, config), make_learner("maml", grid, config)
+    assert repr(by_function) == repr(by_name)
+    assert (by_function.lifetime, by_function.env_steps_per_task) == (by_name.lifetime, by_name.env_steps_per_task)
+    starts = (jax.jit(learner.init)(jax.random.key(0)) for learner in (by_function, by_name))
+    assert len({jaxmeta.state_digest(start) for start in starts}) == 1
+    with pytest.raises(UsageError, match=r"^num_steps must be at least 1, got 0"):
+        jaxmeta.InnerOptimizerConfig(num_steps=0)
+    with pytest.raises(UsageError, match=r"^agent must be of type ActorCriticConfig or DQNConfig or TabularQConfig"):
+        jaxmeta.MAMLConfig(agent="dqn")
+
+
+def test_an_option_of_training_that_there_is_not_is_refused():
+    with pytest.raises(UsageError, match=r"^option must be one of .*, got 'num_adaptations'"):
+        jaxmeta.train("maml", SMALL, num_adaptations=2)
 
 
 def test_dir_has_the_public_names_and_nothing_else():
     """Whatever has been imported before: submodules are attributes, and no part of what is offered."""
     for before in ("import jaxmeta", "import jaxmeta.training.loop, jaxmeta.evaluation.evaluate, jaxmeta"):
         code = f"{before}; print(' '.join(name for name in dir(jaxmeta) if not name.startswith('__')))"
-        told = subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True, text=True)
-        assert told.stdout.split() == sorted(jaxmeta.__all__)
+        reported = subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True, text=True)
+        assert reported.stdout.split() == sorted(jaxmeta.__all__)
     assert all(hasattr(jaxmeta, name) for name in [*dir(jaxmeta), "__version__", "__doc__"])
 
 
 def test_a_learner_is_shown_in_one_line():
-    learner = jaxmeta.make_recipe("maml", "grid_navi")
+    learner = make_learner("maml", "grid_navi")
     parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.jit(learner.init)(jax.random.key(0)).meta))
     rounds = "3 rounds of 4 environments x 15 steps"
     assert repr(learner) == f"MetaLearner(maml, {parameters:,} parameters, 10 tasks a batch, {rounds})"
-    short = learner._replace(name="mine", lifetime=LifetimeConfig(envs=1, steps=1, rounds=1), tasks_per_batch=2000)
+    short = learner._replace(
+        name="mine", lifetime=AdaptationConfig(num_envs=1, rollout_length=1, num_adaptations=1), tasks_per_batch=2000
+    )
     assert repr(short).endswith("2,000 tasks a batch, 1 round of 1 environment x 1 step)")
     assert repr(short._replace(init=None, lifetime=None)) == "MetaLearner(mine, 2,000 tasks a batch)"
 
@@ -210,7 +277,7 @@ def test_a_distribution_is_shown_in_one_line(grid):
     assert repr(grid) == f"TaskDistribution({SMALL}, horizon 4, splits train, validation, test)"
 
 
-STATE = MetaState(meta={"params": jnp.ones((3, 2)), "bias": 1.0}, optimizer=None, step=jnp.int32(100), carried=None)
+STATE = MetaState(meta={"params": jnp.ones((3, 2)), "bias": 1.0}, optimizer=None, step=jnp.int32(100), aux_state=None)
 
 
 def test_a_state_is_shown_in_one_line_whatever_its_leaves_are():
@@ -242,7 +309,7 @@ def test_a_line_changes_neither_trees_nor_equality_nor_pickles(grid):
 
 def test_a_notebook_shows_the_line(grid):
     formatter = pytest.importorskip("IPython.core.formatters").PlainTextFormatter()
-    learner = jaxmeta.make_recipe("scratch", grid, **QUICK)
+    learner = make_learner("scratch", grid, QUICK)
     for one in (learner, STATE, grid):
         assert formatter(one) == repr(one)
         assert "\n" not in repr(one)

@@ -12,7 +12,8 @@ import scoreboard
 from jax.experimental.compilation_cache import compilation_cache
 
 import jaxmeta
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.registry import configure, make_learner
+from jaxmeta.core.settings import flattened
 from jaxmeta.evaluation import statistics
 from jaxmeta.reporting import cells, comparison
 from jaxmeta.training import interrupts, jobs
@@ -20,12 +21,12 @@ from jaxmeta.training import loop as training
 from tests import boards
 from tests.conftest import TINY
 
-GRADIENT = {name: TINY[name] for name in ("envs", "rounds", "hidden", "tasks_per_batch", "query_envs")}
-CONTEXT = {"envs": 1, "rounds": 3, "memory_width": 8, "tasks_per_batch": 8, "epochs": 2, "minibatches": 2}
+GRADIENT = {name: TINY[name] for name in ("num_envs", "num_adaptations", "hidden", "tasks_per_batch", "num_query_envs")}
+CONTEXT = {"num_envs": 1, "num_adaptations": 3, "memory.width": 8, "tasks_per_batch": 8, "epochs": 2, "minibatches": 2}
 PROTOCOL = protocol.FAMILIES
 FAMILIES = {
     "small_grid": protocol.Family("grid_navi:size=3,horizon=4", 24, 30_000, GRADIENT, CONTEXT),
-    "small_bandit": protocol.Family("bandit:arms=2,pulls=3", 3, 20_000, GRADIENT | {"envs": 1}, CONTEXT),
+    "small_bandit": protocol.Family("bandit:arms=2,pulls=3", 3, 20_000, GRADIENT | {"num_envs": 1}, CONTEXT),
 }
 CELLS = [("small_grid", "reptile"), ("small_grid", "fomaml"), ("small_bandit", "rl2")]
 SEEDS = 5
@@ -99,11 +100,11 @@ def test_a_cell_comes_again(cell, tmp_path, cache_hits):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "recipe"), CELLS[:2])
-def test_a_traced_hyper_parameter_changes_no_program(family, recipe):
+@pytest.mark.parametrize(("family", "algorithm"), CELLS[:2])
+def test_a_traced_hyper_parameter_changes_no_program(family, algorithm):
     def program(epsilon):
-        settings = protocol.settings_of(family, recipe, board(Path()).size) | {"epsilon": epsilon}
-        job = jobs.prepare(recipe, FAMILIES[family].tasks, seeds=(0, 1), settings=settings)
+        settings = protocol.settings_of(family, algorithm, board(Path()).size) | {"agent.epsilon": epsilon}
+        job = jobs.prepare(algorithm, FAMILIES[family].tasks, seeds=(0, 1), settings=settings)
         return training.lowered(job, training.starting_state(job), training.step_key(job)).as_text()
 
     assert program(0.5) == program(0.9)
@@ -114,20 +115,20 @@ def test_every_method_is_given_the_same(monkeypatch, family):
     """Up to a tenth, unless a training ends by its number of meta-steps."""
     monkeypatch.setattr(protocol, "FAMILIES", PROTOCOL)
     tasks, given = protocol.tasks_of(family), PROTOCOL[family]
-    for recipe in protocol.METHODS:
+    for algorithm in protocol.METHODS:
         try:
-            settings = protocol.settings_of(family, recipe, protocol.FORMS["full"])
+            settings = protocol.settings_of(family, algorithm, protocol.FORMS["full"])
         except jaxmeta.UsageError:
             assert family == "point_navigation", "continuous actions are not for everybody"
             continue
         meta_steps = settings.pop("meta_steps")
-        learner = recipes.make_recipe(recipe, tasks, **settings)
+        learner = make_learner(algorithm, tasks, settings)
         lifetime = learner.lifetime
-        assert lifetime.steps == tasks.horizon
-        assert lifetime.envs * lifetime.rounds * lifetime.steps <= given.adaptation
+        assert lifetime.rollout_length == tasks.horizon
+        assert lifetime.num_envs * lifetime.num_adaptations * lifetime.rollout_length <= given.adaptation
         share = meta_steps * learner.tasks_per_batch * learner.env_steps_per_task / given.training
         ended = meta_steps > protocol.MOST_META_STEPS - protocol.LOG_POINTS * protocol.PARTS
-        assert 0.9 < share < 1.1 or (ended and share < 1), recipe
+        assert 0.9 < share < 1.1 or (ended and share < 1), algorithm
 
 
 def test_cells_are_picked_by_name():
@@ -140,12 +141,12 @@ def test_cells_are_picked_by_name():
 
 
 def test_what_does_not_apply_says_why(tmp_path, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "plane", protocol.Family("point_navigation:horizon=5", 30, 3000, {"envs": 2}, {}))
+    monkeypatch.setitem(FAMILIES, "plane", protocol.Family("point_navigation:horizon=5", 30, 3000, {"num_envs": 2}, {}))
     one = board(tmp_path)
     scoreboard.make(one, "plane", "hypernetwork")
     assert one.ended("plane", "hypernetwork")
     reason = json.loads(one.reason("plane", "hypernetwork").read_text())["reason"]
-    assert reason.startswith("agent must have action values for hypernetwork")
+    assert reason.startswith("agent must suit the action space: 'dqn' needs discrete actions")
     assert cells.load(tmp_path) == ([], [f"plane-hypernetwork does not apply: {reason}"])
 
 
@@ -164,13 +165,13 @@ def test_what_is_there_is_kept_and_what_is_damaged_made_again(tmp_path, monkeypa
     monkeypatch.setattr(scoreboard, "COMMITTED", tmp_path)
     asked = []
 
-    def make(one, family, recipe):
-        asked.append(recipe)
-        if recipe == "fomaml":
+    def make(one, family, algorithm):
+        asked.append(algorithm)
+        if algorithm == "fomaml":
             raise RuntimeError("it broke")
-        command = f"python benchmarks/scoreboard.py --form {one.form} --only {family}/{recipe}"
+        command = f"python benchmarks/scoreboard.py --form {one.form} --only {family}/{algorithm}"
         took = {"seconds": 6.0, "meta_step": 3, "evaluation_seconds": 1.0}
-        cells.write(one.path(family, recipe), boards.cell(recipe, commands=[command], training=took))
+        cells.write(one.path(family, algorithm), boards.cell(algorithm, commands=[command], training=took))
 
     def main(name):
         monkeypatch.setattr(sys, "argv", ["scoreboard.py", "--form", name, "--out", str(tmp_path)])
@@ -180,16 +181,16 @@ def test_what_is_there_is_kept_and_what_is_damaged_made_again(tmp_path, monkeypa
         return asked.copy(), str(ended.value)
 
     monkeypatch.setattr(scoreboard, "make", make)
-    told = "small_grid/fomaml failed."
-    assert main("small") == (["reptile", "fomaml", "rl2"], told)
-    assert main("small") == (["fomaml"], told)
+    reported = "small_grid/fomaml failed."
+    assert main("small") == (["reptile", "fomaml", "rl2"], reported)
+    assert main("small") == (["fomaml"], reported)
     path = board(tmp_path).path("small_grid", "rl2")
     path.write_text(path.read_text()[:-9])
-    assert main("small") == (["fomaml", "rl2"], told)
+    assert main("small") == (["fomaml", "rl2"], reported)
     assert f"{str(path)!r} must be a cell" in capsys.readouterr().out
-    calls, told = main("other")
+    calls, reported = main("other")
     assert calls == []
-    assert told.startswith("--out must be a folder of cells of form 'other', got ")
+    assert reported.startswith("--out must be a folder of cells of form 'other', got ")
 
 
 def test_the_committed_cells_are_whole_and_show_their_commands():
@@ -209,50 +210,48 @@ def test_the_committed_cells_are_whole_and_show_their_commands():
 @pytest.mark.parametrize("family", PROTOCOL)
 def test_the_committed_cells_are_of_this_protocol(monkeypatch, family):
     monkeypatch.setattr(protocol, "FAMILIES", PROTOCOL)
-    made = {recipe: scoreboard.COMMITTED / f"{family}-{recipe}.cell.json" for recipe in protocol.METHODS}
-    for recipe, path in made.items():
+    made = {algorithm: scoreboard.COMMITTED / f"{family}-{algorithm}.cell.json" for algorithm in protocol.METHODS}
+    for algorithm, path in made.items():
         if path.is_file():
-            settings = {"trial_rounds": 0} | protocol.settings_of(family, recipe, protocol.FORMS["full"])
-            held = {"trial_rounds": 0} | cells.read(path)["settings"]
+            settings = {"outer.trial_rollouts": 0} | protocol.settings_of(family, algorithm, protocol.FORMS["full"])
+            held = {"outer.trial_rollouts": 0} | flattened(cells.read(path)["settings"])
             assert {name: held[name] for name in settings} == settings, path.name
 
 
 def test_memories_are_trained_on_what_validation_tasks_favour():
     favoured = json.loads((scoreboard.COMMITTED.parent / "trial_rounds.json").read_text())["best"]
+    trials = {name: family.in_context for name, family in PROTOCOL.items()}
     assert favoured == {
-        name: f"{family.in_context.get('trial_rounds', family.in_context['rounds'])} rounds"
-        for name, family in PROTOCOL.items()
+        name: f"{given.get('outer.trial_rollouts', given['adaptation.num_adaptations'])} rounds"
+        for name, given in trials.items()
     }
 
 
 def test_attention_learns_by_the_outer_steps_that_validation_tasks_favour():
     favoured = json.loads((scoreboard.COMMITTED.parent / "outer_steps.json").read_text())
-    assert favoured["subject"]["recipe"] == "snail"
-    held = {
-        family: recipes.resolve_settings("snail", jaxmeta.make_tasks(PROTOCOL[family].tasks))["outer_learning_rate"]
-        for family in favoured["best"]
-    }
+    assert favoured["subject"]["algorithm"] == "snail"
+    held = {family: configure("snail", PROTOCOL[family].tasks).outer.learning_rate for family in favoured["best"]}
     assert {family: f"{size:g}" for family, size in held.items()} == favoured["best"]
 
 
 def test_a_cell_is_estimated_by_what_it_took(monkeypatch):
     monkeypatch.setattr(protocol, "FAMILIES", PROTOCOL)
-    for family, recipe in [("grid_navi", "rl2"), ("maze", "reptile"), ("tabular_mdp", "mapping")]:
-        took = cells.read(scoreboard.COMMITTED / f"{family}-{recipe}.cell.json")["training"]
-        (told,) = scoreboard.estimates([(family, recipe)], protocol.FORMS["full"])
-        assert told == pytest.approx(took["seconds"] + took["evaluation_seconds"])
+    for family, algorithm in [("grid_navi", "rl2"), ("maze", "reptile"), ("tabular_mdp", "mapping")]:
+        took = cells.read(scoreboard.COMMITTED / f"{family}-{algorithm}.cell.json")["training"]
+        (reported,) = scoreboard.estimates([(family, algorithm)], protocol.FORMS["full"])
+        assert reported == pytest.approx(took["seconds"] + took["evaluation_seconds"])
     assert scoreboard.estimates([("point_navigation", "mapping")], protocol.FORMS["full"]) == [0.0]
 
 
-def test_a_cell_that_nobody_has_made_is_taken_for_a_usual_one_of_its_recipe(tmp_path, monkeypatch):
-    for recipe, seconds in (("reptile", 3.0), ("rl2", 30.0)):
+def test_a_cell_that_nobody_has_made_is_taken_for_a_usual_one_of_its_algorithm(tmp_path, monkeypatch):
+    for algorithm, seconds in (("reptile", 3.0), ("rl2", 30.0)):
         took = {"seconds": 6 * seconds, "meta_step": 3, "evaluation_seconds": 1.0}
-        boards.write(tmp_path, [boards.cell(recipe, tasks="elsewhere", training=took)])
+        boards.write(tmp_path, [boards.cell(algorithm, tasks="elsewhere", training=took)])
     monkeypatch.setattr(scoreboard, "COMMITTED", tmp_path)
     form = board(tmp_path).size
-    for recipe, per_meta_step in (("reptile", 6.0), ("rl2", 60.0), ("fomaml", 33.0)):
-        meta_steps = protocol.settings_of("small_grid", recipe, form)["meta_steps"]
-        assert scoreboard.estimates([("small_grid", recipe)], form) == [per_meta_step * meta_steps + 1.0]
+    for algorithm, per_meta_step in (("reptile", 6.0), ("rl2", 60.0), ("fomaml", 33.0)):
+        meta_steps = protocol.settings_of("small_grid", algorithm, form)["meta_steps"]
+        assert scoreboard.estimates([("small_grid", algorithm)], form) == [per_meta_step * meta_steps + 1.0]
     monkeypatch.setattr(scoreboard, "COMMITTED", tmp_path / "nowhere")
     assert scoreboard.estimates([("small_grid", "rl2")], form) == []
 
@@ -295,5 +294,5 @@ def test_an_interruption_is_a_sentence(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         scoreboard.main()
     assert ended.value.code == 130
-    told = "Interrupted at meta-step 3 of 9, and saved. The same command goes on from there.\n"
-    assert capsys.readouterr().err == told
+    reported = "Interrupted at meta-step 3 of 9, and saved. The same command goes on from there.\n"
+    assert capsys.readouterr().err == reported

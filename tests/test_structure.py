@@ -4,13 +4,13 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import jaxmeta
 import jaxmeta_envs
-from jaxmeta.algorithms.settings import GROUPS
 
 ROOT = Path(__file__).parent.parent
 HOME, ENVS = Path(jaxmeta.__file__).parent, Path(jaxmeta_envs.__file__).parent
@@ -19,7 +19,10 @@ RANK = {
     **{"algorithms": 4, "training": 5, "evaluation": 6, "reporting": 7, "cli": 8},
 }
 """A package imports itself and what ranks below it, and nothing that ranks with it."""
+ENGINE = ("core", "nets", "rl", "inner", "outer", "algorithms", "training", "evaluation")
+"""Where what is computed is computed."""
 MOST_ENTRIES = 11
+MOST_PARAMETERS = 7
 MOST_LINES = 300
 
 
@@ -90,10 +93,24 @@ def test_the_engine_imports_no_environment():
 
 
 def test_adapters_get_agents_as_values():
-    agents = {"jaxmeta.rl.q_learning", "jaxmeta.rl.actor_critic"}
-    assert not {module for module in SOURCES if package_of(module) == "inner"} & {
-        module for module, others in IMPORTS.items() if others & agents
+    """What they take from where agents are made is the type of a configuration, and where hyper-parameters start."""
+    agents = {f"jaxmeta.rl{module}" for module in ("", ".agents", ".q_learning", ".actor_critic")}
+    taken = {
+        alias.name
+        for module, path in SOURCES.items()
+        if package_of(module) == "inner"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module in agents
+        for alias in node.names
+        if f"jaxmeta.rl.{alias.name}" not in SOURCES.keys() - agents
     }
+    assert taken == {"QLearningConfig", "hyperparameters"}
+
+
+def test_algorithms_are_found_by_their_names_alone():
+    """So that naming one imports no other."""
+    ours = {module for module in SOURCES if package_of(module) == "algorithms"}
+    assert not IMPORTS["jaxmeta.algorithms.registry"] & ours
 
 
 def test_ten_packages_and_nothing_beside_them():
@@ -125,11 +142,46 @@ def test_files_that_the_guides_name_exist(page):
     assert not [path for path in named if not any((home / path).is_file() for home in homes)]
 
 
-def test_setting_names_are_unique():
-    names = [name for group in GROUPS.values() for name in group.__struct_fields__]
-    assert len(names) == len(set(names))
+def functions_of(package: str) -> Iterator[tuple[str, list[str]]]:
+    """Functions and methods of a package, those within others too, and their parameters but for `self` and options."""
+    for module in sorted(module for module in SOURCES if package_of(module) == package):
+        for node in ast.walk(ast.parse(SOURCES[module].read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                given = node.args
+                named = [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+                rest = [given.vararg.arg] if given.vararg else []
+                yield f"{module}.{getattr(node, 'name', 'lambda')}", [*rest, *(set(named) - {"self", "cls"})]
+
+
+@pytest.mark.parametrize("package", ENGINE)
+def test_functions_take_few_parameters(package):
+    found = list(functions_of(package))
+    assert found
+    assert not [(name, parameters) for name, parameters in found if len(parameters) > MOST_PARAMETERS]
+
+
+def test_every_setting_is_declared_once_and_by_whoever_reads_it():
+    """Configurations live beside what they configure: a record is a subclass of `Config` in a module of the engine."""
+    homes: dict[str, list[str]] = {}
+    for module, path in SOURCES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
+                homes.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+    assert {package_of(module) for modules in homes.values() for module in modules} <= {*ENGINE}
 
 
 def test_importing_the_package_imports_no_jax():
-    code = "import jaxmeta, jaxmeta_envs, sys; assert not {'jax', 'gymnax', 'orbax'} & set(sys.modules)"
+    light = ("jaxmeta", "jaxmeta_envs", "jaxmeta.core.settings", "jaxmeta.cli.options", "jaxmeta.cli.main", "sys")
+    code = f"import {', '.join(light)}; assert not {{'jax', 'gymnax', 'orbax'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_walk_through_a_meta_step_names_the_lines_of_today():
+    """Six files for MAML, five for RL^2."""
+    guide = (ROOT / "docs" / "architecture.md").read_text()
+    hops = re.findall(r"^\d\. `(jaxmeta/[\w/]+\.py)`, line (\d+) \(`(\w+)`\)", guide, re.MULTILINE)
+    assert len(hops) == 6 + 5
+    for path, line, name in hops:
+        text = (ROOT / path).read_text().splitlines()[int(line) - 1]
+        assert re.match(rf"\s*(def|class) {name}\(", text), f"{name} is not at line {line} of {path}"

@@ -1,19 +1,20 @@
 """A task whose lifetimes have a closed form: pull a parameter towards a centre that the observation shows."""
 
-from dataclasses import fields
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.config import InnerConfig, LifetimeConfig, OuterConfig
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.rollout import Runner
-from jaxmeta.core.types import Agent, Hypers, Spec, Task
-from jaxmeta.inner.gradient import gradient_steps
+from jaxmeta.core.types import Agent, Hyperparams, Spec, Task
+from jaxmeta.inner.gradient import GradientConfig, Variant, gradient_steps
+from jaxmeta.inner.optimizers import INNER_OPTIMIZERS
 from jaxmeta.outer import objectives
 from jaxmeta.rl import distributions
+from jaxmeta.rl.q_learning import QLearningConfig
 
-LIFETIME = LifetimeConfig(envs=2, steps=3, rounds=1)
+LIFETIME = AdaptationConfig(num_envs=2, rollout_length=3, num_adaptations=1)
 SPEC = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32), None, 2)
 ACTIONS = distributions.of_actions(SPEC)
 
@@ -48,35 +49,29 @@ class CentreEnv:
 def quadratic_agent() -> Agent:
     """Its loss is 0.5 |params - centre|^2."""
 
-    def act(key, params, percept, hypers):
+    def act(key, params, percept, hyperparams):
         return jnp.zeros((), jnp.int32), {"logits": jnp.zeros(2)}
 
-    def loss(params, slow, batch, hypers):
+    def loss(params, target_params, batch, hyperparams):
         return 0.5 * jnp.sum((params - batch.observation[0]) ** 2), {}
 
-    return Agent(lambda key: jax.random.normal(key, (2,)), act, act, loss)
+    return Agent(lambda key: jax.random.normal(key, (2,)), act, act, loss, SPEC, QLearningConfig())
 
 
-def hypers(**values) -> Hypers:
+def hyperparams(**values) -> Hyperparams:
     """Hyper-parameters with zeros for what is not given."""
-    return Hypers(**{field.name: jnp.asarray(values.get(field.name, 0.0)) for field in fields(Hypers)})
+    return Hyperparams(**{name: jnp.asarray(values.get(name, 0.0)) for name in Hyperparams.__dataclass_fields__})
 
 
-def quadratic_objective(inner_steps: int, learning_rate: float, **options):
+def quadratic_objective(num_steps: int, learning_rate: float, rule=INNER_OPTIMIZERS["sgd"], **variant):
     """The adapter, and 0.5 |params after adaptation - centre|^2 as an objective."""
-    adapter = gradient_steps(
-        quadratic_agent(),
-        SPEC,
-        LIFETIME,
-        InnerConfig(inner_steps=inner_steps),
-        hypers(learning_rate=learning_rate),
-        **options,
-    )
+    config = GradientConfig(num_steps=num_steps, learning_rate=learning_rate)
+    adapter = gradient_steps(quadratic_agent(), LIFETIME, config, rule, Variant(**variant))
 
     def outer_loss(meta, life, query):
         return 0.5 * jnp.sum((life.fast.params - query.percept.observation[0, 0]) ** 2), {}
 
-    config = OuterConfig(query_envs=2)
+    config = objectives.ObjectiveConfig(num_query_envs=2)
     return adapter, objectives.post_adaptation(
         Runner(CentreEnv(), adapter), ACTIONS, LIFETIME, outer_loss, config, steps=2
     )

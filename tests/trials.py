@@ -2,11 +2,11 @@
 
 import jax
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.evaluation import measurement
 
 
 def trial_returns(tasks, policy, lifetime, number):
     """Total reward of a lifetime, a mean over its environments, in each of `number` test tasks; [number]."""
-    learner = recipes.make_recipe("scratch", tasks)._replace(adapter=policy, lifetime=lifetime)
+    learner = make_learner("scratch", tasks)._replace(adapter=policy, lifetime=lifetime)
     return next(measurement.trials(jax.random.key(0), learner, None, tasks, number))

@@ -9,14 +9,14 @@ import optax
 from dqn import timed_training
 from wire import serve
 
-from jaxmeta.algorithms import composition
-from jaxmeta.core.config import AgentConfig, InnerConfig, LifetimeConfig
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.rollout import Runner
-from jaxmeta.core.types import Hypers, Task, TaskDistribution
-from jaxmeta.inner.gradient import gradient_steps
-from jaxmeta.inner.optimizers import BY_HAND
+from jaxmeta.core.spec import spec_of
+from jaxmeta.core.types import Task, TaskDistribution
+from jaxmeta.inner.gradient import GradientConfig, gradient_steps
+from jaxmeta.inner.optimizers import INNER_OPTIMIZERS
 from jaxmeta.rl import replay
-from jaxmeta.rl.q_learning import q_learner
+from jaxmeta.rl.q_learning import QLearningConfig, q_learner
 from jaxmeta_envs.from_gymnax.family import environment_of
 
 programs: dict[str, Any] = {}
@@ -42,31 +42,26 @@ def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, 
     envs = s["num_envs"]
     env = environment_of("CartPole-v1")
     task = Task(env.default_params, None)
-    spec = composition.spec_of(TaskDistribution(env=env, sample=lambda key, split: task.env_params, horizon=horizon))
-    agent = q_learner(spec, DuelingNetwork(env.num_actions), AgentConfig(double=s["ddqn"]))
-    inner = InnerConfig(
-        inner_steps=s["num_epochs"],
-        inner_optimizer="adam",
-        max_inner_norm=s["max_grad_norm"],
-        batch_size=s["batch_size"],
-        replay_rounds=s["buffer_size"] // envs,
+    spec = spec_of(TaskDistribution(env=env, sample=lambda key, split: task.env_params, horizon=horizon))
+    config = QLearningConfig(
+        double=s["ddqn"],
         n_step=1,
-    )
-    hypers = {
-        "learning_rate": s["learning_rate"],
-        "discount": s["gamma"],
-        "epsilon": s["eps_start"],
-        "epsilon_decay": 1.0,
-        "stickiness": 0.0,
-        "temperature": 0.0,
+        batch_size=s["batch_size"],
+        replay_capacity=s["buffer_size"] // envs,
+        discount=s["gamma"],
+        epsilon=s["eps_start"],
+        temperature=0.0,
         # The target follows every gradient step; together they take it as far as rejax's one step of `polyak`.
-        "target_step_size": 1 - s["polyak"] ** (1 / s["num_epochs"]),
-    }
-    hypers = Hypers(**{name: jnp.float32(value) for name, value in hypers.items()})
+        target_step_size=1 - s["polyak"] ** (1 / s["num_epochs"]),
+    )
+    agent = q_learner(spec, DuelingNetwork(env.num_actions), config)
+    inner = GradientConfig(
+        num_steps=s["num_epochs"], learning_rate=s["learning_rate"], max_gradient_norm=s["max_grad_norm"]
+    )
     filling_rounds = s["fill_buffer"] // envs + 1
-    filling = LifetimeConfig(envs=envs, steps=1, rounds=filling_rounds)
-    one_round = LifetimeConfig(envs=envs, steps=1, rounds=1)
-    learner = gradient_steps(agent, spec, one_round, inner, hypers, rule=BY_HAND[inner.inner_optimizer])
+    filling = AdaptationConfig(num_envs=envs, rollout_length=1, num_adaptations=filling_rounds)
+    one_round = AdaptationConfig(num_envs=envs, rollout_length=1, num_adaptations=1)
+    learner = gradient_steps(agent, one_round, inner, INNER_OPTIMIZERS["adam"])
     collector = learner._replace(
         adapt=lambda key, meta, fast, taken: (fast.replace(replay=replay.add(fast.replay, taken)), {})
     )
@@ -75,14 +70,14 @@ def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, 
     def train(key):
         init_key, begin_key, fill_key, learn_key = jax.random.split(key, 4)
         meta = learner.init(init_key)
-        life = Runner(env, learner).begin(begin_key, meta, task, envs)
-        life, _ = Runner(env, collector).live(fill_key, meta, task, life, filling, lambda key, lived: None)
+        life = Runner(env, learner).reset(begin_key, meta, task, envs)
+        life, _ = Runner(env, collector).adapt_for(fill_key, meta, task, life, filling, lambda key, lived: None)
 
         def learn(life, now):
             index, key = now
-            hypers = life.fast.hypers.replace(epsilon=epsilon(index * envs))
-            life = life.replace(fast=life.fast.replace(hypers=hypers))
-            return Runner(env, learner).live(key, meta, task, life, one_round, lambda key, lived: None)
+            hyperparams = life.fast.hyperparams.replace(epsilon=epsilon(index * envs))
+            life = life.replace(fast=life.fast.replace(hyperparams=hyperparams))
+            return Runner(env, learner).adapt_for(key, meta, task, life, one_round, lambda key, lived: None)
 
         rounds = s["total_timesteps"] // envs
         keys = jax.random.split(learn_key, rounds - filling_rounds)
@@ -90,7 +85,7 @@ def prepare(settings: dict[str, Any], episodes: int, horizon: int) -> dict[str, 
 
     def returns_of(key, arrived):
         meta, life = arrived
-        played = Runner(env, learner).play(key, meta, task, life, episodes, horizon)
+        played = Runner(env, learner).evaluate_policy(key, meta, task, life, episodes, horizon)
         return played.episode_return
 
     def counts(arrived):

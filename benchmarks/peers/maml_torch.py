@@ -80,10 +80,10 @@ class Worker(meta_torch.Worker):
 
     def explore(self, net: Net, goals: torch.Tensor, epsilon: float, given: torch.Tensor | None):
         """A round: the experience to learn from, leaves [lives, T * envs, ...], and its log-probability, [lives]."""
-        envs, stickiness, discount = self.s["envs"], self.s["stickiness"], self.s["discount"]
+        envs, stickiness, discount = self.s["adaptation.num_envs"], self.s["agent.stickiness"], self.s["agent.discount"]
 
         def logits_of(observation, previous, step):
-            greedy = torch.log_softmax(action_values(net, observation) / self.s["temperature"], -1)
+            greedy = torch.log_softmax(action_values(net, observation) / self.s["agent.temperature"], -1)
             return greedy, self.exploring_logits(greedy, previous, stickiness if step else 0.0, epsilon)
 
         observation, greedy, action, reward, last = self.play(logits_of, goals, envs, given)
@@ -114,10 +114,10 @@ class Worker(meta_torch.Worker):
 
     def adapt(self, net: Net, batch: tuple[torch.Tensor, ...]) -> Net:
         """The inner gradient steps of all lives."""
-        limit = self.s["max_inner_norm"]
-        for _ in range(self.s["inner_steps"]):
+        limit = self.s["inner.max_gradient_norm"]
+        for _ in range(self.s["inner.num_steps"]):
             gradients = grad(self.inner_loss)(net, net, *batch)
-            scale = self.s["learning_rate"] * torch.ones(len(batch[0]))
+            scale = self.s["inner.learning_rate"] * torch.ones(len(batch[0]))
             if limit:
                 squared = sum(leaf.flatten(1).square().sum(1) for leaf in gradients.values())
                 scale = scale * limit / torch.sqrt(torch.clamp(squared, min=limit**2))
@@ -126,30 +126,30 @@ class Worker(meta_torch.Worker):
 
     def score(self, net: Net, goals: torch.Tensor, given: torch.Tensor | None):
         """The policy-gradient loss of adapted parameters, and the mean return of an episode, [lives] each."""
-        temperature, queries = self.s["temperature"], self.s["query_envs"]
+        temperature, queries = self.s["agent.temperature"], self.s["objective.num_query_envs"]
 
         def logits_of(observation, previous, step):
             logits = action_values(net, observation) / temperature
             return logits, logits
 
         observation, _, action, reward, _ = self.play(logits_of, goals, queries, given)
-        to_go = returns_to_go(reward, self.s["outer_discount"])
+        to_go = returns_to_go(reward, self.s["objective.outer_discount"])
         advantage = to_go - (to_go.sum(-1, keepdim=True) - to_go) / (queries - 1)
         values = action_values(net, observation.flatten(1, 2)).unflatten(1, (self.horizon, queries))
         log_probs = torch.log_softmax(values / temperature, -1)
         entropy = -(log_probs.exp() * log_probs).sum(-1)
         surrogate = -chosen_of(log_probs, action) * advantage
-        loss = self.horizon * (surrogate - self.s["entropy"] * entropy).mean((1, 2))
+        loss = self.horizon * (surrogate - self.s["objective.entropy"] * entropy).mean((1, 2))
         return loss, reward.sum(1).mean(1)
 
     def meta_loss(self, given: bool) -> torch.Tensor:
         """The loss of all tasks; actions are drawn, or given, [tasks, lives, rounds, T, envs]."""
-        lives, rounds = self.s["lives_per_task"], self.s["rounds"]
+        lives, rounds = self.s["objective.lifetimes_per_task"], self.s["adaptation.num_adaptations"]
         goals = self.goals.repeat_interleave(lives, 0).unsqueeze(1)
         network = {name: leaf for name, leaf in self.params.items() if name != "exploration"}
         net = {name: leaf.expand(len(goals), *leaf.shape) for name, leaf in network.items()}
         replay, scores, explored, returns = [], [], [], []
-        epsilon = self.s["epsilon"]
+        epsilon = self.s["agent.epsilon"]
         for index in range(rounds):
             actions = [leaf.flatten(0, 1)[:, index] if given else None for leaf in self.given_actions]
             batch, log_prob = self.explore(net, goals, epsilon, actions[0])
@@ -159,7 +159,7 @@ class Worker(meta_torch.Worker):
             scores.append(loss)
             explored.append(log_prob)
             returns.append(episode)
-            epsilon *= self.s["epsilon_decay"]
+            epsilon *= self.s["agent.epsilon_decay"]
         following = torch.stack(returns).div(rounds).flip(0).cumsum(0).flip(0).view(rounds, -1, lives)
         advantage = following - (following.sum(-1, keepdim=True) - following) / (lives - 1)
         credit = (torch.stack(explored).view(rounds, -1, lives) * advantage).sum(0).mean()

@@ -14,7 +14,7 @@ class Worker:
     """Meta-parameters, their optimizer, and the settings of a meta-step.
 
     Args:
-      settings: complete, under our names.
+      settings: complete, by path.
       horizon: steps of an episode.
       inputs: a file with `params/...` and `goals`, and with the draws that are given for a comparison.
     """
@@ -26,7 +26,7 @@ class Worker:
         self.params = {name[7:]: leaf for name, leaf in self.given.items() if name.startswith("params/")}
         for leaf in self.params.values():
             leaf.requires_grad_()
-        self.optimizer = torch.optim.Adam(self.params.values(), lr=settings["outer_learning_rate"])
+        self.optimizer = torch.optim.Adam(self.params.values(), lr=settings["outer.learning_rate"])
 
     def meta_loss(self, given: bool) -> torch.Tensor:
         """The loss of all tasks, under fresh draws or under those that were given."""
@@ -36,7 +36,7 @@ class Worker:
         """A meta-step of Adam on the clipped meta-gradient."""
         self.optimizer.zero_grad()
         self.meta_loss(given=False).backward()
-        torch.nn.utils.clip_grad_norm_(self.params.values(), self.s["max_gradient_norm"])
+        torch.nn.utils.clip_grad_norm_(self.params.values(), self.s["outer.max_gradient_norm"])
         self.optimizer.step()
 
     def gradient(self) -> dict[str, np.ndarray]:

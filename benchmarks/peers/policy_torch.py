@@ -20,7 +20,7 @@ class Worker(meta_torch.Worker):
     """MAML over policy gradients in a plane.
 
     Args:
-      settings: complete, under our names.
+      settings: complete, by path.
       horizon: steps of an episode.
       inputs: a file with parameters, goals [tasks, 2], and the noise of the actions, [tasks, T, envs, 2].
       speed: length of a step along each axis, at most.
@@ -73,12 +73,12 @@ class Worker(meta_torch.Worker):
         time = (2 * (torch.arange(steps).view(-1, 1) - start) / steps - 1).unsqueeze(-1)
         curves = (torch.ones_like(time), time, 1.5 * time**2 - 0.5, 2.5 * time**3 - 1.5 * time)
         regressors = torch.cat([position, position**2, *curves], dim=-1)
-        rows, weight = regressors.flatten(1, 2), self.s["discount"] * ~ended
+        rows, weight = regressors.flatten(1, 2), self.s["agent.discount"] * ~ended
         normal = rows.mT @ rows + self.ridge * rows.shape[1] * torch.eye(rows.shape[2])
         right = rows.mT @ returns_to_go(reward, weight).flatten(1).unsqueeze(-1)
         value = (rows @ torch.cholesky_solve(right, torch.linalg.cholesky(normal))).view_as(reward)
         following = torch.cat([value[:, 1:], torch.zeros_like(value[:, :1])], dim=1)
-        advantage = returns_to_go(reward + weight * following - value, weight * self.s["gae_lambda"])
+        advantage = returns_to_go(reward + weight * following - value, weight * self.s["agent.gae_lambda"])
         spread, mean = torch.std_mean(advantage, dim=(1, 2), correction=0, keepdim=True)
         return (advantage - mean) / (spread + 1e-8)
 
@@ -92,22 +92,23 @@ class Worker(meta_torch.Worker):
 
     def adapt(self, net: Net, noise: torch.Tensor | None) -> Net:
         """One gradient step on a round of its own."""
-        position, action, reward, ended = self.play(net, self.s["envs"], self.s["steps"], noise)
+        envs, steps = self.s["adaptation.num_envs"], self.s["adaptation.rollout_length"]
+        position, action, reward, ended = self.play(net, envs, steps, noise)
         first = torch.cat([torch.ones_like(ended[:, :1]), ended[:, :-1]], dim=1)
-        start = torch.cummax(torch.arange(self.s["steps"]).view(-1, 1) * first, dim=1).values
+        start = torch.cummax(torch.arange(steps).view(-1, 1) * first, dim=1).values
         advantage = self.advantages(position, reward, ended, start)
         gradient = grad(self.inner_loss)(net, position, action, start, advantage)
-        return {name: leaf - self.s["learning_rate"] * gradient[name] for name, leaf in net.items()}
+        return {name: leaf - self.s["inner.learning_rate"] * gradient[name] for name, leaf in net.items()}
 
     def score(self, net: Net, noise: torch.Tensor | None) -> torch.Tensor:
         """The policy-gradient loss of adapted parameters, [tasks]."""
-        queries = self.s["query_envs"]
+        queries = self.s["objective.num_query_envs"]
         position, action, reward, ended = self.play(net, queries, self.horizon, noise)
-        returns = returns_to_go(reward, self.s["outer_discount"] * ~ended)
+        returns = returns_to_go(reward, self.s["objective.outer_discount"] * ~ended)
         advantage = returns - (returns.sum(-1, keepdim=True) - returns) / (queries - 1)
         entropy = net["head_log_scale"].sum(-1)  # and a constant
         surrogate = (self.log_prob(net, position, action) * advantage).mean((1, 2))
-        return -self.horizon * (surrogate + self.s["entropy"] * entropy)
+        return -self.horizon * (surrogate + self.s["objective.entropy"] * entropy)
 
     def meta_loss(self, given: bool) -> torch.Tensor:
         """The loss of all tasks; the actions' noise is drawn or given."""

@@ -18,8 +18,10 @@ import optax
 from flax.training.train_state import TrainState
 from recurrent import serve_updates
 
-from jaxmeta.algorithms import composition
+from jaxmeta.algorithms.registry import configure
+from jaxmeta.algorithms.rl2 import RL2Config
 from jaxmeta.core import tasks
+from jaxmeta.core.spec import spec_of
 from jaxmeta.core.types import sample_tasks
 
 
@@ -65,11 +67,14 @@ class Transition(NamedTuple):
 def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
     """`init(key)`, a training state; `update(key, state)`, which lives one trial of fresh tasks; and the parameters."""
     distribution = tasks.make_tasks(task_family)
-    env, s, num_envs = distribution.env, settings, settings["tasks_per_batch"]
-    num_actions = composition.spec_of(distribution).num_actions
+    config = configure("rl2", distribution, settings)
+    assert isinstance(config, RL2Config)
+    env, ppo, region, width = distribution.env, config.outer, config.outer.trust_region, config.memory.width
+    num_envs = ppo.tasks_per_batch
+    num_actions = spec_of(distribution).num_actions
     assert num_actions is not None, "the heads are for discrete actions"
-    network = ActorCritic(num_actions, s["memory_width"])
-    optimizer = optax.chain(optax.clip_by_global_norm(s["max_gradient_norm"]), optax.adam(s["outer_learning_rate"]))
+    network = ActorCritic(num_actions, width)
+    optimizer = optax.chain(optax.clip_by_global_norm(ppo.max_gradient_norm), optax.adam(ppo.learning_rate))
     step_envs, reset_envs = jax.vmap(env.step), jax.vmap(env.reset)
 
     def features_of(before, action, reward, first, observation):
@@ -83,7 +88,7 @@ def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
         observation, env_state = reset_envs(jax.random.split(reset_key, num_envs), env_params)
         nothing, yes = jnp.zeros(num_envs), jnp.ones(num_envs, bool)
         features = features_of(jnp.zeros_like(observation), nothing.astype(jnp.int32), nothing, yes, observation)
-        return env_params, (env_state, observation, features, yes, jnp.zeros((num_envs, s["memory_width"])))
+        return env_params, (env_state, observation, features, yes, jnp.zeros((num_envs, width)))
 
     def init(key):
         init_key, begin_key = jax.random.split(key)
@@ -109,8 +114,8 @@ def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
         def backwards(carry, now):
             advantage, next_value = carry
             value, reward = now
-            surprise = reward + s["discount"] * next_value - value
-            advantage = surprise + s["discount"] * s["gae_lambda"] * advantage
+            surprise = reward + ppo.discount * next_value - value
+            advantage = surprise + ppo.discount * ppo.gae_lambda * advantage
             return (advantage, value), advantage
 
         start = (jnp.zeros_like(last_value), last_value)
@@ -123,15 +128,15 @@ def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
         target = advantage + taken.value
         normal = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         ratio = jnp.exp(log_prob - taken.log_prob)
-        gain = jnp.minimum(ratio * normal, jnp.clip(ratio, 1 - s["clip"], 1 + s["clip"]) * normal).mean()
-        near = taken.value + jnp.clip(value - taken.value, -s["clip"], s["clip"])
+        gain = jnp.minimum(ratio * normal, jnp.clip(ratio, 1 - region.clip, 1 + region.clip) * normal).mean()
+        near = taken.value + jnp.clip(value - taken.value, -region.clip, region.clip)
         error = 0.5 * jnp.maximum((value - target) ** 2, (near - target) ** 2).mean()
         entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1).mean()
-        return s["value_weight"] * error - gain - s["entropy"] * entropy
+        return ppo.value_weight * error - gain - ppo.entropy * entropy
 
     def learn(state, hidden, taken, advantage, key):
         """An epoch: every environment once, in random minibatches."""
-        order = jax.random.permutation(key, num_envs).reshape(s["minibatches"], -1)
+        order = jax.random.permutation(key, num_envs).reshape(region.minibatches, -1)
 
         def minibatch_step(state, chosen):
             along = jax.tree.map(lambda leaf: leaf[:, chosen], (taken, advantage))
@@ -152,7 +157,7 @@ def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
             _, _, features, clear, memory = lived
             last_value = state.apply_fn(state.params, memory, features[None], clear[None])[2][0]
             advantage = advantages(taken, last_value)
-            epochs = jax.random.split(learn_key, s["epochs"])
+            epochs = jax.random.split(learn_key, region.epochs)
             state, _ = jax.lax.scan(
                 lambda state, key: (learn(state, hidden, taken, advantage, key), None), state, epochs
             )

@@ -7,22 +7,21 @@ import jax
 import jax.numpy as jnp
 from recurrent import serve_updates
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core import tasks
-from jaxmeta.core.types import sample_tasks
+from jaxmeta.core.types import batch_of_tasks, sample_tasks
 
 
 def build(task_family: str, settings: dict[str, Any], trial: int, window: int):
     """`init(key)`, a training state; `update(key, state)`, which lives one trial of fresh tasks; and the parameters."""
     del trial, window  # a trial is as long as the settings say, and learned from as a whole
     distribution = tasks.make_tasks(task_family)
-    learner = recipes.make_recipe("rl2", distribution, **settings)
+    learner = make_learner("rl2", distribution, settings)
 
     def update(key, state):
         task_key, update_key = jax.random.split(key)
-        env_params = sample_tasks(task_key, distribution, "train", learner.tasks_per_batch)
-        state, metrics = learner.update(update_key, state, env_params)
-        return state, metrics["trial_return"]
+        state, info = learner.update(update_key, state, batch_of_tasks(task_key, learner, distribution))
+        return state, info.metrics["trial_return"]
 
     return learner.init, update, learner.meta
 

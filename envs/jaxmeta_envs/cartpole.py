@@ -131,7 +131,7 @@ def cartpole(horizon: int = 200, signs: str = "both") -> TaskDistribution:
         horizon=horizon,
         describe=describe,
         oracle=best_return,
-        suggested={"discount": 0.97},
+        suggested={"agent.discount": 0.97},
     )
 
 

@@ -219,5 +219,5 @@ def _family(name: str, env: FromGymnax, horizon: int, signs: str, discount: floa
         horizon=horizon,
         describe=describe,
         oracle=None,
-        suggested={"discount": discount},
+        suggested={"agent.discount": discount},
     )

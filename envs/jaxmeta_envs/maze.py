@@ -198,7 +198,7 @@ def maze(size: int = 7, horizon: int = 40) -> TaskDistribution:
         horizon=horizon,
         describe=describe,
         oracle=functools.partial(grid.best_return, env),
-        suggested={"discount": 0.9},
+        suggested={"agent.discount": 0.9},
     )
 
 

@@ -212,5 +212,5 @@ def probe(number: int = 1) -> TaskDistribution:
         horizon=table.horizon,
         describe=describe,
         oracle=oracle,
-        suggested={"discount": 0.9},
+        suggested={"agent.discount": 0.9},
     )

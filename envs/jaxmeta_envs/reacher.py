@@ -168,5 +168,5 @@ def reacher(horizon: int = 50) -> TaskDistribution:
         tasks_seen=functools.partial(only_train_seen, SPLITS),
         horizon=horizon,
         describe=lambda params: params.goal / REACH,
-        suggested={"discount": 0.97},
+        suggested={"agent.discount": 0.97},
     )

@@ -1,27 +1,6 @@
-"""Meta-learning algorithms by name, each composed of an agent, an adapter, an objective and an outer rule.
+"""Meta-learning algorithms: one file each, or each kin, with settings, what differs by task family, and a function.
 
-`recipes` names them, `presets` has the settings that suit a task family, `settings` and `reads` what each may be given.
-`by_gradient`, `in_context`, `generation` and `learned_learning` compose them from what `composition` offers.
+An algorithm is a function of tasks and a configuration that composes a `MetaLearner` of an agent, an inner loop, an
+objective and an outer rule: `maml` and its kin, `reptile`, `learned_optimizer`, `hyper_policy`, `hypernetwork`,
+`mapping`, `rl2` and its kin, and `baselines`. `registry` finds them by name; `families` has what several share.
 """
-
-from jaxmeta.algorithms.by_gradient import finetune, meta_sgd, reptile, scratch, trained_by
-from jaxmeta.algorithms.generation import hypernetwork, mapping
-from jaxmeta.algorithms.in_context import attentive, content_addressed, recurrent, trained_in_context
-from jaxmeta.algorithms.learned_learning import hyper_policy, learned_rule, update_rule
-
-__all__ = [
-    "attentive",
-    "content_addressed",
-    "finetune",
-    "hyper_policy",
-    "hypernetwork",
-    "learned_rule",
-    "mapping",
-    "meta_sgd",
-    "recurrent",
-    "reptile",
-    "scratch",
-    "trained_by",
-    "trained_in_context",
-    "update_rule",
-]

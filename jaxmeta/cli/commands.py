@@ -5,23 +5,26 @@ import io
 import logging
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from jaxmeta.algorithms.settings import parse_settings
+from jaxmeta.cli import config_file
 from jaxmeta.cli import options as verbs
-from jaxmeta.core import compilation_cache
-from jaxmeta.core.errors import require
-from jaxmeta.evaluation import evaluate as evaluation
+from jaxmeta.core import compilation_cache, synonyms
+from jaxmeta.core.errors import NONE, UsageError, Words, require
+from jaxmeta.core.settings import Text, flattened
 from jaxmeta.reporting import catalogue, cells, comparison, inspection, plots, progress, tables, timings
 from jaxmeta.reporting import html as report
+from jaxmeta.reporting import run as runs
+from jaxmeta.reporting.run import Run
 from jaxmeta.training import distributed as hosts
-from jaxmeta.training import jobs, pretrained
-from jaxmeta.training import loop as training
-from jaxmeta.training import seeds as populations
+from jaxmeta.training import jobs, loggers
+from jaxmeta.training import seeds as multi_seed
+from jaxmeta.training.loop import Hooks
 from jaxmeta.training.run_directory import (
     RunDirectory,
     default_run_dir,
@@ -31,24 +34,38 @@ from jaxmeta.training.run_directory import (
     write_text,
 )
 
-WAYS = ("log_every", "checkpoint_every", "keep", "devices", "on_nonfinite", "on_write_error", "allow_import")
+WAYS = ("log_every", "checkpoint_every", "evaluate_every", "keep", "devices", "on_nonfinite", "on_write_error")
 """How a run is trained, as `train`'s options and `jobs.prepare` alike name it."""
 WIDTH = 200
 """Of a table in a file or a pipe, in characters."""
 
 
-def run(options: Any) -> None:
-    """Does what one of the dataclasses in `jaxmeta.cli.options` asks for."""
+def run(verb: str, options: Namespace) -> None:
+    """Does what a command asks for."""
     with _plain_warnings(options.traceback):
-        if isinstance(options, verbs.Train):
+        if verb == "train":
             hosts.join(options.coordinator, options.num_processes, options.process_id)
-        if hasattr(options, "compilation_cache") and not getattr(options, "plan", False):
-            compilation_cache.use_compilation_cache(options.compilation_cache)
-        with timings.told(_console(stderr=True)) if getattr(options, "timings", False) else contextlib.nullcontext():
-            COMMANDS[type(options)](options)
+        if hasattr(options, "no_compilation_cache") and not getattr(options, "plan", False):
+            compilation_cache.use_compilation_cache(not options.no_compilation_cache)
+        with (
+            timings.reported(_console(stderr=True)) if getattr(options, "timings", False) else contextlib.nullcontext()
+        ):
+            try:
+                COMMANDS[verb](options)
+            except UsageError as error:
+                if (flag := _option_meant(verb, error)) is None:
+                    raise
+                raise UsageError(error.name, error.rule, error.value, hint=f"Did you mean {flag!r}?") from None
 
 
-def list_names(options: verbs.List) -> None:
+def _option_meant(verb: str, error: UsageError) -> str | None:
+    """The option that was given as a setting, if one was."""
+    flag = f"--{str(error.value).replace('_', '-')}"
+    named = error.name == "setting" and error.value not in synonyms.SETTINGS
+    return flag if named and flag in verbs.parser_of(verb).flags() else None
+
+
+def list_names(options: Namespace) -> None:
     """Prints all names, or what there is to set or to know of one."""
     if options.name is None:
         catalogue.show_names(_results())
@@ -56,54 +73,58 @@ def list_names(options: verbs.List) -> None:
         catalogue.show_entry(_results(), options.name)
 
 
-def train(options: verbs.Train) -> None:
+def train(options: Namespace) -> None:
     """Trains, shows the way there, and evaluates."""
-    given = _configuration(options)
-    for name in WAYS:
-        given[name] = getattr(options, name)
-    for name in ("evaluate", "baselines"):
-        given[name] = verbs.choice(options, name)
-    if options.run_dir is None:
-        unplaced = jobs.prepare(**given)
-        given |= {"run_dir": default_run_dir(unplaced.config), "tasks": unplaced.tasks}
+    arguments, given = _configuration(options)
+    given |= {name: value for name in WAYS if (value := getattr(options, name)) is not None}
+    choices = {name: verbs.choice(options, name) for name in ("evaluate", "baselines")}
+    given |= {name: wanted for name, wanted in choices.items() if wanted is not None}
+    given |= {"resume": options.resume, "allow_import": options.allow_import}
+    if options.resume or options.run_dir is not None:
+        job = jobs.prepare(*arguments, **given, run_dir=options.run_dir or default_run_dir(_named(arguments, given)))
     else:
-        given |= {"run_dir": options.run_dir}
-    job = jobs.prepare(**given, resume=options.resume)
-    run, config = RunDirectory(Path(given["run_dir"])), job.config
-    console = _console(stderr=True, quiet=not hosts.is_first())
-    _tell(
-        console, f"Training {config['recipe']} on {config['tasks']} with {populations.described(config)}, in {run.path}"
-    )
+        job = jobs.prepare(*arguments, **given)
+        job = job.kept_in(default_run_dir(job.config))
+    assert job.run is not None
+    config, console = job.config, _console(stderr=True, quiet=not hosts.is_first())
+    whose = multi_seed.described(config)
+    _tell(console, f"Training {config['algorithm']} on {config['tasks']} with {whose}, in {job.run.path}")
     timings.begin("training")
-    with progress.reporting(config["meta_steps"], console) as on_log:
-        state = training.run_job(job, on_log)
+    with loggers.logging_to(options.log if hosts.is_first() else None, config, job.run.path.name) as on_log:
+        trained = runs.run_job(job, Hooks(on_log=on_log), console)
     if not hosts.is_first():
         return
     timings.begin("writing and showing")
-    if metrics := run.read_metrics():
-        plots.plot_training(metrics, run.picture("training"))
+    if trained.log:
+        trained.plot(job.run.picture("training"))
     if hosts.are_several():  # whose others would wait in vain
-        _tell(console, f"Trained; `jaxmeta evaluate {run.path}` on one host evaluates it.")
+        _tell(console, f"Trained; `jaxmeta evaluate {job.run.path}` on one host evaluates it.")
     elif config["evaluate"]:
-        _evaluate(console, run, (job.learner, state, job.tasks, config), with_baselines=config["baselines"])
+        _evaluate(console, trained, with_baselines=config["baselines"])
 
 
-def evaluate(options: verbs.Evaluate) -> None:
+def _named(arguments: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
+    """The configuration that a run of these arguments would have, by which its folder is named."""
+    return jobs.prepare(*arguments, **{**given, "resume": False}).config
+
+
+def evaluate(options: Namespace) -> None:
     """Evaluates a trained run, and leaves the results there; or a pretrained learner."""
     json_file = _file("--json", options.json)
-    if options.run_dir is not None:
-        restored = jobs.restore(options.run_dir, best=options.best, allow_import=options.allow_import)
-        run = RunDirectory(Path(options.run_dir))
-        run.require_writable()
-    else:
-        restored, run = pretrained.load(options.pretrained or ""), None
+    run = runs.load(options.run, best=options.best, allow_import=options.allow_import)
+    for name in ("best", "allow_import") if run.path is None else ():
+        if getattr(options, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')}", "be given with RUN_DIR", Words(f"PRETRAINED {options.run!r}")
+            )
+    if run.path is not None:
+        RunDirectory(run.path).require_writable()
     wanted = verbs.choice(options, "baselines")
     if wanted is None:  # of a run what it was trained with, of a pretrained learner only by wish
-        wanted = options.retune or (run is not None and restored[3].get("baselines", True))
+        wanted = options.retune or (run.path is not None and run.config.get("baselines", True))
     _evaluate(
         _console(stderr=True),
         run,
-        restored,
         json_file,
         best=options.best,
         split=options.split,
@@ -114,7 +135,7 @@ def evaluate(options: verbs.Evaluate) -> None:
     )
 
 
-def compare(options: verbs.Compare) -> None:
+def compare(options: Namespace) -> None:
     """Puts evaluated runs and scoreboards side by side."""
     json_file = _file("--json", options.json)
     found, missing = _cells("compare", options.folders)
@@ -124,8 +145,9 @@ def compare(options: verbs.Compare) -> None:
     tables.show_comparison(_results(), rows, missing)
 
 
-def write_report(options: verbs.Report) -> None:
+def write_report(options: Namespace) -> None:
     """Writes evaluated runs and scoreboards as a page."""
+    require(options.out is not None, "--out", "be given a value", NONE)
     page, table = _file("--out", options.out), _file("--markdown", options.markdown)
     picture = _file("--picture", options.picture)
     assert page is not None
@@ -151,11 +173,12 @@ def _cells(verb: str, folders: Sequence[str]) -> tuple[list[dict[str, Any]], lis
     return cells.load_all(folders)
 
 
-def inspect(options: verbs.Inspect) -> None:
+def inspect(options: Namespace) -> None:
     """Prints what a run is, how far it got and what it costs, or what one would need that is only planned."""
     json_file, console = _file("--json", options.json), _console(stderr=True)
-    if options.run_dir is None:
-        job = jobs.prepare(**_configuration(options))
+    if options.run is None:
+        arguments, given = _configuration(options)
+        job = jobs.prepare(*arguments, **given)
 
         def on_stage(stage: str) -> None:
             _tell(console, f"Planning: {stage}")
@@ -164,7 +187,7 @@ def inspect(options: verbs.Inspect) -> None:
         show = tables.show_plan
     else:
         content = inspection.inspect_run(
-            options.run_dir, options.allow_import, lambda stage: _tell(console, f"Inspecting: {stage}")
+            options.run, options.allow_import, lambda stage: _tell(console, f"Inspecting: {stage}")
         )
         show = tables.show_inspection
     if json_file:
@@ -173,12 +196,12 @@ def inspect(options: verbs.Inspect) -> None:
 
 
 COMMANDS = {
-    verbs.List: list_names,
-    verbs.Train: train,
-    verbs.Evaluate: evaluate,
-    verbs.Compare: compare,
-    verbs.Report: write_report,
-    verbs.Inspect: inspect,
+    "list": list_names,
+    "train": train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "report": write_report,
+    "inspect": inspect,
 }
 
 
@@ -206,27 +229,33 @@ def _plain_warnings(tracebacks: bool) -> Iterator[None]:
         logger.propagate = propagates
 
 
-def _configuration(options: verbs.Configuration) -> dict[str, Any]:
-    """What `jobs.prepare` takes of it."""
-    sweep = verbs.read_sweep(options)
-    return {
-        "recipe": options.recipe,
-        "tasks": options.tasks,
-        "seed": options.seed,
-        "seeds": None if options.seeds is None else populations.parse_seeds(options.seeds),
-        "sweep": None if sweep is None else populations.parse_sweep(sweep),
-        "settings": parse_settings(verbs.read_settings(options)),
-    }
+def _configuration(options: Namespace) -> tuple[tuple[Any, Any, dict[str, Any]], dict[str, Any]]:
+    """What `jobs.prepare` takes of it: algorithm, tasks and settings, and further options. A file comes first."""
+    filed = config_file.read(Path(options.config)) if options.config else {}
+    settings = flattened(filed.pop("settings", {}))
+    pairs = verbs.read_pairs("--set", "key=value", options.set)
+    flags = verbs.parser_of("train").flags()
+    for name in pairs.keys() - {"agent", "meta_steps"}:
+        if (flag := f"--{name.replace('_', '-')}") in flags:
+            raise UsageError("--set", "name a setting", name, hint=f"Did you mean {flag!r}?")
+    if options.agent is not None:
+        require("agent" not in pairs, "--set", "name a setting once", Words("'agent' twice"))
+        pairs["agent"] = options.agent
+    settings |= {name: Text(text) for name, text in pairs.items()}
+    arguments = (options.algorithm or filed.pop("algorithm", None), options.tasks or filed.pop("tasks", None), settings)
+    given = {name: value for name, value in filed.items() if name not in ("algorithm", "tasks")}
+    if options.seed is not None or options.seeds is not None:
+        given = {name: value for name, value in given.items() if name not in ("seed", "seeds")}
+    if "seeds" in given:
+        given.pop("seed", None)
+    own = {"seed": options.seed, "meta_steps": options.meta_steps}
+    own["seeds"] = None if options.seeds is None else multi_seed.parse_seeds(options.seeds)
+    sweep = verbs.read_pairs("--sweep", "key=value,value", options.sweep)
+    own["sweep"] = multi_seed.parse_sweep(sweep) if options.sweep is not None else None
+    return arguments, given | {name: value for name, value in own.items() if value is not None}
 
 
-def _evaluate(
-    console: Console,
-    run: RunDirectory | None,
-    restored: tuple,
-    json_file: Path | None = None,
-    best: bool = False,
-    **how: Any,
-) -> None:
+def _evaluate(console: Console, run: Run, json_file: Path | None = None, best: bool = False, **how: Any) -> None:
     """Evaluates, and leaves numbers and a picture in the run's folder, if there is one; `best` is the checkpoint's.
 
     Files come before the table, which a closed pipe may refuse.
@@ -237,12 +266,10 @@ def _evaluate(
             timings.begin(stage)
             tell(stage, done)
 
-        content = evaluation.evaluate(*restored, **how, on_stage=on_stage)
+        content = runs.evaluate(run, **how, on_stage=on_stage)
     timings.begin("writing and showing")
     content["best"] = best
-    if run is not None:
-        write_json(run.evaluation, content)
-        plots.plot_adaptation(content, run.picture("adaptation"))
+    runs.keep(run, content)
     if json_file:
         write_json(json_file, content)
     tables.show_evaluation(_results(), content)

@@ -1,225 +1,235 @@
-"""The options of each command. Nothing here imports JAX, so that help and mistakes are answered at once."""
+"""The options of each command. Nothing here imports JAX, so that help and invalid input are answered at once."""
 
-import contextlib
-import dataclasses
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import tyro
-from tyro.conf import Positional, UseAppendAction, arg
-from tyro.constructors import PrimitiveConstructorSpec
+from jaxmeta.core.errors import NONE, UsageError, Words
 
-from jaxmeta.core.errors import UsageError, Words
+LARGEST_SEED = 2**31 - 1
+INTEGERS: dict[str, tuple[int, int | None]] = {
+    **dict.fromkeys(("seed", "process_id"), (0, LARGEST_SEED)),
+    **dict.fromkeys(("meta_steps", "log_every", "checkpoint_every", "evaluate_every"), (1, None)),
+    **dict.fromkeys(("keep", "devices", "num_processes"), (1, None)),
+    "num_tasks": (2, None),
+}
+"""Options whose value is an integer: from which to which."""
+LOGGERS = ("wandb", "mlflow", "trackio")
+ALLOW_IMPORT = "import the algorithm or the tasks of a run that name a package.module:name; it runs that code"
+BOTH = Words("both")
 
 
-def _integer(low: int, high: float = math.inf) -> PrimitiveConstructorSpec:
-    """Reads an integer of a range, and says in one sentence what is wrong with anything else."""
-    rule = f"must be an integer of at least {low}" if high == math.inf else f"must be an integer from {low} to {high}"
+class Parser(argparse.ArgumentParser):
+    """A parser that leaves it to its caller to say what is wrong."""
 
-    def read(words: list[str]) -> int:
-        with contextlib.suppress(ValueError):
-            value = int(words[0])
-            if low <= value <= high:
-                return value
-        raise ValueError(f"{rule}, got {words[0]!r}.")
+    def __init__(self, verb: str, **options: Any):
+        super().__init__(
+            prog=f"jaxmeta {verb}".strip(), allow_abbrev=False, exit_on_error=False, add_help=False, **options
+        )
+        self.add("--help", "-h", help="show this help", action="store_true")
 
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT",
-        instance_from_str=read,
-        is_instance=lambda value: value is None or isinstance(value, int),
-        str_from_instance=lambda value: [str(value)],
+    def add(self, *names: str, **options: Any) -> None:
+        """Adds an argument, whose value is None where it is not given."""
+        if "action" not in options and names[0].startswith("-"):
+            options.setdefault("metavar", "N" if names[0][2:].replace("-", "_") in INTEGERS else "NAME")
+        described: dict[str, Any] = {"default": None} | options
+        self.add_argument(*names, **described)
+
+    def flag(self, name: str, text: str) -> None:
+        """Adds a switch."""
+        self.add(name, help=text, action="store_true", default=False)
+
+    def flags(self) -> list[str]:
+        """How its options are written."""
+        return [flag for flag in self._option_string_actions if flag.startswith("--")]
+
+
+def _list(parser: Parser) -> None:
+    """Algorithms, task distributions and pretrained learners, one line each; of one, all there is to set or to know."""
+    parser.add("name", nargs="?", metavar="NAME", help="what to show all of")
+
+
+def _configuration(parser: Parser) -> None:
+    parser.add("--recipe", "--algorithm", dest="algorithm_option", help="the same as ALGORITHM")
+    parser.add("--tasks", dest="tasks_option", metavar="SPEC", help="the same as TASKS")
+    parser.add("--agent", help="actor_critic, dqn or tabular_q; by default what suits the algorithm and the tasks")
+    parser.add("--seed", help="of everything random; by default 0")
+    parser.add("--seeds", metavar="SEEDS", help="in place of --seed several, 0-7 or 0,3,5, trained in one program")
+    parser.add(
+        *("--sweep",),
+        **{"nargs": "*", "action": "append", "metavar": "KEY=VALUE,VALUE"},
+        help="traced hyper-parameters of which each value is trained with each seed, in the same program",
+    )
+    parser.add("--meta-steps", help="meta-steps of the whole run; by default the algorithm's own number")
+    parser.add("--config", metavar="FILE", help="settings and options from a run's config.json, or from YAML or TOML")
+    parser.add(
+        *("--set",),
+        **{"nargs": "*", "action": "append", "metavar": "KEY=VALUE"},
+        help="the algorithm's settings, which `jaxmeta list ALGORITHM` shows",
     )
 
 
-def _optional(metavar: str | None = None) -> Any:
-    """Of an option whose help says in words what holds where it is not given, which tyro would call None."""
-    return arg(metavar=metavar, help_behavior_hint="")
+ALGORITHM = "a name that `jaxmeta list` shows; by default maml"
+TASKS = "NAME or NAME:key=value,key=value; by default grid_navi"
 
 
-Positive = Annotated[int | None, _integer(1), _optional()]
+def _train(parser: Parser) -> None:
+    """Meta-trains an algorithm, then evaluates it. Without options: MAML over DQN on grid_navi."""
+    parser.add("algorithm", nargs="?", metavar="ALGORITHM", help=ALGORITHM)
+    parser.add("tasks", nargs="?", metavar="TASKS", help=TASKS)
+    _configuration(parser)
+    parser.add("--run-dir", metavar="DIR", help="a new or empty folder; by default runs/ALGORITHM-AGENT-TASKS-seedSEED")
+    parser.flag("--resume", "go on from the newest checkpoint of a run; what is not given is taken from it")
+    parser.flag("--allow-import", f"with --resume: {ALLOW_IMPORT}")
+    parser.add("--log-every", help="meta-steps between log points; by default a hundredth of the run")
+    parser.add("--checkpoint-every", help="meta-steps between checkpoints; by default five log points")
+    parser.add("--evaluate-every", help="meta-steps between evaluations on validation tasks; by default none")
+    parser.add("--keep", help="how many of the newest checkpoints stay, beside the best; by default 3")
+    parser.add("--devices", help="how many the tasks of a batch are spread over; by default all")
+    parser.add("--on-nonfinite", help="where numbers are not finite: stop, or skip the meta-step; by default stop")
+    parser.add("--on-write-error", help="where a disk is full: continue, or stop; by default continue")
+    parser.add("--log", help=f"log to {', '.join(LOGGERS)} too, beside TensorBoard")
+    parser.add("--coordinator", metavar="HOST:PORT", help="of several processes, where the first one listens")
+    parser.add("--num-processes", help="how many processes train this run together")
+    parser.add("--process-id", help="which of them this one is, from 0")
+    parser.flag("--evaluate", "evaluate on test tasks after training; so it is by default")
+    parser.flag("--no-evaluate", "do not, also not when the run is resumed without --evaluate")
+    parser.flag("--baselines", "measure scratch and finetune beside it; so it is by default")
+    parser.flag("--no-baselines", "do not, also not when the run is resumed or evaluated without --baselines")
+    parser.flag("--timings", "print how long each stage takes to trace, to compile and to run")
+    _cache(parser)
 
 
-Seed = Annotated[int | None, _integer(0, 2**31 - 1), _optional()]
-
-
-Text = Annotated[str | None, _optional("NAME")]
-
-
-JsonFile = Annotated[str | None, _optional("FILE")]
-
-
-OptionalRunDir = Annotated[Positional[str | None], _optional("[RUN_DIR]")]
-
-
-Folders = Annotated[Positional[tuple[str, ...]], arg(metavar="DIR ...")]
-
-
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-
-
-ALLOW_IMPORT = "Import the recipe or the tasks of a run that name a package.module:name; it runs that code."
-
-
-Cache = Annotated[bool, arg(help="Keep compiled programs for the next time, in the user's cache folder.")]
-
-
-Traceback = Annotated[Flag, arg(help="Of an error show the whole traceback, beside the sentence that tells it.")]
-
-
-def _option(text: str, default: Any = dataclasses.MISSING) -> Any:
-    """A field with its help. Tyro would else read that out of the source, by a parser that other threads can break."""
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
-@dataclass(frozen=True, kw_only=True)
-class List:
-    """Recipes, task distributions and pretrained learners, one line each; of one, all there is to set or to know."""
-
-    name: Annotated[Positional[str | None], _optional("[NAME]")] = _option("What to show all of.", None)
-    traceback: Traceback = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Configuration:
-    """What is trained, on what, and how."""
-
-    recipe: Text = _option("A name that `jaxmeta list` shows; maml if not given.", None)
-    tasks: Annotated[str | None, _optional("SPEC")] = _option(
-        "NAME or NAME:key=value,key=value; grid_navi if not given.", None
-    )
-    agent: Text = _option("actor_critic, dqn or tabular_q; what suits the recipe and the tasks if not given.", None)
-    seed: Seed = _option("Of everything random; 0 if not given.", None)
-    seeds: Annotated[str | None, _optional("SEEDS")] = _option(
-        "In place of --seed several, 0-7 or 0,3,5, trained in one program.", None
-    )
-    sweep: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE,VALUE ...")] = _option(
-        "Traced hyper-parameters of which each value is trained with each seed, in the same program.", ()
-    )
-    meta_steps: Positive = _option("Meta-steps of the whole run; the recipe's own number if not given.", None)
-    settings: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="KEY=VALUE ...")] = (
-        _option("The recipe's settings; config.json of a run lists them all.", ())
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train(Configuration):
-    """Meta-trains a recipe, then evaluates it. Without options: MAML over DQN on grid_navi."""
-
-    run_dir: Annotated[str | None, _optional("DIR")] = _option(
-        "A new or empty folder; runs/RECIPE-AGENT-TASKS-seedSEED if not given.", None
-    )
-    resume: Flag = _option("Go on from the newest checkpoint of a run; what is not given is taken from it.", False)
-    allow_import: Flag = _option(f"With --resume: {ALLOW_IMPORT}", False)
-    log_every: Positive = _option("Meta-steps between log points; a hundredth of the run if not given.", None)
-    checkpoint_every: Positive = _option("Meta-steps between checkpoints; five log points if not given.", None)
-    keep: Positive = _option("How many of the newest checkpoints stay, beside the best; 3 if not given.", None)
-    devices: Positive = _option("How many the tasks of a batch are spread over; all if not given.", None)
-    on_nonfinite: Text = _option("Where numbers are not finite: stop, or skip the meta-step; stop if not given.", None)
-    on_write_error: Text = _option("Where a disk is full: continue, or stop; continue if not given.", None)
-    coordinator: Annotated[str | None, _optional("HOST:PORT")] = _option(
-        "Of several processes, where the first one listens; not needed on Slurm and TPU pods.", None
-    )
-    num_processes: Positive = _option("How many processes train this run together.", None)
-    process_id: Seed = _option("Which of them this one is, from 0.", None)
-    evaluate: Flag = _option("Evaluate on test tasks after training; so it is if nothing is said.", False)
-    no_evaluate: Flag = _option("Do not, also not when the run is resumed without --evaluate.", False)
-    baselines: Flag = _option("Measure scratch and finetune beside it; so it is if nothing is said.", False)
-    no_baselines: Flag = _option("Do not, also not when the run is resumed or evaluated without --baselines.", False)
-    timings: Flag = _option("Print how long each stage takes to trace, to compile and to run.", False)
-    compilation_cache: Cache = True
-    traceback: Traceback = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
+def _evaluate(parser: Parser) -> None:
     """Adapts a trained run, or a pretrained learner, to tasks of a split, beside baselines."""
-
-    run_dir: OptionalRunDir = _option("The folder of a run.", None)
-    pretrained: Text = _option("Instead of a run, one of the trained learners that `jaxmeta list` shows.", None)
-    split: str = _option("Whose tasks: train, validation, test or shifted.", "test")
-    num_tasks: Annotated[int, _integer(2)] = _option("How many tasks.", 128)
-    seed: Annotated[int, _integer(0, 2**31 - 1)] = _option("Of the tasks and of all randomness.", 0)
-    baselines: Flag = _option("Measure scratch and finetune beside it; of a run, so it is if nothing is said.", False)
-    no_baselines: Flag = _option("Do not; of a pretrained learner, so it is if nothing is said.", False)
-    retune: Flag = _option("Tune and measure them again, whatever is known of them; that takes minutes.", False)
-    best: Flag = _option("Take the checkpoint with the highest return while training, instead of the newest.", False)
-    json: JsonFile = _option("Also write the evaluation here.", None)
-    timings: Flag = _option("Print how long each stage takes to trace, to compile and to run.", False)
-    allow_import: Flag = _option(ALLOW_IMPORT, False)
-    compilation_cache: Cache = True
-    traceback: Traceback = False
+    parser.add("run", nargs="?", metavar="RUN_DIR|PRETRAINED", help="the folder of a run, or a pretrained learner")
+    parser.add("--pretrained", help="the same as PRETRAINED")
+    parser.add("--split", help="whose tasks: train, validation, test or shifted (default: test)", default="test")
+    parser.add("--num-tasks", help="how many tasks (default: 128)", default="128")
+    parser.add("--seed", help="of the tasks and of all randomness (default: 0)", default="0")
+    parser.flag("--baselines", "measure scratch and finetune beside it; of a run, so it is by default")
+    parser.flag("--no-baselines", "do not; of a pretrained learner, so it is by default")
+    parser.flag("--retune", "tune and measure them again, whatever is known of them; that takes minutes")
+    parser.flag("--best", "take the checkpoint with the highest return while training, instead of the newest")
+    parser.add("--json", metavar="FILE", help="also write the evaluation here")
+    parser.flag("--timings", "print how long each stage takes to trace, to compile and to run")
+    parser.flag("--allow-import", ALLOW_IMPORT)
+    _cache(parser)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compare:
+def _compare(parser: Parser) -> None:
     """Puts evaluated runs and scoreboards side by side; runs that differ by their seed alone are pooled."""
-
-    folders: Folders = _option("Folders of runs that were evaluated, or of scoreboards.")
-    json: JsonFile = _option("Also write the rows here.", None)
-    traceback: Traceback = False
+    parser.add("folders", nargs="*", metavar="DIR", help="folders of runs that were evaluated, or of scoreboards")
+    parser.add("--json", metavar="FILE", help="also write the rows here")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
+def _report(parser: Parser) -> None:
     """Writes evaluated runs and scoreboards as a page that needs nothing but itself: tables that sort, and figures."""
-
-    folders: Folders = _option("Folders of runs that were evaluated, or of scoreboards.")
-    out: Annotated[str, arg(metavar="FILE.html")] = _option("Where to write the page.")
-    markdown: Annotated[str | None, _optional("FILE.md")] = _option("Also write the overview as a table here.", None)
-    picture: Annotated[str | None, _optional("FILE.png")] = _option("Also draw the overview here.", None)
-    traceback: Traceback = False
+    parser.add("folders", nargs="*", metavar="DIR", help="folders of runs that were evaluated, or of scoreboards")
+    parser.add("--out", metavar="FILE.html", help="where to write the page")
+    parser.add("--markdown", metavar="FILE.md", help="also write the overview as a table here")
+    parser.add("--picture", metavar="FILE.png", help="also draw the overview here")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inspect(Configuration):
+def _inspect(parser: Parser) -> None:
     """What a run is, how far it got, which of its checkpoints verify, and what it costs; or what one would need."""
-
-    run_dir: OptionalRunDir = _option("The folder of a run.", None)
-    plan: Flag = _option(
-        "Instead of a run, what the configuration above would need: compiles it and times a few meta-steps.", False
-    )
-    json: JsonFile = _option("Also write it here, with all settings.", None)
-    allow_import: Flag = _option(ALLOW_IMPORT, False)
-    compilation_cache: Cache = True
-    traceback: Traceback = False
+    parser.add("names", nargs="*", metavar="RUN_DIR", help="the folder of a run; with --plan, ALGORITHM and TASKS")
+    parser.flag("--plan", "instead of a run, what these options would need: compiles it and times a few meta-steps")
+    _configuration(parser)
+    parser.add("--json", metavar="FILE", help="also write it here, with all settings")
+    parser.flag("--allow-import", ALLOW_IMPORT)
+    _cache(parser)
 
 
-VERBS: dict[str, type] = {
-    "list": List,
-    "train": Train,
-    "evaluate": Evaluate,
-    "compare": Compare,
-    "report": Report,
-    "inspect": Inspect,
+def _cache(parser: Parser) -> None:
+    parser.flag("--no-compilation-cache", "keep no compiled programs for the next time in the user's cache folder")
+
+
+VERBS: dict[str, Callable[[Parser], None]] = {
+    "list": _list,
+    "train": _train,
+    "evaluate": _evaluate,
+    "compare": _compare,
+    "report": _report,
+    "inspect": _inspect,
 }
 
 
-def read_settings(options: Configuration) -> dict[str, str]:
-    """The settings that were given, as text by name: `--set`, and the options that stand for a setting."""
-    pairs = [pair for group in options.settings for pair in group or [""]]
-    for name in ("agent", "meta_steps"):
-        value = getattr(options, name)
-        pairs += [] if value is None else [f"{name}={value}"]
-    texts = _by_name("--set", "key=value", pairs)
-    for field in dataclasses.fields(options):
-        if field.name in texts and field.name not in setting_names():
-            hint = f"Did you mean {flag_of(field)!r}?"
-            raise UsageError("--set", "name a setting", field.name, hint=hint)
-    return texts
+def parser_of(verb: str) -> Parser:
+    """What reads the options of a command."""
+    parser = Parser(verb, description=VERBS[verb].__doc__)
+    VERBS[verb](parser)
+    parser.flag("--traceback", "of an error show the whole traceback, beside the sentence that tells it")
+    return parser
 
 
-def read_sweep(options: Configuration) -> dict[str, str] | None:
-    """What is to be swept, as text by name; None where nothing is."""
-    pairs = [pair for group in options.sweep for pair in group or [""]]
-    return _by_name("--sweep", "key=value,value", pairs) if pairs else None
+def checked(verb: str, options: argparse.Namespace) -> argparse.Namespace:
+    """Options of the types that they are to have, which do not contradict one another.
+
+    Raises:
+      UsageError: one sentence that names the argument, the rule and the value.
+    """
+    for name, (low, high) in INTEGERS.items():
+        if (text := getattr(options, name, None)) is not None:
+            setattr(options, name, _integer(f"--{name.replace('_', '-')}", text, low, high))
+    for name, value in vars(options).items():
+        if value is True and getattr(options, f"no_{name}", False):
+            raise UsageError(f"--{name}", f"be given without --no-{name}", BOTH)
+    if getattr(options, "retune", False) and options.no_baselines:
+        raise UsageError("--retune", "be given without --no-baselines", BOTH)
+    if verb == "inspect":
+        _place_names(options)
+    aliases = (
+        ("algorithm", "--recipe", "ALGORITHM"),
+        ("tasks", "--tasks", "TASKS"),
+        ("run", "--pretrained", "RUN_DIR"),
+    )
+    for name, flag, argument in aliases:
+        alias = getattr(options, f"{name}_option", getattr(options, "pretrained", None) if name == "run" else None)
+        if alias is not None:
+            if getattr(options, name) is not None:
+                raise UsageError(flag, f"be given without {argument}", BOTH)
+            setattr(options, name, alias)
+    if verb == "evaluate" and options.run is None:
+        raise UsageError("jaxmeta evaluate", "be given either RUN_DIR or PRETRAINED", NONE)
+    return options
 
 
-def _by_name(flag: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
+def _place_names(options: argparse.Namespace) -> None:
+    """The names that `inspect` was given, as what they are: a run has its configuration, and a plan has no folder."""
+    names, most = options.names, 2 if options.plan else 1
+    if len(names) > most:
+        raise UsageError("jaxmeta inspect", "be given options as its help shows them", names[most])
+    if not (names or options.plan):
+        raise UsageError("jaxmeta inspect", "be given either RUN_DIR or --plan", NONE)
+    options.run = None if options.plan else names[0]
+    options.algorithm, options.tasks = [*names, None, None][:2] if options.plan else (None, None)
+    given = ("algorithm_option", "tasks_option", "agent", "seed", "seeds", "sweep", "meta_steps", "config", "set")
+    for name in given if options.run else ():
+        if getattr(options, name) is not None:
+            flag = f"--{name.removesuffix('_option').replace('_', '-')}"
+            raise UsageError(flag, "come with --plan", Words(f"RUN_DIR {options.run!r}"))
+
+
+def _integer(flag: str, text: str, low: int, high: int | None) -> int:
+    rule = f"be an integer of at least {low}" if high is None else f"be an integer from {low} to {high}"
+    try:
+        value = int(text)
+    except ValueError:
+        raise UsageError(flag, rule, text) from None
+    if value < low or (high is not None and value > high):
+        raise UsageError(flag, rule, text)
+    return value
+
+
+def read_pairs(flag: str, form: str, groups: Sequence[Sequence[str]] | None) -> dict[str, str]:
+    """What a repeated option of pairs holds, as text by name.
+
+    >>> read_pairs("--set", "key=value", [["a=1", "b=x=y"], ["c="]])
+    {'a': '1', 'b': 'x=y', 'c': ''}
+    """
     texts: dict[str, str] = {}
-    for pair in pairs:
+    for pair in (pair for group in groups or () for pair in group or [""]):
         name, equals, text = pair.partition("=")
         if not (name and equals):
             raise UsageError(flag, f"be written {form}", pair)
@@ -229,18 +239,6 @@ def _by_name(flag: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
     return texts
 
 
-def choice(options: Any, name: str) -> bool | None:
+def choice(options: argparse.Namespace, name: str) -> bool | None:
     """What `--NAME` and `--no-NAME` say together; None where neither was given."""
     return True if getattr(options, name) else False if getattr(options, f"no_{name}") else None
-
-
-def setting_names() -> set[str]:
-    """Names of the settings, by modules that do without JAX."""
-    from jaxmeta.core import config
-
-    return {field for kind in config.Config.__subclasses__() for field in kind.__struct_fields__}
-
-
-def flag_of(field: dataclasses.Field) -> str:
-    """How an option is written."""
-    return "--set" if field.name == "settings" else f"--{field.name.replace('_', '-')}"

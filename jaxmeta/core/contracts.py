@@ -3,14 +3,14 @@
 Nothing is compiled. Each breach is told in one sentence, before a run has begun.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.errors import UsageError, Words, require, told
-from jaxmeta.core.types import TASK_IS_FINITE, MetaLearner, MetaState, TaskDistribution
+from jaxmeta.core.errors import UsageError, Words, reported, require
+from jaxmeta.core.types import MetaLearner, MetaState, StepInfo, TaskDistribution, batch_of_tasks
 
 SPLITS = ("train", "validation", "test")
 METRICS = ("loss", "return")
@@ -82,37 +82,33 @@ def require_learner(path: str, made: Any, tasks: TaskDistribution) -> MetaLearne
 
     Raises:
       UsageError: it is of another type; `init` or `update` cannot be traced; `update` returns a state unlike the one it
-        takes; or its metrics lack `loss` or `return`, or are not scalars but for `TASK_IS_FINITE`.
+        takes; or its metrics lack `loss` or `return`, or are not scalars.
     """
     require(isinstance(made, MetaLearner), path, "return a MetaLearner", made)
     key = jax.random.key(0)
     state = _traced(f"{path} init", made.init, key)
     require(isinstance(state, MetaState), f"{path} init", "return a MetaState", type(state).__name__)
-    env_params = jax.eval_shape(
-        jax.vmap(lambda key: tasks.sample(key, "train")), jax.random.split(key, made.tasks_per_batch)
-    )
-    updated = _traced(f"{path} update", made.update, key, state, env_params)
-    pair = isinstance(updated, tuple) and len(updated) == 2 and isinstance(updated[1], dict)
-    require(pair, f"{path} update", "return a state and a dictionary of metrics", type(updated).__name__)
-    after, metrics = updated
+    batch = _traced(f"{path} task", lambda key: batch_of_tasks(key, made, tasks), key)
+    updated = _traced(f"{path} update", made.update, key, state, batch)
+    pair = isinstance(updated, tuple) and len(updated) == 2 and isinstance(updated[1], StepInfo)
+    require(pair, f"{path} update", "return a MetaState and a StepInfo", type(updated).__name__)
+    after, info = updated
     _require_same(f"{path} update", "return a state like the one it takes", after, state)
-    require(set(METRICS) <= set(metrics), f"{path} update", f"report {' and '.join(METRICS)}", sorted(metrics))
-    for name, metric in metrics.items():
-        scalar = metric.shape == () or name == TASK_IS_FINITE
-        require(scalar, f"{path} update metric {name!r}", "be a scalar", metric)
+    found = sorted(info.metrics)
+    require(set(METRICS) <= set(found), f"{path} update", f"report {' and '.join(METRICS)}", found)
+    for name, metric in info.metrics.items():
+        require(metric.shape == (), f"{path} update metric {name!r}", "be a scalar", metric)
     return made
 
 
-def require_evaluable(learner: Any, state: Any, config: Any) -> None:
+def require_evaluable(learner: Any, state: Any) -> None:
     """Refuses what cannot be evaluated, because it is of another kind.
 
     Raises:
-      UsageError: a learner or a state is none, or a configuration lacks what is read of it.
+      UsageError: a learner or a state is none.
     """
     require(isinstance(learner, MetaLearner), "learner", "be a MetaLearner", learner)
     require(isinstance(state, MetaState), "state", "be a MetaState", state)
-    rule = "be a run's configuration, with recipe, seed and settings"
-    require(isinstance(config, Mapping) and {"recipe", "seed", "settings"} <= set(config), "config", rule, config)
 
 
 def _traced(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -120,7 +116,7 @@ def _traced(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return jax.eval_shape(function, *arguments)
     except Exception as error:
-        raise UsageError(what, "be traceable by JAX", Words(told(error).rstrip("."))) from error
+        raise UsageError(what, "be traceable by JAX", Words(reported(error).rstrip("."))) from error
 
 
 def _require_same(what: str, rule: str, got: Any, wanted: Any) -> None:

@@ -14,8 +14,8 @@ LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3.4028234663852886e38
 FEW, NEAREST = 8, 5
 """How many names a refusal lists, all of them or the nearest."""
 SHOWN_BY = {
-    **dict.fromkeys(("recipe", "--tasks", "--pretrained"), "`jaxmeta list`"),
-    **dict.fromkeys(("setting", "--set"), "`jaxmeta list RECIPE`"),
+    **dict.fromkeys(("algorithm", "--tasks", "--pretrained"), "`jaxmeta list`"),
+    **dict.fromkeys(("setting", "--set"), "`jaxmeta list ALGORITHM`"),
     "gymnax:id": "`gymnax.registered_envs`",
 }
 """By argument, what shows all the names that it takes."""
@@ -92,10 +92,10 @@ def shown(value: Any) -> str:
     return _REPR.repr(value)
 
 
-def told(error: BaseException) -> str:
+def reported(error: BaseException) -> str:
     r"""The kind of anybody's error, and the first line of what it says; the last one if that is a traceback.
 
-    >>> told(ValueError("two lines\nof text")), told(AssertionError())
+    >>> reported(ValueError("two lines\nof text")), reported(AssertionError())
     ('ValueError: two lines', 'AssertionError')
     """
     text = error.msg if isinstance(error, SyntaxError) else str(error)  # whose text also says where

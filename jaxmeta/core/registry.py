@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from jaxmeta.core.errors import UsageError, require, require_known, told
+from jaxmeta.core.errors import UsageError, reported, require, require_known
 
 
 def entry_points(group: str) -> dict[str, metadata.EntryPoint]:
@@ -20,7 +20,7 @@ def is_function(found: Any) -> bool:
     return callable(found) and not inspect.isclass(found)
 
 
-def import_object(argument: str, path: str, kind: type) -> Any:
+def import_object(argument: str, path: str, kind: type = type(None)) -> Any:
     """Imports a function, or an object of a kind, by the path `package.module:name`, from the current folder too.
 
     Args:
@@ -42,7 +42,7 @@ def import_object(argument: str, path: str, kind: type) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        reason = told(error).rstrip(".")
+        reason = reported(error).rstrip(".")
         raise UsageError(argument, "name a module that can be imported", path, reason=reason) from error
     fitting = {known for known, value in vars(module).items() if is_function(value) or isinstance(value, kind)}
     require_known(f"{argument} {module_name}:", name, fitting)

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.scans import Scan
 from jaxmeta.core.types import (
     Adapter,
     Environment,
     Key,
-    Life,
-    Lifetime,
+    LearnerState,
     Metrics,
     Percept,
     PyTree,
@@ -23,13 +23,13 @@ from jaxmeta.core.types import (
 
 
 class Round(NamedTuple):
-    """What `Runner.live` shows of one round."""
+    """What `Runner.adapt_for` shows of one round."""
 
-    before: Life
+    before: LearnerState
     """The life that acted."""
     rollout: Rollout
     """What it did, leaves [T, E, ...]."""
-    after: Life
+    after: LearnerState
     """The life that has learned from it."""
     metrics: Metrics
     """What the adaptation reports."""
@@ -53,7 +53,7 @@ def reset(key: Key, env: Environment, env_params: PyTree, envs: int) -> tuple[Py
 
 
 def keys_of_rounds(key: Key, rounds: int) -> Key:
-    """What `Runner.round` takes for each of so many rounds: keys [rounds, 3], to act, to adapt and to observe with."""
+    """What `Runner.adapt_once` takes for each of so many rounds, [rounds, 3]: to act, to adapt and to observe with."""
     return jax.vmap(lambda key: jax.random.split(key, 3))(jax.random.split(key, rounds))
 
 
@@ -61,14 +61,14 @@ def keys_of_rounds(key: Key, rounds: int) -> Key:
 class Runner:
     """Runs lifetimes of a learner in tasks of an environment. Each method is a pure function of one task.
 
-    The meta-parameters are an argument, so that gradients with respect to them flow through `begin` and every
+    The meta-parameters are an argument, so that gradients with respect to them flow through `reset` and every
     adaptation; nothing flows through what a rollout collects.
     """
 
     env: Environment
     adapter: Adapter
 
-    def begin(self, key: Key, meta: PyTree, task: Task, envs: int) -> Life:
+    def reset(self, key: Key, meta: PyTree, task: Task, envs: int) -> LearnerState:
         """Starts a lifetime in `envs` environments of one task, which have just been reset.
 
         Args:
@@ -78,17 +78,17 @@ class Runner:
           envs: E, static.
 
         Returns:
-          A `Life`: leaves of memory, environment state and percept are [E, ...].
+          A `LearnerState`: leaves of memory, environment state and percept are [E, ...].
         """
         begin_key, reset_key = jax.random.split(key)
-        fast, memory = self.adapter.begin(begin_key, meta, task.context)
+        fast, memory = self.adapter.reset(begin_key, meta, task.context)
         memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (envs, *jnp.shape(leaf))), memory)
         env_state, percept = reset(reset_key, self.env, task.env_params, envs)
-        return Life(fast=fast, memory=memory, env_state=env_state, percept=percept)
+        return LearnerState(fast=fast, memory=memory, env_state=env_state, percept=percept)
 
     def rollout(
-        self, key: Key, meta: PyTree, task: Task, life: Life, steps: int, exploit: bool = False
-    ) -> tuple[Life, Rollout]:
+        self, key: Key, meta: PyTree, task: Task, life: LearnerState, steps: int, eval_policy: bool = False
+    ) -> tuple[LearnerState, Rollout]:
         """Takes `steps` steps in every environment of a life, with `fast` as it is.
 
         Environments reset themselves at an episode's end; the task and the memory stay.
@@ -99,13 +99,13 @@ class Runner:
           task: leaves without a batch axis.
           life: leaves of memory, environment state and percept are [E, ...].
           steps: T, static.
-          exploit: act by `Adapter.exploit` instead of `Adapter.act`.
+          exploit: act by `Adapter.eval_policy` instead of `Adapter.act`.
 
         Returns:
           The life after the last step, and a `Rollout` with leaves [T, E, ...]; neither carries a gradient.
         """
         meta, life = jax.lax.stop_gradient((meta, life))
-        act = self.adapter.exploit if exploit else self.adapter.act
+        act = self.adapter.eval_policy if eval_policy else self.adapter.act
 
         def step_one(noise, step_key, memory, env_state, percept):
             action, memory, extras = act(noise, meta, life.fast, memory, percept)
@@ -127,8 +127,8 @@ class Runner:
         (memory, env_state, percept), taken = jax.lax.scan(step, (life.memory, life.env_state, life.percept), chance)
         return life.replace(memory=memory, env_state=env_state, percept=percept), taken
 
-    def play(self, key: Key, meta: PyTree, task: Task, life: Life, envs: int, steps: int) -> Rollout:
-        """Plays `envs` fresh environments of the same task by `exploit`, from which the life learns nothing.
+    def evaluate_policy(self, key: Key, meta: PyTree, task: Task, life: LearnerState, envs: int, steps: int) -> Rollout:
+        """Plays `envs` fresh environments of the same task by `eval_policy`, from which the life learns nothing.
 
         Each starts with the memory of the life's first environment, and knows what that did last and was paid for it.
 
@@ -148,19 +148,19 @@ class Runner:
         last = (life.memory, life.percept.previous_action, life.percept.previous_reward)
         memory, action, reward = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], (envs, *leaf.shape[1:])), last)
         percept = percept._replace(previous_action=action, previous_reward=reward)
-        guest = Life(fast=life.fast, memory=memory, env_state=env_state, percept=percept)
-        return self.rollout(rollout_key, meta, task, guest, steps, exploit=True)[1]
+        guest = LearnerState(fast=life.fast, memory=memory, env_state=env_state, percept=percept)
+        return self.rollout(rollout_key, meta, task, guest, steps, eval_policy=True)[1]
 
-    def round(
+    def adapt_once(
         self,
         keys: Key,
         meta: PyTree,
         task: Task,
-        life: Life,
+        life: LearnerState,
         steps: int,
         observe: Observe,
-        acted: tuple[Life, Rollout] | None = None,
-    ) -> tuple[Life, PyTree]:
+        acted: tuple[LearnerState, Rollout] | None = None,
+    ) -> tuple[LearnerState, PyTree]:
         """Acts for `steps` steps, adapts, and reports.
 
         Args:
@@ -181,17 +181,17 @@ class Runner:
         after = moved.replace(fast=fast)
         return after, observe(observe_key, Round(life, taken, after, metrics))
 
-    def live(
+    def adapt_for(
         self,
         key: Key,
         meta: PyTree,
         task: Task,
-        life: Life,
-        lifetime: Lifetime,
+        life: LearnerState,
+        lifetime: AdaptationConfig,
         observe: Observe,
         scan: Scan = jax.lax.scan,
-    ) -> tuple[Life, PyTree]:
-        """Lives `lifetime.rounds` rounds of `lifetime.steps` steps.
+    ) -> tuple[LearnerState, PyTree]:
+        """Lives `lifetime.num_adaptations` rounds of `lifetime.rollout_length` steps.
 
         Args:
           key: one key, used here alone.
@@ -207,6 +207,6 @@ class Runner:
         """
 
         def one_round(life, keys):
-            return self.round(keys, meta, task, life, lifetime.steps, observe)
+            return self.adapt_once(keys, meta, task, life, lifetime.rollout_length, observe)
 
-        return scan(one_round, life, keys_of_rounds(key, lifetime.rounds))
+        return scan(one_round, life, keys_of_rounds(key, lifetime.num_adaptations))

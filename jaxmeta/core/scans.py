@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,13 @@ Scan = Callable[..., tuple[Any, Any]]
 """`scan(body, carry, xs, length=None)`, as `jax.lax.scan`."""
 
 
-def scan_of(remat: bool, nested: bool) -> Scan:
-    """The loop that settings ask for: `jax.lax.scan`, `rematerialised`, or `nested`, which `nested` alone says."""
-    if nested:
-        return nested_scan
-    return rematerialised if remat else jax.lax.scan
+Remat = Literal["none", "steps", "nested"]
+"""How much the backward pass of a loop computes anew."""
+
+
+def scan_of(remat: Remat) -> Scan:
+    """The loop that settings ask for: `jax.lax.scan`, `rematerialised` or `nested_scan`."""
+    return {"none": jax.lax.scan, "steps": rematerialised, "nested": nested_scan}[remat]
 
 
 def rematerialised(body: Body, carry: PyTree, xs: PyTree = None, length: int | None = None) -> tuple[PyTree, PyTree]:

@@ -179,7 +179,7 @@ def spell_value(value: Any) -> str:
     """
     if isinstance(value, list | tuple):
         return ",".join(map(spell_value, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def _readable(name: str, kind: type) -> type:

@@ -15,14 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxmeta.core.config import AdaptationConfig, AgentConfig, AlgorithmConfig
+
 Key = jax.Array
 PyTree = Any
 Params = PyTree
 Metrics = dict[str, jax.Array]
 """Scalars by name, [] float32 each."""
-TASK_IS_FINITE = "task_is_finite"
-"""The one entry beside an outer rule's metrics that is not a scalar: [tasks] bool, for which tasks of the batch all
-numbers were finite. It is told where some were not, and not logged."""
 
 
 class Percept(NamedTuple):
@@ -80,7 +79,7 @@ class Task(NamedTuple):
     """What the learner may see (source parameters, a data set, a descriptor), or None."""
 
 
-class Hypers(struct.PyTreeNode):
+class Hyperparams(struct.PyTreeNode):
     """What multiplies in Q-learning, as traced scalars, [] float32 each: changing one recompiles nothing.
 
     They live beside the parameters in `meta` and travel with `fast`, so that a policy can emit them and a population
@@ -143,7 +142,7 @@ class AgentAct(Protocol):
       noise: what `Agent.noise` has drawn for this action alone.
       params: the agent's parameters.
       percept: of one environment.
-      hypers: [] float32 each.
+      hyperparams: [] float32 each.
 
     Returns:
       The action, shape and dtype of `Spec.action`; and `extras`, what losses need, under fixed names: `logits`, the
@@ -152,7 +151,7 @@ class AgentAct(Protocol):
     """
 
     def __call__(
-        self, noise: PyTree, params: Params, percept: Percept, hypers: Hypers, /
+        self, noise: PyTree, params: Params, percept: Percept, hyperparams: Hyperparams, /
     ) -> tuple[jax.Array, dict[str, jax.Array]]: ...
 
 
@@ -160,12 +159,14 @@ class AgentLoss(Protocol):
     """Mean loss of a batch of experience, [] float32.
 
     Its derivative with respect to `params` alone is the agent's update direction: a target that no inner gradient may
-    enter is computed from `slow`. Nothing else is gradient-stopped, so that a meta-gradient, which differentiates that
-    update again with respect to both, is exact. `batch` is `Experience`, or a round's `Rollout` if the agent is
-    `on_policy`.
+    enter is computed from `target_params`. Nothing else is gradient-stopped, so that a meta-gradient, which
+    differentiates that update again with respect to both, is exact. `batch` is `Experience`, or a `Rollout` if the
+    agent is `on_policy`.
     """
 
-    def __call__(self, params: Params, slow: Params, batch: Any, hypers: Hypers) -> tuple[jax.Array, Metrics]: ...
+    def __call__(
+        self, params: Params, target_params: Params, batch: Any, hyperparams: Hyperparams
+    ) -> tuple[jax.Array, Metrics]: ...
 
 
 class Experience(NamedTuple):
@@ -188,17 +189,20 @@ class Agent(NamedTuple):
 
     init: Initialise
     act: AgentAct
-    """Explores as `hypers` says."""
-    exploit: AgentAct
+    """Explores as `hyperparams` says."""
+    eval_policy: AgentAct
     """Follows the policy that the parameters stand for, without exploring on top."""
     loss: AgentLoss
+    spec: Spec
+    config: AgentConfig
+    """Its settings: among them what it takes of experience, and where its hyper-parameters start."""
     on_policy: bool = False
     """Whether it learns from each round as a whole, right after it, rather than from a replay of single transitions."""
     noise: Noise = key_itself
-    """Of `act` and `exploit`."""
+    """Of `act` and `eval_policy`."""
 
 
-class Begin(Protocol):
+class Reset(Protocol):
     """Starts a lifetime: what the task's learner starts from, and the memory of one environment at its start."""
 
     def __call__(self, key: Key, meta: PyTree, context: PyTree) -> tuple[PyTree, PyTree]: ...
@@ -241,7 +245,7 @@ class Adapt(Protocol):
     def __call__(self, key: Key, meta: PyTree, fast: PyTree, rollout: Rollout) -> tuple[PyTree, Metrics]: ...
 
 
-class Along(Protocol):
+class Unroll(Protocol):
     """What `act` reports in one environment along percepts [T, ...], from a memory at their start: leaves [T, ...]."""
 
     def __call__(self, meta: PyTree, fast: PyTree, memory: PyTree, percepts: Percept, /) -> dict[str, jax.Array]: ...
@@ -260,19 +264,19 @@ class Adapter(NamedTuple):
     """
 
     init: Initialise
-    begin: Begin
+    reset: Reset
     act: Act
     """How the learner behaves while it learns."""
-    exploit: Act
+    eval_policy: Act
     """How it behaves when what it has learned is scored; `extras` of what is trained reports the policy's `logits`."""
     adapt: Adapt = keep_as_it_is
     noise: Noise = key_itself
-    """Of `act` and `exploit`."""
-    along: Along | None = None
+    """Of `act` and `eval_policy`."""
+    unroll: Unroll | None = None
     """For learners whose memory does the learning, how it is run anew to be trained."""
 
 
-class Life(struct.PyTreeNode):
+class LearnerState(struct.PyTreeNode):
     """What a stretch of a lifetime hands to the next one and to the outer rule."""
 
     fast: PyTree
@@ -293,14 +297,16 @@ class Objective:
     where that is None.
     """
 
-    collect: Callable[[Key, PyTree, Task, Life | None], PyTree]
+    collect: Callable[[Key, PyTree, Task, LearnerState | None], PyTree]
     """`collect(key, meta, task, life)`: what parameters do before they adapt, which carries no gradient, and the keys
     that scoring takes."""
-    score: Callable[[PyTree, Task, Life | None, PyTree], tuple[jax.Array, Life, Metrics]]
+    score: Callable[[PyTree, Task, LearnerState | None, PyTree], tuple[jax.Array, LearnerState, Metrics]]
     """`score(meta, task, life, collected)`, of the same task and life: a scalar to minimise, whose gradient with
     respect to `meta` is the meta-gradient; the life at the end; and metrics."""
 
-    def __call__(self, key: Key, meta: PyTree, task: Task, life: Life | None) -> tuple[jax.Array, Life, Metrics]:
+    def __call__(
+        self, key: Key, meta: PyTree, task: Task, life: LearnerState | None
+    ) -> tuple[jax.Array, LearnerState, Metrics]:
         """Both parts, one after the other."""
         return self.score(meta, task, life, self.collect(key, meta, task, life))
 
@@ -316,7 +322,7 @@ class MetaState(struct.PyTreeNode):
     """State of the outer optimizer."""
     step: jax.Array
     """[] int32, meta-steps taken."""
-    carried: PyTree
+    aux_state: PyTree
     """What else an outer rule keeps between steps: unfinished lifetimes with their tasks, a replay buffer; or None."""
 
     @property
@@ -337,26 +343,36 @@ class MetaState(struct.PyTreeNode):
         return f"MetaState({', '.join([f'step {step}', *several, f'{size:,} parameters{each}'])})"
 
 
+class StepInfo(NamedTuple):
+    """What a meta-step reports."""
+
+    metrics: Metrics
+    """`loss` and `return`, what an episode earned, among them."""
+    task_is_finite: jax.Array | None = None
+    """[tasks] bool, for which tasks of the batch all numbers were finite; not logged. None where nobody says."""
+
+
 class MetaLearner(NamedTuple):
     """What a user holds: a method, composed, for one task distribution."""
 
     init: Callable[[Key], MetaState]
     """`init(key)`: the state before the first meta-step, whose `step` is 0. `key` is one key, used here alone."""
-    update: Callable[[Key, MetaState, PyTree], tuple[MetaState, Metrics]]
-    """`update(key, state, env_params)` takes one meta-step on a batch of tasks, leaves [tasks, ...]. Its metrics hold
-    `loss` and `return`, what an episode earned; it may add `TASK_IS_FINITE`."""
+    update: Callable[[Key, MetaState, Task], tuple[MetaState, StepInfo]]
+    """`update(key, state, tasks)` takes one meta-step on a batch of tasks, leaves [tasks, ...]."""
     task: Callable[[Key, PyTree], Task]
-    """`task(key, env_params)` poses one task to this learner: it alone knows what context its method may see."""
+    """`task(key, env_params)`: one task as this learner may see it, which depends on its method alone."""
     adapter: Adapter
     meta: Callable[[MetaState], PyTree]
     """The meta-parameters to adapt with."""
-    lifetime: "Lifetime"
-    """How long, and in how many environments, a life is."""
+    lifetime: AdaptationConfig
+    """How long, and in how many environments, a life is; the length of its rollouts is resolved."""
     tasks_per_batch: int
     env_steps_per_task: int
     """Environment steps that one task costs in one meta-step."""
+    config: AlgorithmConfig = AlgorithmConfig()
+    """All settings that it was made of."""
     name: str = "unnamed"
-    """Of the recipe that it was composed by."""
+    """Of the algorithm."""
 
     def __repr__(self) -> str:
         """In one line: `MetaLearner(rl2, 43,717 parameters, 256 tasks a batch, 2 rounds of 1 environment x 40 steps)`.
@@ -368,28 +384,10 @@ class MetaLearner(NamedTuple):
             meta = jax.eval_shape(lambda key: self.meta(self.init(key)), jax.random.key(0))
             facts.insert(1, f"{_size(meta):,} parameters")
         with contextlib.suppress(AttributeError):
-            rounds, envs, steps = self.lifetime.rounds, self.lifetime.envs, self.lifetime.steps
+            lifetime = self.lifetime
+            rounds, envs, steps = lifetime.num_adaptations, lifetime.num_envs, lifetime.rollout_length
             facts.append(f"{_counted(rounds, 'round')} of {_counted(envs, 'environment')} x {_counted(steps, 'step')}")
         return f"MetaLearner({', '.join(facts)})"
-
-
-class Lifetime(Protocol):
-    """The static shape of a lifetime; `jaxmeta.core.config.LifetimeConfig` is one."""
-
-    @property
-    def envs(self) -> int:
-        """Environments of the same task, side by side."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Steps of a round in each environment."""
-        ...
-
-    @property
-    def rounds(self) -> int:
-        """Rounds of acting, each followed by one adaptation."""
-        ...
 
 
 class Environment(Protocol):
@@ -435,8 +433,9 @@ class TaskDistribution(NamedTuple):
     oracle: Callable[[PyTree], jax.Array] | None = None
     """`oracle(params)` is the best expected return of an episode, [] float32, or None where it cannot be computed."""
     suggested: Mapping[str, Any] = MappingProxyType({})
-    """Settings that suit the family, such as its discount; a user's own take precedence."""
-    policies: Callable[["Lifetime"], Mapping[str, Adapter]] = lambda lifetime: {}
+    """Settings that suit the family, by path, such as `agent.discount`. What an algorithm has no setting for does not
+    apply to it; a user's own take precedence."""
+    policies: Callable[[AdaptationConfig], Mapping[str, Adapter]] = lambda lifetime: {}
     """`policies(lifetime)`: by name, what is known to act well in the family over such a lifetime. They learn nothing
     across tasks, their meta is None, and they are evaluated beside every learner."""
 
@@ -457,6 +456,13 @@ def _counted(number: int, what: str) -> str:
     ('1 round', '2,000 steps')
     """
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def batch_of_tasks(key: Key, learner: MetaLearner, tasks: TaskDistribution) -> Task:
+    """Draws the training tasks of a meta-step as a learner may see them, leaves [tasks, ...]."""
+    count = learner.tasks_per_batch
+    env_params = sample_tasks(key, tasks, "train", count)
+    return jax.vmap(learner.task)(jax.random.split(jax.random.fold_in(key, 1), count), env_params)
 
 
 def sample_tasks(key: Key, tasks: TaskDistribution, split: str, num_tasks: int) -> PyTree:

@@ -15,26 +15,42 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from msgspec import structs
 
-from jaxmeta.algorithms.recipes import make_recipe
+from jaxmeta.algorithms.baselines import FinetuneConfig, ScratchConfig, finetune, scratch
+from jaxmeta.algorithms.registry import configure
 from jaxmeta.core.compilation import compiler_options
-from jaxmeta.core.types import Key, MetaLearner, Params, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.core.config import AlgorithmConfig
+from jaxmeta.core.settings import paths_of, with_values
+from jaxmeta.core.types import Key, MetaLearner, Params, PyTree, TaskDistribution, batch_of_tasks, sample_tasks
 from jaxmeta.evaluation.measurement import Measured, in_groups, measure_task
+from jaxmeta.inner.gradient import GradientConfig, InnerOptimizerConfig
+from jaxmeta.rl.q_learning import QLearningConfig
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Tried together, with everything else that is tried."""
 TUNING_TASKS = 32
 MOST_GRADIENT_STEPS = 3000
 """Of a whole lifetime: what is tried at every round of a long one ends sooner."""
+ADAPTING = {
+    "agent.batch_size": 32,
+    "agent.temperature": 0.0,
+    "agent.target_step_size": 0.1,
+    "agent.surrogate": "lvc",
+    "agent.mixed_targets": False,
+    "agent.structure": False,
+    "inner.optimizer": "adam",
+}
+"""How both adapt, but for what is tuned; what an agent has no setting for does not apply."""
 PRETRAINING = {
-    "tasks_per_batch": 32,
-    "envs": 16,
-    "learning_rate": 1e-3,
-    "epsilon": 0.2,
-    "epsilon_decay": 1.0,
-    "inner_steps": 4,
-    "n_step": 1,
-    "batch_size": 256,
+    "adaptation.num_envs": 16,
+    "agent.epsilon": 0.2,
+    "agent.epsilon_decay": 1.0,
+    "agent.n_step": 1,
+    "agent.batch_size": 256,
+    "inner.learning_rate": 1e-3,
+    "inner.num_steps": 4,
+    "outer.tasks_per_batch": 32,
 }
 """How `finetune` learns all training tasks at once: many environments, so that its steps are taken in parallel."""
 
@@ -45,13 +61,13 @@ class Grid(NamedTuple):
     n_steps: tuple[int, ...]
     epsilons: tuple[float, ...]
     temperatures: tuple[float, ...]
-    inner_steps: tuple[int, ...]
+    num_steps: tuple[int, ...]
     """A ladder, climbed from its middle for as long as it gets better."""
 
     @property
     def middle(self) -> int:
         """Where on the ladder tuning begins."""
-        return len(self.inner_steps) // 2
+        return len(self.num_steps) // 2
 
     @property
     def trials_in_the_middle(self) -> int:
@@ -59,14 +75,15 @@ class Grid(NamedTuple):
         return len(self.n_steps) + len(self.epsilons) + len(self.temperatures) - 2
 
 
-def grid_of(settings: Mapping[str, Any]) -> Grid:
+def grid_of(config: FinetuneConfig) -> Grid:
     """What there is to tune in a learner's agent: much about exploration and targets of action values, of a policy how
-    long it learns from each round.
+    long it learns from each rollout.
     """
-    if settings["agent"] == "actor_critic":
+    if not isinstance(config.agent, QLearningConfig):
         return Grid((1,), (1.0,), (0.0,), (1, 3, 10, 30, 100))
-    temperatures = (0.0, settings["temperature"]) if settings["temperature"] else (0.0,)
-    most = MOST_GRADIENT_STEPS // settings["rounds"]
+    temperature = config.agent.temperature
+    temperatures = (0.0, temperature) if temperature else (0.0,)
+    most = MOST_GRADIENT_STEPS // config.adaptation.num_adaptations
     ladder = tuple(steps for steps in (10, 30, 100, 300, 1000) if steps <= max(most, 10))
     return Grid((1, 0), (1.0, 0.3), temperatures, ladder)
 
@@ -80,12 +97,13 @@ class Choice:
     epsilon: float
     temperature: float
     """Of its softmax policy over action values; 0 is the greedy policy."""
-    inner_steps: int
+    num_steps: int
+    """Gradient steps of an adaptation."""
     n_step: int
 
     def on_edge(self, grid: Grid) -> bool:
         """Whether the step size or the number of steps lies at an end of its grid: a wider one might find better."""
-        return self.learning_rate in _ends(LEARNING_RATES) or self.inner_steps in _ends(grid.inner_steps)
+        return self.learning_rate in _ends(LEARNING_RATES) or self.num_steps in _ends(grid.num_steps)
 
 
 def first_choice(grid: Grid) -> Choice:
@@ -94,7 +112,7 @@ def first_choice(grid: Grid) -> Choice:
         learning_rate=LEARNING_RATES[0],
         epsilon=grid.epsilons[0],
         temperature=grid.temperatures[0],
-        inner_steps=grid.inner_steps[grid.middle],
+        num_steps=grid.num_steps[grid.middle],
         n_step=grid.n_steps[0],
     )
 
@@ -123,7 +141,7 @@ Program = Callable[[Key, Params, np.ndarray, np.ndarray, np.ndarray, PyTree], Me
 [tasks, ...], as those of keys and tasks, with each of [R] step sizes and one exploration rate and temperature, []; the
 result's leaves are [R, tasks, ...]."""
 Programs = Callable[[int, int], Program]
-"""`programs(inner_steps, n_step)`: the compiled program for what cannot be traced."""
+"""`programs(num_steps, n_step)`: the compiled program for what cannot be traced."""
 
 
 def tune(
@@ -159,7 +177,7 @@ def tune(
     def over_step_sizes(choice: Choice) -> Tried:
         lives = live_by(programs, life_key, choice, LEARNING_RATES, params, env_params)
         returns = np.asarray(lives.returns)[..., -1].mean(axis=1)
-        best = int(returns.argmax())
+        best = int(np.where(np.isfinite(returns), returns, -np.inf).argmax())  # a step size may diverge
         on_share(next(trials) / most)
         return Tried(replace(choice, learning_rate=LEARNING_RATES[best]), grid, float(returns[best]))
 
@@ -172,9 +190,9 @@ def tune(
     best = best_of(over_step_sizes(first_choice(grid)), "n_step", grid.n_steps[1:])
     best = best_of(best, "epsilon", grid.epsilons[1:])
     start = best = best_of(best, "temperature", grid.temperatures[1:])
-    for direction in (grid.inner_steps[middle + 1 :], grid.inner_steps[:middle][::-1]):
-        for inner_steps in direction if best is start else ():
-            tried = over_step_sizes(replace(best.choice, inner_steps=inner_steps))
+    for direction in (grid.num_steps[middle + 1 :], grid.num_steps[:middle][::-1]):
+        for num_steps in direction if best is start else ():
+            tried = over_step_sizes(replace(best.choice, num_steps=num_steps))
             if _by_return(tried) <= _by_return(best):
                 break
             best = tried
@@ -208,7 +226,7 @@ def live_by(
     """
     values = (learning_rates, choice.epsilon, choice.temperature)
     rates, epsilon, temperature = (np.array(value, np.float32) for value in values)
-    program = programs(choice.inner_steps, choice.n_step)
+    program = programs(choice.num_steps, choice.n_step)
     keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
 
     def run(keys, params, env_params):
@@ -217,18 +235,19 @@ def live_by(
     return in_groups(run, (keys, params, env_params), axis=1, on_share=on_share)
 
 
-def make_programs(tasks: TaskDistribution, settings: dict[str, Any]) -> Programs:
+def make_programs(tasks: TaskDistribution, config: FinetuneConfig) -> Programs:
     """Compiles each program when it is first asked for, and keeps it."""
 
     @functools.cache
-    def program(inner_steps: int, n_step: int) -> Program:
-        changes = {"inner_steps": inner_steps, "n_step": n_step}
-        learner = make_recipe("finetune", tasks, **adaptation_settings(settings) | changes)
+    def program(num_steps: int, n_step: int) -> Program:
+        learner = finetune(tasks, _with(config, {"inner.num_steps": num_steps, "agent.n_step": n_step}))
         meta = learner.adapter.init(jax.random.key(0))
 
         def live(key, params, learning_rate, epsilon, temperature, env_params):
-            hypers = meta.hypers.replace(learning_rate=learning_rate, epsilon=epsilon, temperature=temperature)
-            return measure_task(key, learner, meta.replace(params=params, hypers=hypers), tasks, env_params)
+            hyperparams = meta.hyperparams.replace(
+                learning_rate=learning_rate, epsilon=epsilon, temperature=temperature
+            )
+            return measure_task(key, learner, meta.replace(params=params, hyperparams=hyperparams), tasks, env_params)
 
         in_each = jax.vmap(live, (0, 0, None, None, None, 0))
         over_step_sizes = jax.vmap(in_each, (None, None, 0, None, None, None))
@@ -237,9 +256,10 @@ def make_programs(tasks: TaskDistribution, settings: dict[str, Any]) -> Programs
     return program
 
 
-def fresh_starts(tasks: TaskDistribution, settings: dict[str, Any]) -> Starts:
+def fresh_starts(tasks: TaskDistribution, config: FinetuneConfig) -> Starts:
     """Parameters drawn anew for every task."""
-    adapter = make_recipe("scratch", tasks, **adaptation_settings(settings)).adapter
+    same = ScratchConfig(**{name: getattr(config, name) for name in ScratchConfig.__struct_fields__})
+    adapter = scratch(tasks, same).adapter
     return lambda key, count: jax.vmap(lambda key: adapter.init(key).params)(jax.random.split(key, count))
 
 
@@ -248,9 +268,9 @@ def from_one_start(params: Params) -> Starts:
     return lambda key, count: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), params)
 
 
-def make_pretraining(tasks: TaskDistribution, settings: Mapping[str, Any], env_steps: int) -> Callable[[Key], Params]:
+def make_pretraining(tasks: TaskDistribution, config: FinetuneConfig, env_steps: int) -> Callable[[Key], Params]:
     """Trains the parameters that `finetune` starts from, for `env_steps` environment steps on training tasks."""
-    learner = _pretrained(tasks, settings)
+    learner = finetune(tasks, _with(config, PRETRAINING))
     updates = max(1, env_steps // _steps_of_update(learner))
 
     @jax.jit
@@ -259,45 +279,51 @@ def make_pretraining(tasks: TaskDistribution, settings: Mapping[str, Any], env_s
 
         def update(index, state):
             task_key, step_key = jax.random.split(jax.random.fold_in(update_key, index))
-            env_params = sample_tasks(task_key, tasks, "train", learner.tasks_per_batch)
-            return learner.update(step_key, state, env_params)[0]
+            return learner.update(step_key, state, batch_of_tasks(task_key, learner, tasks))[0]
 
         return jax.lax.fori_loop(0, updates, update, learner.init(init_key)).meta.params
 
     return train
 
 
-def steps_of_update(tasks: TaskDistribution, settings: Mapping[str, Any]) -> int:
+def steps_of_update(tasks: TaskDistribution, config: FinetuneConfig) -> int:
     """Environment steps of an update of that training."""
-    return _steps_of_update(_pretrained(tasks, settings))
+    return _steps_of_update(finetune(tasks, _with(config, PRETRAINING)))
 
 
 def _steps_of_update(learner: MetaLearner) -> int:
     return learner.tasks_per_batch * learner.env_steps_per_task
 
 
-def _pretrained(tasks: TaskDistribution, settings: Mapping[str, Any]) -> MetaLearner:
-    return make_recipe("finetune", tasks, **adaptation_settings(settings) | PRETRAINING)
+def standard_config(config: AlgorithmConfig, tasks: TaskDistribution) -> FinetuneConfig:
+    """What the baselines beside a learner start from: its own lifetime, agent and exploration.
+
+    A learner without an agent stands beside the one that suits the family, with the learner's own discount.
+    """
+    standard = configure("finetune", tasks)
+    assert isinstance(standard, FinetuneConfig)
+    discount = getattr(getattr(config, "outer", None), "discount", standard.agent.discount)
+    agent = getattr(config, "agent", structs.replace(standard.agent, discount=discount))
+    inner = getattr(config, "inner", standard.inner)
+    own = {name: getattr(inner, name) for name in GradientConfig.__struct_fields__}
+    adaptation = config.adaptation.within(tasks.horizon)
+    return FinetuneConfig(adaptation=adaptation, agent=agent, inner=InnerOptimizerConfig(**own))
 
 
-def adaptation_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """How a baseline adapts, but for what is tuned: the learner's lifetime and exploration, and the usual means."""
-    return {
-        **settings,
-        "inner_optimizer": "adam",
-        "replay_rounds": settings["rounds"],
-        "batch_size": 32,
-        "tasks_per_group": 0,
-        "temperature": 0.0,
-        "target_step_size": 0.1,
-        "estimator": "lvc",
-        "mixed_targets": False,
-        "structure": False,
-    }
+def adapting_config(config: FinetuneConfig) -> FinetuneConfig:
+    """How baselines adapt, but for what is tuned: with all data of a lifetime to learn from, and the usual means."""
+    return _with(config, {**ADAPTING, "agent.replay_capacity": config.adaptation.num_adaptations})
+
+
+def _with(config: FinetuneConfig, values: Mapping[str, Any]) -> FinetuneConfig:
+    """With as many of the values as there are settings for."""
+    known = set(paths_of(config))
+    return with_values(config, {path: value for path, value in values.items() if path in known})
 
 
 def _by_return(tried: Tried) -> float:
-    return -np.inf if tried.validation_return is None else tried.validation_return
+    value = tried.validation_return
+    return -np.inf if value is None or not np.isfinite(value) else value
 
 
 def _ends(grid: tuple) -> tuple:

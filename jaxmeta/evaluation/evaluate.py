@@ -4,24 +4,25 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import numpy as np
 
-from jaxmeta.algorithms.recipes import make_recipe
+from jaxmeta.algorithms.registry import agent_of, make_learner
 from jaxmeta.core import compilation_cache, contracts
 from jaxmeta.core.compilation import compiler_options
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import as_kind, require, require_known
+from jaxmeta.core.settings import nested
 from jaxmeta.core.tasks import as_distribution
-from jaxmeta.core.types import Key, Lifetime, MetaLearner, MetaState, PyTree, TaskDistribution
+from jaxmeta.core.types import Key, MetaLearner, MetaState, PyTree, TaskDistribution
 from jaxmeta.evaluation import statistics, tuned_baselines
-from jaxmeta.evaluation.baselines import Choice
+from jaxmeta.evaluation.baselines import Choice, standard_config
 from jaxmeta.evaluation.measurement import GROUP, Measured, Meter, adaptation_cost, in_groups, measure_task
 from jaxmeta.evaluation.tuned_baselines import Baselines
 from jaxmeta.inner import pose_openly, random_policy
-from jaxmeta.training import seeds as populations
+from jaxmeta.training import seeds as multi_seed
 
 LEARNED = 0.9
 """Share of the way from random to the oracle that counts as having learned a task."""
@@ -49,22 +50,39 @@ class Scale(NamedTuple):
         return (np.asarray(measured.returns)[..., -1] - self.random) / (self.oracle - self.random)
 
 
+class EvaluationOptions(TypedDict, total=False):
+    """How a learner is evaluated. `with_*` are on unless they are switched off."""
+
+    split: str
+    """Whose tasks; by default `test`."""
+    num_tasks: int
+    """How many, at least 2; by default 128."""
+    seed: int
+    """Of the tasks and of all randomness, at least 0; by default 0."""
+    with_baselines: bool
+    """Measure `scratch` and `finetune`. Where it is not known yet how they adapt best, they are tuned first, which
+    takes longer than all else."""
+    with_gap_and_cost: bool
+    """Measure training tasks too, and what it costs to adapt."""
+    baseline_seeds: int
+    """How many times `scratch` and `finetune` are trained and measured, each from its own start; by default 1."""
+    choices: Mapping[str, Choice]
+    """How `scratch` and `finetune` adapt, where that was tuned before."""
+    retune: bool
+    """Tune and measure them again, whatever the package or the user's cache folder knows of them."""
+    measurement: "Measurement | None"
+    """What `make_measurement` returned for this learner, where it is evaluated more than once."""
+    on_stage: Callable[[str, float], None]
+    """`on_stage(stage, done)`, told in a few words what happens now, and which share of the whole evaluation is done,
+    from 0 to 1."""
+
+
 def evaluate(
     learner: MetaLearner,
     state: MetaState,
     tasks: str | TaskDistribution,
-    config: dict[str, Any],
-    *,
-    split: str = "test",
-    num_tasks: int = 128,
-    seed: int = 0,
-    with_baselines: bool = True,
-    with_gap_and_cost: bool = True,
-    baseline_seeds: int = 1,
-    choices: Mapping[str, Choice] = MappingProxyType({}),
-    retune: bool = False,
-    measurement: "Measurement | None" = None,
-    on_stage: Callable[[str, float], None] = lambda stage, done: None,
+    config: Mapping[str, Any] | None = None,
+    **options: Unpack[EvaluationOptions],
 ) -> dict[str, Any]:
     """Adapts to tasks of a split and reports how well, how fast and at what cost, beside the baselines.
 
@@ -75,19 +93,9 @@ def evaluate(
       learner: what is evaluated.
       state: its trained state.
       tasks: the task distribution, or its specification.
-      config: the run's configuration, as in `config.json`.
-      split: whose tasks.
-      num_tasks: how many, at least 2.
-      seed: of the tasks and of all randomness; at least 0.
-      with_baselines: whether to measure `scratch` and `finetune`. Where it is not known yet how they adapt best, they
-        are tuned first, which takes longer than all else.
-      with_gap_and_cost: whether to measure training tasks too, and what it costs to adapt.
-      baseline_seeds: how many times `scratch` and `finetune` are trained and measured, each from its own start.
-      choices: how `scratch` and `finetune` adapt, where that was tuned before.
-      retune: tune and measure them again, whatever the package or the user's cache folder knows of them.
-      measurement: what `make_measurement` returned for this learner, where it is evaluated more than once.
-      on_stage: `on_stage(stage, done)`, told in a few words what happens now, and which share of the whole evaluation
-        is done, from 0 to 1.
+      config: of the run that trained it, as in `config.json`, which says by what seeds; by default seed 0, of a
+        population 0, 1, and so on.
+      **options: see `EvaluationOptions`.
 
     Returns:
       What `evaluation.json` holds; docs/architecture.md says what its fields mean.
@@ -95,45 +103,50 @@ def evaluate(
     Raises:
       UsageError: an unknown split, or a number out of range.
     """
-    contracts.require_evaluable(learner, state, config)
+    contracts.require_evaluable(learner, state)
+    for name in options:
+        require_known("option", name, EvaluationOptions.__annotations__)
     tasks = as_distribution(tasks)
+    split = options.get("split", "test")
     require_known("split", split, tasks.splits)
-    num_tasks, seed = as_kind("num_tasks", num_tasks, int), as_kind("seed", seed, int)
+    num_tasks, seed = as_kind("num_tasks", options.get("num_tasks", 128), int), options.get("seed", 0)
     require(num_tasks >= 2, "num_tasks", "be at least 2", num_tasks)
-    require(0 <= seed < 2**31, "seed", "be from 0 to 2147483647", seed)
+    require(0 <= as_kind("seed", seed, int) < 2**31, "seed", "be from 0 to 2147483647", seed)
     compilation_cache.enable()
     task_key, life_key, gap_key, cost_key, baseline_key = jax.random.split(jax.random.key(seed), PARTS_OF_KEY)
-    members = populations.members_of(config)
-    alone = populations.config_of(config, members[0]) if members else config
+    states = multi_seed.members(state)
+    config = config or {"seed": 0, **({"seeds": list(range(len(states)))} if np.ndim(state.step) else {})}
+    members = multi_seed.members_of(config)
     # On the host, so that a state that was just trained and one that was restored are measured by the same program.
-    metas = [jax.device_get(learner.meta(one)) for one in populations.members(state)]
+    metas = [jax.device_get(learner.meta(one)) for one in states]
     meta_env_steps = state.steps_taken * learner.tasks_per_batch * learner.env_steps_per_task
 
+    with_baselines, baseline_seeds = options.get("with_baselines", True), options.get("baseline_seeds", 1)
+    with_gap_and_cost = options.get("with_gap_and_cost", True)
     adapting = f"adapting to {num_tasks} tasks of the split {split}"
     gap_and_cost = "measuring the gap to training tasks and the cost of adapting"
     work = len(metas) * num_tasks / GROUP
     parts = {adapting: 1 + work}
     if with_baselines:
-        parts |= tuned_baselines.parts_of_work(alone["settings"], num_tasks, meta_env_steps)
-    meter = Meter(parts | ({gap_and_cost: 1 + work} if with_gap_and_cost else {}), on_stage)
+        standard = standard_config(learner.config, tasks)
+        parts |= tuned_baselines.parts_of_work(standard, num_tasks, meta_env_steps)
+    parts |= {gap_and_cost: 1 + work} if with_gap_and_cost else {}
+    meter = Meter(parts, options.get("on_stage", lambda stage, done: None))
 
     meter.begin(adapting)
-    measure_with_ends = measurement or make_measurement(learner, tasks)
+    measure_with_ends = options.get("measurement") or make_measurement(learner, tasks)
     env_params = _drawn(task_key, tasks.sample, split, num_tasks)
     scale, measured = measure_with_ends(life_key, metas, env_params, meter.advance)
     tuned = {}
     if with_baselines:
+        those = Baselines(baseline_key, tasks, learner.config, pretraining_steps=meta_env_steps, seed=seed, meter=meter)
         by_name = tuned_baselines.measure_baselines(
+            those,
             baseline_key,
-            tasks,
-            alone["settings"],
             env_params,
-            pretraining_steps=meta_env_steps,
-            seed=seed,
             starts=baseline_seeds,
-            choices=choices,
-            retune=retune,
-            meter=meter,
+            choices=options.get("choices", {}),
+            retune=options.get("retune", False),
         )
         for name, (entries, tried) in by_name.items():
             measured[name], tuned[name] = _stacked(entries), tried
@@ -146,13 +159,13 @@ def evaluate(
             reports[name]["members"] = [
                 _summarise(_member(measured[name], index), scale, learner, threshold) for index in range(baseline_seeds)
             ]
-    if config["recipe"] in reports:  # a baseline was meta-evaluated as it stands, beside itself
-        reports[f"{config['recipe']} (tuned)"] = reports.pop(config["recipe"])
+    if learner.name in reports:  # a baseline was meta-evaluated as it stands, beside itself
+        reports[f"{learner.name} (tuned)"] = reports.pop(learner.name)
     report = {
-        "recipe": config["recipe"],
-        "agent": _agent(learner, config),
+        "algorithm": learner.name,
+        "agent": agent_of(learner.config) or "memory",
         "tasks": tasks.name,
-        "settings": config["settings"],
+        "settings": config.get("settings") or nested(learner.config),
         "train_seed": config["seed"],
         "meta_steps": state.steps_taken,
         "meta_env_steps": meta_env_steps,
@@ -181,6 +194,29 @@ def evaluate(
     return report
 
 
+def on_validation_tasks(
+    learner: MetaLearner, tasks: TaskDistribution, num_tasks: int = 32
+) -> Callable[[MetaState], dict[str, float]]:
+    """What measures a learner while it trains, on the same validation tasks each time, compiled once.
+
+    Returns:
+      A function of the state: `validation_return`, the mean return of an episode after the last adaptation, of all
+      members; and `validation_score`, interquartile mean, where there is a scale.
+    """
+    task_key, life_key = jax.random.split(jax.random.key(0))
+    measure = make_measurement(learner, tasks)
+    env_params = _drawn(task_key, tasks.sample, "validation", num_tasks)
+
+    def measured(state: MetaState) -> dict[str, float]:
+        metas = [jax.device_get(learner.meta(one)) for one in multi_seed.members(state)]
+        scale, results = measure(life_key, metas, env_params, lambda share: None)
+        scores = scale.scores(results["learner"])
+        scored = {} if scores is None else {"validation_score": statistics.interquartile_mean(scores)}
+        return {"validation_return": float(np.mean(results["learner"].returns[..., -1])), **scored}
+
+    return measured
+
+
 def estimated_seconds(learner: MetaLearner, tasks: TaskDistribution, num_tasks: int) -> float:
     """About how long an evaluation without baselines takes, by adapting an untrained learner to a group of tasks.
 
@@ -198,11 +234,11 @@ def estimated_seconds(learner: MetaLearner, tasks: TaskDistribution, num_tasks: 
     return 2 * compiling + 2 * seconds[1] * math.ceil(num_tasks / GROUP)
 
 
-def baselines_of(learner: MetaLearner, tasks: TaskDistribution, config: Mapping[str, Any], seed: int = 0) -> Baselines:
+def baselines_of(learner: MetaLearner, tasks: TaskDistribution, seed: int = 0) -> Baselines:
     """The baselines beside a run that comes to its end, as `evaluate` with this seed measures them."""
     *_, key = jax.random.split(jax.random.key(seed), PARTS_OF_KEY)
-    steps = config["meta_steps"] * learner.tasks_per_batch * learner.env_steps_per_task
-    return Baselines(key, tasks, config["settings"], pretraining_steps=steps, seed=seed)
+    steps = learner.config.meta_steps * learner.tasks_per_batch * learner.env_steps_per_task
+    return Baselines(key, tasks, learner.config, pretraining_steps=steps, seed=seed)
 
 
 Measurement = Callable[[Key, Sequence[PyTree], PyTree, Callable[[float], None]], tuple[Scale, dict[str, Measured]]]
@@ -211,7 +247,7 @@ Measurement = Callable[[Key, Sequence[PyTree], PyTree, Callable[[float], None]],
 class Policies(NamedTuple):
     """What a family is measured by, compiled, whichever learner is."""
 
-    measurers: Callable[[Lifetime], Mapping[str, Callable[..., Measured]]]
+    measurers: Callable[[AdaptationConfig], Mapping[str, Callable[..., Measured]]]
     """Of `random` and of the family's own policies, over lifetimes of a kind."""
     oracle: Callable[[PyTree], jax.Array] | None
     """`oracle(env_params)`, leaves [tasks, ...], the best return of an episode in each, [tasks] float32."""
@@ -252,7 +288,7 @@ def make_measurement(learner: MetaLearner, tasks: TaskDistribution, policies: Po
         scale = Scale(random=random[0].mean(axis=1), oracle=None)
         if oracle is not None:
             best = in_groups(oracle, (env_params,))
-            episodes = learner.lifetime.rounds * learner.lifetime.steps / tasks.horizon
+            episodes = learner.lifetime.num_adaptations * learner.lifetime.rollout_length / tasks.horizon
             measured["oracle"] = Measured(np.broadcast_to(best[:, None], random.shape), best[None] * episodes)
             scale = scale._replace(oracle=best)
         return scale, measured
@@ -264,8 +300,8 @@ def make_policies(tasks: TaskDistribution) -> Policies:
     """Compiles what a family is measured by: its oracle once, policies once for lifetimes of each kind."""
 
     @functools.cache
-    def measurers(lifetime: Lifetime) -> Mapping[str, Callable[..., Measured]]:
-        learner = make_recipe("scratch", tasks)._replace(lifetime=lifetime)
+    def measurers(lifetime: AdaptationConfig) -> Mapping[str, Callable[..., Measured]]:
+        learner = make_learner("scratch", tasks)._replace(lifetime=lifetime)
         policies = {"random": learner._replace(adapter=random_policy(tasks), task=pose_openly)}
         policies |= {name: learner._replace(adapter=policy) for name, policy in tasks.policies(lifetime).items()}
         return {name: _measurer(policy, tasks) for name, policy in policies.items()}
@@ -297,11 +333,6 @@ def _drawn(key: Key, sample: Callable[[Key, str], PyTree], split: str, num_tasks
     return jax.vmap(lambda key: sample(key, split))(jax.random.split(key, num_tasks))
 
 
-def _agent(learner: MetaLearner, config: Mapping[str, Any]) -> str:
-    """What acts: a memory that learns has a network of its own, whichever agent the settings name for others."""
-    return config["settings"]["agent"] if learner.adapter.along is None else "memory"
-
-
 def _sees_context(learner: MetaLearner, tasks: TaskDistribution) -> bool:
     """Whether it is told of a task what others must find out."""
     key = jax.random.key(0)
@@ -323,7 +354,7 @@ def _summarise(measured: Measured, scale: Scale, learner: MetaLearner, threshold
     by_round, trials = np.moveaxis(np.asarray(measured.returns), -1, 0), np.asarray(measured.trial)
     returns = by_round.mean(axis=(1, 2))
     reached = np.flatnonzero(returns >= threshold) if threshold is not None else []
-    steps_per_round = lifetime.envs * lifetime.steps
+    steps_per_round = lifetime.num_envs * lifetime.rollout_length
     scores = scale.scores(measured)
     return {
         "returns": returns.tolist(),
@@ -332,7 +363,7 @@ def _summarise(measured: Measured, scale: Scale, learner: MetaLearner, threshold
         "trial_return_se": statistics.standard_error(trials),
         **_score_fields(None if scores is None else scores.tolist()),
         "task_scores": None if scores is None else scores.mean(axis=0).tolist(),
-        "env_steps": lifetime.rounds * steps_per_round,
+        "env_steps": lifetime.num_adaptations * steps_per_round,
         "steps_to_threshold": int(reached[0]) * steps_per_round if len(reached) else None,
     }
 

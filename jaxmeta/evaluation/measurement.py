@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmeta.core import costs
 from jaxmeta.core.rollout import Round, Runner
-from jaxmeta.core.types import Key, Life, MetaLearner, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.core.types import Key, LearnerState, MetaLearner, PyTree, TaskDistribution, sample_tasks
 
 EPISODES = 16
 """Fresh episodes that each task's return after a round is estimated from."""
@@ -126,16 +126,16 @@ def measure_task(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistri
     runner, lifetime = Runner(tasks.env, learner.adapter), learner.lifetime
     task = learner.task(task_key, env_params)
 
-    def episode_return(key: Key, life: Life) -> jax.Array:
-        played = runner.play(key, meta, task, life, EPISODES, tasks.horizon)
+    def episode_return(key: Key, life: LearnerState) -> jax.Array:
+        played = runner.evaluate_policy(key, meta, task, life, EPISODES, tasks.horizon)
         return jnp.mean(played.episode_return)
 
     def observe(key, lived: Round):
-        return episode_return(key, lived.after), jnp.sum(lived.rollout.reward) / lifetime.envs
+        return episode_return(key, lived.after), jnp.sum(lived.rollout.reward) / lifetime.num_envs
 
-    life = runner.begin(begin_key, meta, task, lifetime.envs)
+    life = runner.reset(begin_key, meta, task, lifetime.num_envs)
     before = episode_return(first_key, life)
-    _, (after, rewards) = runner.live(live_key, meta, task, life, lifetime, observe)
+    _, (after, rewards) = runner.adapt_for(live_key, meta, task, life, lifetime, observe)
     return Measured(jnp.concatenate([before[None], after]), jnp.sum(rewards))
 
 
@@ -147,13 +147,13 @@ def returns_by_round(
     The same key gives the same tasks to every learner.
     """
     task_key, life_key = jax.random.split(key)
-    return gauge(learner, tasks, num_tasks, split)(task_key, life_key, meta)
+    return make_evaluator(learner, tasks, num_tasks, split)(task_key, life_key, meta)
 
 
-def gauge(
+def make_evaluator(
     learner: MetaLearner, tasks: TaskDistribution, num_tasks: int, split: str = "test"
 ) -> Callable[[Key, Key, PyTree], np.ndarray]:
-    """`returns_by_round` for many meta-parameters, compiled once: `gauge(...)(task_key, life_key, meta)`.
+    """`returns_by_round` for many meta-parameters, compiled once: `make_evaluator(...)(task_key, life_key, meta)`.
 
     The first key says which tasks, the second what happens in them.
     """
@@ -210,9 +210,9 @@ def trial_of_task(
     task_key, begin_key, _, live_key = jax.random.split(key, 4)
     runner, lifetime = Runner(tasks.env, learner.adapter), learner.lifetime
     task = learner.task(task_key, env_params)
-    life = runner.begin(begin_key, meta, task, lifetime.envs)
-    _, rewards = runner.live(live_key, meta, task, life, lifetime, lambda _, lived: jnp.sum(lived.rollout.reward))
-    return jnp.sum(rewards) / lifetime.envs
+    life = runner.reset(begin_key, meta, task, lifetime.num_envs)
+    _, rewards = runner.adapt_for(live_key, meta, task, life, lifetime, lambda _, lived: jnp.sum(lived.rollout.reward))
+    return jnp.sum(rewards) / lifetime.num_envs
 
 
 def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution) -> dict[str, float | None]:
@@ -235,8 +235,8 @@ def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDis
         task_key, begin_key, live_key = jax.random.split(key, 3)
         task = learner.task(task_key, env_params)
         runner = Runner(tasks.env, learner.adapter)
-        life = runner.begin(begin_key, meta, task, learner.lifetime.envs)
-        life, _ = runner.live(live_key, meta, task, life, learner.lifetime, lambda *_: None)
+        life = runner.reset(begin_key, meta, task, learner.lifetime.num_envs)
+        life, _ = runner.adapt_for(live_key, meta, task, life, learner.lifetime, lambda *_: None)
         return life  # whatever is not returned would not be computed
 
     compiled = jax.jit(adapt).lower(key, meta, env_params).compile()

@@ -4,21 +4,33 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
 import jax
 import numpy as np
-from msgspec import structs
 
-from jaxmeta.algorithms.settings import Settings
+from jaxmeta.algorithms.baselines import FinetuneConfig
+from jaxmeta.core.config import AlgorithmConfig
+from jaxmeta.core.settings import settings_of
 from jaxmeta.core.types import Key, PyTree, TaskDistribution, sample_tasks
 from jaxmeta.evaluation import baseline_cache, baselines
-from jaxmeta.evaluation.baselines import LEARNING_RATES, TUNING_TASKS, Choice, Starts, Tried, grid_of
+from jaxmeta.evaluation.baselines import (
+    LEARNING_RATES,
+    TUNING_TASKS,
+    Choice,
+    Starts,
+    Tried,
+    adapting_config,
+    grid_of,
+    standard_config,
+)
 from jaxmeta.evaluation.measurement import Measured, Meter
 
 NAMES = ("scratch", "finetune")
+TUNED = ("inner.learning_rate", "inner.num_steps", "agent.epsilon", "agent.temperature", "agent.n_step")
+"""The settings that a `Choice` sets."""
 PROTOCOL = 1
 """Raised by whatever changes how a baseline is tuned, so that no choice of before is taken for one of now."""
 PRETRAINING = "training the start of finetune"
@@ -30,7 +42,7 @@ class Baselines:
     Args:
       key: one key.
       tasks: the task distribution.
-      settings: of the learner; its lifetime, agent and exploration are the baselines' own.
+      config: of the learner; its lifetime, agent and exploration are the baselines' own.
       pretraining_steps: environment steps on training tasks that `finetune` starts from.
       seed: of the evaluation, which `key` was made from; a choice is known by it.
       meter: told what happens, in `parts_of_work`.
@@ -40,18 +52,19 @@ class Baselines:
         self,
         key: Key,
         tasks: TaskDistribution,
-        settings: Mapping[str, Any],
+        config: AlgorithmConfig,
         *,
         pretraining_steps: int,
         seed: int,
         meter: Meter | None = None,
     ):
-        self.tasks, self.settings, self.seed = tasks, dict(settings), seed
-        self.pretraining_steps, self.grid = pretraining_steps, grid_of(settings)
-        self._meter = meter or Meter(parts_of_work(settings))
+        standard = standard_config(config, tasks)
+        self.tasks, self.config, self.seed = tasks, adapting_config(standard), seed
+        self.pretraining_steps, self.grid = pretraining_steps, grid_of(standard)
+        self._meter = meter or Meter(parts_of_work(standard))
         self._train_key, *keys = jax.random.split(key, 1 + len(NAMES))
         self._keys = {name: jax.random.split(key, 3) for name, key in zip(NAMES, keys, strict=True)}
-        self._programs = baselines.make_programs(tasks, self.settings)
+        self._programs = baselines.make_programs(tasks, self.config)
         self._starts: dict[tuple[str, int], Starts] = {}
 
     def content(self, name: str) -> baseline_cache.Content:
@@ -60,11 +73,11 @@ class Baselines:
         Of the environment steps that `finetune` was trained for, the power of ten counts: how it adapts best hardly
         depends on them, so whoever trains a little longer need not tune again.
         """
-        grouped = Settings.from_flat(baselines.adaptation_settings(self.settings))
-        groups = (grouped.lifetime, grouped.agent, grouped.policy, grouped.inner, grouped.hypers)
-        tuned = {field.name for field in fields(Choice)}
+        groups = ("adaptation", "agent", "inner")
         fixed = {
-            field: value for group in groups for field, value in structs.asdict(group).items() if field not in tuned
+            path: value
+            for path, value in settings_of(self.config).items()
+            if path.partition(".")[0] in groups and path not in TUNED
         }
         power = round(math.log10(max(1, self.pretraining_steps)))
         return {
@@ -110,7 +123,7 @@ class Baselines:
     def _start(self, name: str, index: int) -> Starts:
         if (name, index) not in self._starts:
             if name == "scratch":
-                self._starts[name, index] = baselines.fresh_starts(self.tasks, self.settings)
+                self._starts[name, index] = baselines.fresh_starts(self.tasks, self.config)
             else:
                 self._meter.begin(PRETRAINING)
                 params = self._pretraining(jax.random.fold_in(self._train_key, index))
@@ -124,23 +137,21 @@ class Baselines:
         """
         choice, programs = baselines.first_choice(self.grid), 0
         env_params = sample_tasks(self._train_key, self.tasks, "validation", TUNING_TASKS)
-        params = baselines.fresh_starts(self.tasks, self.settings)(self._train_key, TUNING_TASKS)
+        params = baselines.fresh_starts(self.tasks, self.config)(self._train_key, TUNING_TASKS)
 
         def trial():
             return baselines.live_by(self._programs, self._train_key, choice, LEARNING_RATES, params, env_params)
 
-        pretraining = baselines.make_pretraining(self.tasks, self.settings, 0)  # one update
+        pretraining = baselines.make_pretraining(self.tasks, self.config, 0)  # one update
         compiling, running = _first_and_second(trial)
         update = _first_and_second(lambda: pretraining(self._train_key))
-        seconds = sum(update) + update[1] * self.pretraining_steps / baselines.steps_of_update(
-            self.tasks, self.settings
-        )
+        seconds = sum(update) + update[1] * self.pretraining_steps / baselines.steps_of_update(self.tasks, self.config)
         for name in NAMES:
             seconds += compiling + running * num_tasks / (TUNING_TASKS * len(LEARNING_RATES))
             if known_choice(self, name) is None:
-                above = sum(self.grid.inner_steps[self.grid.middle + 1 :]) / 2 / choice.inner_steps
+                above = sum(self.grid.num_steps[self.grid.middle + 1 :]) / 2 / choice.num_steps
                 seconds += running * (self.grid.trials_in_the_middle + above)
-                programs = len(self.grid.n_steps) + len(self.grid.inner_steps) // 2
+                programs = len(self.grid.n_steps) + len(self.grid.num_steps) // 2
         return seconds + programs * compiling
 
     @functools.cached_property
@@ -149,7 +160,7 @@ class Baselines:
 
     @functools.cached_property
     def _pretraining(self):
-        return baselines.make_pretraining(self.tasks, self.settings, self.pretraining_steps)
+        return baselines.make_pretraining(self.tasks, self.config, self.pretraining_steps)
 
 
 def _first_and_second(run: Callable[[], Any]) -> tuple[float, float]:
@@ -163,36 +174,27 @@ def _first_and_second(run: Callable[[], Any]) -> tuple[float, float]:
 
 
 def measure_baselines(
+    those: Baselines,
     key: Key,
-    tasks: TaskDistribution,
-    settings: Mapping[str, Any],
     env_params: PyTree,
     *,
-    pretraining_steps: int,
-    seed: int,
     starts: int = 1,
     choices: Mapping[str, Choice] = MappingProxyType({}),
     retune: bool = False,
-    meter: Meter | None = None,
 ) -> dict[str, tuple[list[Measured], Tried]]:
     """What the baselines earn in tasks, adapting as they do best. What is known already is not found out again.
 
     Args:
-      key: as of `Baselines`, like `tasks`, `settings`, `pretraining_steps`, `seed` and `meter`.
-      tasks: see there.
-      settings: see there.
-      env_params: where the baselines are measured, leaves [tasks, ...].
-      pretraining_steps: see there.
-      seed: see there.
+      those: the baselines.
+      key: that they were made with, by which measurements are known again.
+      env_params: where they are measured, leaves [tasks, ...].
       starts: how many starts of each are trained and measured.
       choices: by baseline, how it adapts, where that was tuned before.
       retune: tune and measure anew, whatever is known.
-      meter: see there.
 
     Returns:
       By name, what was measured from each start, leaves [tasks, ...], and how the baseline adapted.
     """
-    those = Baselines(key, tasks, settings, pretraining_steps=pretraining_steps, seed=seed, meter=meter)
     arguments, measured = baseline_cache.of_arrays((key, env_params)), {}
     for name in NAMES:
         content = those.own_content(name)
@@ -202,7 +204,7 @@ def measure_baselines(
             tried = those.tune(name)
             baseline_cache.keep(content, {"choice": asdict(tried.choice), "validation_return": tried.validation_return})
         content = {**content, "choice": asdict(tried.choice), "starts": starts, "arguments": arguments}
-        content |= {"pretraining_steps": pretraining_steps, "engine": baseline_cache.of_engine()}
+        content |= {"pretraining_steps": those.pretraining_steps, "engine": baseline_cache.of_engine()}
         known = None if retune else baseline_cache.find(content)
         entries = baseline_cache.unpacked(known) if known else those.measure(name, tried.choice, env_params, starts)
         if not known:
@@ -222,15 +224,21 @@ def known_choice(those: Baselines, name: str) -> Tried | None:
     return None
 
 
-def parts_of_work(settings: Mapping[str, Any], num_tasks: int = 128, pretraining_steps: int = 0) -> dict[str, float]:
-    """What `measure_baselines` may have to do, and about how long each part takes beside the others."""
-    rounds, grid = settings["rounds"], grid_of(settings)
+def parts_of_work(config: FinetuneConfig, num_tasks: int = 128, pretraining_steps: int = 0) -> dict[str, float]:
+    """What `measure_baselines` may have to do, and about how long each part takes beside the others.
+
+    Args:
+      config: as `standard_config` gives it.
+      num_tasks: that are measured.
+      pretraining_steps: environment steps that `finetune` starts from.
+    """
+    adaptations, grid = config.adaptation.num_adaptations, grid_of(config)
     middle = grid.middle
-    steps = grid.trials_in_the_middle * grid.inner_steps[middle] + sum(grid.inner_steps[middle + 1 :]) / 2
+    steps = grid.trials_in_the_middle * grid.num_steps[middle] + sum(grid.num_steps[middle + 1 :]) / 2
     parts = {}
     for name in NAMES:
         if name == "finetune":
             parts[PRETRAINING] = 1.0 + pretraining_steps / 1e6
-        parts[f"tuning {name} on validation tasks"] = rounds * steps * len(LEARNING_RATES) * TUNING_TASKS / 20_000
-        parts[f"measuring {name}"] = 1.0 + rounds * grid.inner_steps[middle] * num_tasks / 20_000
+        parts[f"tuning {name} on validation tasks"] = adaptations * steps * len(LEARNING_RATES) * TUNING_TASKS / 20_000
+        parts[f"measuring {name}"] = 1.0 + adaptations * grid.num_steps[middle] * num_tasks / 20_000
     return parts

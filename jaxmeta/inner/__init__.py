@@ -7,16 +7,16 @@ gradient changes parameters; `without_learning` and `random_policy` learn nothin
 """
 
 from jaxmeta.inner.generated import Source, generated
-from jaxmeta.inner.gradient import Learner, Start, gradient_steps, in_head
+from jaxmeta.inner.gradient import Initialisation, InnerState, gradient_steps, in_head
 from jaxmeta.inner.hyper_policy import hyper_policy
 from jaxmeta.inner.in_context import in_context
 from jaxmeta.inner.random_policy import pose_openly, random_policy
 from jaxmeta.inner.without_learning import without_learning
 
 __all__ = [
-    "Learner",
+    "Initialisation",
+    "InnerState",
     "Source",
-    "Start",
     "generated",
     "gradient_steps",
     "hyper_policy",

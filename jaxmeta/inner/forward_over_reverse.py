@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 
-from jaxmeta.core.types import Hypers, Params, PyTree
+from jaxmeta.core.types import Hyperparams, Params, PyTree
 
 
 def value_and_gradient(loss: Callable) -> Callable:
@@ -18,7 +18,7 @@ def value_and_gradient(loss: Callable) -> Callable:
     The batch is data: no derivative reaches it. Nor does any come from the value and the metrics, which are reports.
 
     Args:
-      loss: an agent's `loss(params, slow, batch, hypers)`, which returns a scalar and metrics.
+      loss: an agent's `loss(params, target_params, batch, hyperparams)`, which returns a scalar and metrics.
 
     Returns:
       A function of the same arguments: ((loss, metrics), gradient in `params`).
@@ -26,31 +26,35 @@ def value_and_gradient(loss: Callable) -> Callable:
     Reference: Pearlmutter (1994), fast exact multiplication by the Hessian.
     """
 
-    def gradient_in(params: Params, slow: Params, batch: PyTree, hypers: Hypers):
-        reports, gradient = jax.value_and_grad(loss, has_aux=True)(params, slow, batch, hypers)
+    def gradient_in(params: Params, target_params: Params, batch: PyTree, hyperparams: Hyperparams):
+        reports, gradient = jax.value_and_grad(loss, has_aux=True)(params, target_params, batch, hyperparams)
         return gradient, reports
 
     @jax.custom_vjp
-    def value_and_gradient(params: Params, slow: Params, batch: PyTree, hypers: Hypers):
-        gradient, reports = gradient_in(params, slow, batch, hypers)
+    def value_and_gradient(params: Params, target_params: Params, batch: PyTree, hyperparams: Hyperparams):
+        gradient, reports = gradient_in(params, target_params, batch, hyperparams)
         return reports, gradient
 
-    def forward(params, slow, batch, hypers):
+    def forward(params, target_params, batch, hyperparams):
         gradient, along, reports = jax.linearize(
-            lambda params: gradient_in(params, slow, batch, hypers), params, has_aux=True
+            lambda params: gradient_in(params, target_params, batch, hyperparams), params, has_aux=True
         )
-        return (reports, gradient), (along, params, slow, batch, hypers)
+        return (reports, gradient), (along, params, target_params, batch, hyperparams)
 
     def backward(kept, cotangents):
-        along, params, slow, batch, hypers = kept
+        along, params, target_params, batch, hyperparams = kept
         direction = cotangents[1]
 
-        def slope(slow, hypers):
+        def slope(target_params, hyperparams):
             """Derivative of the loss along the cotangent: its own derivative in the rest is their cotangent."""
-            return jax.jvp(lambda params: loss(params, slow, batch, hypers)[0], (params,), (direction,))[1]
+            return jax.jvp(lambda params: loss(params, target_params, batch, hyperparams)[0], (params,), (direction,))[
+                1
+            ]
 
-        of_slow, of_hypers = jax.grad(slope, (0, 1))(slow, hypers)  # not computed where nobody asks for them
-        return along(direction), of_slow, None, of_hypers
+        of_target, of_hyperparams = jax.grad(slope, (0, 1))(
+            target_params, hyperparams
+        )  # not computed where nobody asks for them
+        return along(direction), of_target, None, of_hyperparams
 
     value_and_gradient.defvjp(forward, backward)
     return value_and_gradient

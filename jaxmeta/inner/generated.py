@@ -3,7 +3,7 @@
     params = generate(context, transitions so far)
 
 as a life begins and, if `renewed` says so, after rounds of it. Gradient steps may follow, and are taken from what was
-generated last. What generates is given by a recipe: a hypernetwork, or a map from the parameters of other tasks.
+generated last. What generates is given by an algorithm: a hypernetwork, or a map from the parameters of other tasks.
 
 References: Ha, Dai and Le (2017), hypernetworks; Zaheer et al. (2017), sets; Beck et al. (2022), hypernetworks in
 meta-reinforcement learning.
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Adapter, Key, Params, Percept, PyTree, Rollout
-from jaxmeta.inner.gradient import Learner, Start, after_round
+from jaxmeta.inner.gradient import Initialisation, InnerState, after_round
 from jaxmeta.rl.replay import Replay, add
 
 
@@ -24,7 +24,7 @@ class Generating(Protocol):
     """The `meta`: what generates, and a learner's start."""
 
     @property
-    def start(self) -> Start:
+    def start(self) -> Initialisation:
         """Shared parameters, and the learner's hyper-parameters."""
         ...
 
@@ -32,7 +32,7 @@ class Generating(Protocol):
 class Source(NamedTuple):
     """Where parameters come from."""
 
-    init: Callable[[Key, Start, Replay], Generating]
+    init: Callable[[Key, Initialisation, Replay], Generating]
     """`init(key, start, replay)`: the meta-parameters, for an empty replay of this shape."""
     generate: Callable[[Any, PyTree, Replay], Params]
     """`generate(meta, context, replay)`: an agent's parameters. After a life's first moment `context` is None."""
@@ -48,30 +48,30 @@ def generated(learner: Adapter, source: Source, renewed: str, steps: bool) -> Ad
       steps: let the learner take its gradient steps, from what was generated.
 
     Returns:
-      An `Adapter` with the meta of `source` and fast `Learner`.
+      An `Adapter` with the meta of `source` and fast `InnerState`.
     """
 
-    def acting_by(fast: Learner, params: Params) -> Learner:
+    def acting_by(fast: InnerState, params: Params) -> InnerState:
         # Targets are data: what generates them is not taught to make them easy.
-        return fast.replace(params=params, slow=jax.lax.stop_gradient(params))
+        return fast.replace(params=params, target_params=jax.lax.stop_gradient(params))
 
     def init(key: Key) -> Generating:
         start_key, begin_key, source_key = jax.random.split(key, 3)
         start = learner.init(start_key)
-        fast, _ = learner.begin(begin_key, start, None)
+        fast, _ = learner.reset(begin_key, start, None)
         return source.init(source_key, start, fast.replay)
 
-    def begin(key: Key, meta: Generating, context: PyTree):
-        fast, memory = learner.begin(key, meta.start, context)
+    def reset(key: Key, meta: Generating, context: PyTree):
+        fast, memory = learner.reset(key, meta.start, context)
         return acting_by(fast, source.generate(meta, context, fast.replay)), memory
 
-    def act(noise: PyTree, meta: Generating, fast: Learner, memory: PyTree, percept: Percept):
+    def act(noise: PyTree, meta: Generating, fast: InnerState, memory: PyTree, percept: Percept):
         return learner.act(noise, meta.start, fast, memory, percept)
 
-    def exploit(noise: PyTree, meta: Generating, fast: Learner, memory: PyTree, percept: Percept):
-        return learner.exploit(noise, meta.start, fast, memory, percept)
+    def eval_policy(noise: PyTree, meta: Generating, fast: InnerState, memory: PyTree, percept: Percept):
+        return learner.eval_policy(noise, meta.start, fast, memory, percept)
 
-    def adapt(key: Key, meta: Generating, fast: Learner, rollout: Rollout):
+    def adapt(key: Key, meta: Generating, fast: InnerState, rollout: Rollout):
         assert fast.replay is not None, "an agent without a replay"
         buffer = add(fast.replay, rollout)
         if renewed != "never":
@@ -82,6 +82,6 @@ def generated(learner: Adapter, source: Source, renewed: str, steps: bool) -> Ad
             fast = new
         if steps:
             return learner.adapt(key, meta.start, fast, rollout)
-        return fast.replace(replay=buffer, hypers=after_round(fast.hypers)), {}
+        return fast.replace(replay=buffer, hyperparams=after_round(fast.hyperparams)), {}
 
-    return Adapter(init, begin, act, exploit, adapt, learner.noise)
+    return Adapter(init, reset, act, eval_policy, adapt, learner.noise)

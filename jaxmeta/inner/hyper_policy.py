@@ -1,26 +1,27 @@
-"""A policy over Q-learning's hyper-parameters: before every round it sets those that the round is lived with.
+"""A policy over Q-learning's hyper-parameters, which sets them before every rollout of a lifetime.
 
-It wraps gradient steps, which find in `fast.hypers` what the policy has put there. Step size, discount, the share of
-n-step targets and the target step size reach the loss by multiplication, and a derivative passes. Epsilon only reaches
-the data: no derivative passes, and it is learned by evolution strategies alone. Nothing is compiled anew when a value
-changes.
+It wraps gradient steps, which find in `fast.hyperparams` what the policy has put there. Step size, discount, the share
+of n-step targets and the target step size reach the loss by multiplication, and a derivative passes. Epsilon only
+reaches the data: no derivative passes, and it is learned by evolution strategies alone. Nothing is compiled anew when a
+value changes.
 
 References: Xu, van Hasselt and Silver (2018), meta-gradients; Parker-Holder et al. (2022) for the field.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxmeta.core.types import Adapter, Hypers, Key, Metrics, Percept, PyTree, Rollout
-from jaxmeta.inner.gradient import Learner, Start
+from jaxmeta.core.config import Config, Count
+from jaxmeta.core.types import Adapter, Hyperparams, Key, Metrics, Percept, PyTree, Rollout
+from jaxmeta.inner.gradient import Initialisation, InnerState
 from jaxmeta.nets.networks import WHOLE, Setter
 
 SET = ("learning_rate", "discount", "epsilon", "target_step_size", "mixing")
-"""The fields of `Hypers` that a policy sets, in the order of its outputs."""
+"""The fields of `Hyperparams` that a policy sets, in the order of its outputs."""
 POSITIVE = ("learning_rate",)
 """Those that are above 0; the others are from 0 to 1."""
 NEAREST = 1e-3
@@ -31,6 +32,16 @@ DECAYS = (0.5, 0.9)
 """Of the averages of reward and error."""
 SMALLEST = 1e-6
 FORMS = ("online", "schedule", "static", "constant")
+
+
+class PolicyConfig(Config, frozen=True, kw_only=True):
+    """A policy that sets Q-learning's hyper-parameters."""
+
+    form: Literal["online", "schedule", "static", "constant"] = "online"
+    """What it sees: `online`, how learning goes; `schedule`, how much of the lifetime has passed; `static`, a
+    description of the task, which is privileged; or `constant`, nothing."""
+    width: Count = 16
+    """Units of its hidden layer."""
 
 
 class Statistics(struct.PyTreeNode):
@@ -46,22 +57,22 @@ class Statistics(struct.PyTreeNode):
     """[] float32, the largest mean reward of a round so far, in absolute terms."""
 
 
-class Governed(struct.PyTreeNode):
+class HyperPolicyState(struct.PyTreeNode):
     """The `fast` of a learner whose hyper-parameters are set for it."""
 
-    learner: Learner
+    learner: InnerState
     context: PyTree
     """What it may see of its task."""
     statistics: Statistics
 
 
-class Governor(struct.PyTreeNode):
+class HyperPolicy(struct.PyTreeNode):
     """The `meta`: the policy, and what it governs."""
 
     policy: PyTree
     """Weights."""
-    start: Start
-    """Of the learner; its `hypers` are what the policy sets at first."""
+    start: Initialisation
+    """Of the learner; its `hyperparams` are what the policy sets at first."""
 
 
 class View(NamedTuple):
@@ -108,7 +119,7 @@ def hyper_policy(learner: Adapter, form: str, context_size: int, width: int, rou
     """Builds the adapter.
 
     Args:
-      learner: made by `gradient_steps`; what the policy puts into `fast.hypers` must be all that it knows of them.
+      learner: made by `gradient_steps`; what the policy puts into `fast.hyperparams` must be all that it knows of them.
       form: what the policy sees, see `view_of`.
       context_size: numbers of a task's description.
       width: units of the policy's hidden layer.
@@ -116,53 +127,55 @@ def hyper_policy(learner: Adapter, form: str, context_size: int, width: int, rou
       layers: hidden layers of the Q-network whose structure the policy sets as a lifetime begins; 0: none.
 
     Returns:
-      An `Adapter` with meta `Governor` and fast `Governed`.
+      An `Adapter` with meta `HyperPolicy` and fast `HyperPolicyState`.
     """
     view = view_of(form, context_size, rounds)
     network = Setter(len(SET) + layers, width)
 
-    def init(key: Key) -> Governor:
+    def init(key: Key) -> HyperPolicy:
         policy_key, start_key = jax.random.split(key)
-        return Governor(policy=network.init(policy_key, jnp.zeros(view.size)), start=learner.init(start_key))
+        return HyperPolicy(policy=network.init(policy_key, jnp.zeros(view.size)), start=learner.init(start_key))
 
-    def numbers_of(meta: Governor, governed: Governed) -> jax.Array:
+    def numbers_of(meta: HyperPolicy, governed: HyperPolicyState) -> jax.Array:
         return jnp.asarray(network.apply(meta.policy, view.of(governed.context, governed.statistics)))
 
-    def govern(meta: Governor, governed: Governed) -> Governed:
+    def govern(meta: HyperPolicy, governed: HyperPolicyState) -> HyperPolicyState:
         """With the hyper-parameters that the policy sets now."""
         numbers = numbers_of(meta, governed)[: len(SET)]
-        hypers = jax.lax.stop_gradient(meta.start.hypers)
-        return governed.replace(learner=governed.learner.replace(hypers=moved(hypers, numbers)))
+        hyperparams = jax.lax.stop_gradient(meta.start.hyperparams)
+        return governed.replace(learner=governed.learner.replace(hyperparams=moved(hyperparams, numbers)))
 
-    def shape(meta: Governor, governed: Governed) -> Governed:
+    def shape(meta: HyperPolicy, governed: HyperPolicyState) -> HyperPolicyState:
         """With the structure that the policy sets."""
         edges = WHOLE + STRUCTURE_UNIT * numbers_of(meta, governed)[len(SET) :]
         fast = governed.learner
-        params, slow = ({**params, "structure": edges} for params in (fast.params, fast.slow))
-        return governed.replace(learner=fast.replace(params=params, slow=slow))
+        params, target_params = ({**params, "structure": edges} for params in (fast.params, fast.target_params))
+        return governed.replace(learner=fast.replace(params=params, target_params=target_params))
 
-    def begin(key: Key, meta: Governor, context: PyTree):
-        fast, memory = learner.begin(key, meta.start, context)
+    def reset(key: Key, meta: HyperPolicy, context: PyTree):
+        fast, memory = learner.reset(key, meta.start, context)
         statistics = Statistics(jnp.zeros((), jnp.int32), jnp.zeros(2), jnp.zeros(2), jnp.zeros(()))
-        governed = Governed(fast, context, statistics)
+        governed = HyperPolicyState(fast, context, statistics)
         return govern(meta, shape(meta, governed) if layers else governed), memory
 
-    def act(noise: PyTree, meta: Governor, fast: Governed, memory: PyTree, percept: Percept):
+    def act(noise: PyTree, meta: HyperPolicy, fast: HyperPolicyState, memory: PyTree, percept: Percept):
         return learner.act(noise, meta.start, fast.learner, memory, percept)
 
-    def exploit(noise: PyTree, meta: Governor, fast: Governed, memory: PyTree, percept: Percept):
-        return learner.exploit(noise, meta.start, fast.learner, memory, percept)
+    def eval_policy(noise: PyTree, meta: HyperPolicy, fast: HyperPolicyState, memory: PyTree, percept: Percept):
+        return learner.eval_policy(noise, meta.start, fast.learner, memory, percept)
 
-    def adapt(key: Key, meta: Governor, fast: Governed, rollout: Rollout) -> tuple[Governed, Metrics]:
+    def adapt(
+        key: Key, meta: HyperPolicy, fast: HyperPolicyState, rollout: Rollout
+    ) -> tuple[HyperPolicyState, Metrics]:
         after, metrics = learner.adapt(key, meta.start, fast.learner, rollout)
         statistics = with_round(fast.statistics, rollout, metrics)
-        governed = govern(meta, Governed(after, fast.context, statistics))
-        return governed, metrics | {f"set_{name}": getattr(fast.learner.hypers, name) for name in SET}
+        governed = govern(meta, HyperPolicyState(after, fast.context, statistics))
+        return governed, metrics | {f"set_{name}": getattr(fast.learner.hyperparams, name) for name in SET}
 
-    return Adapter(init, begin, act, exploit, adapt, learner.noise)
+    return Adapter(init, reset, act, eval_policy, adapt, learner.noise)
 
 
-def moved(hypers: Hypers, numbers: jax.Array) -> Hypers:
+def moved(hyperparams: Hyperparams, numbers: jax.Array) -> Hyperparams:
     """Hyper-parameters moved by a policy's numbers, [len(SET)]; those of zero leave them as they are.
 
     A positive one is multiplied by the exponential of its number; a share moves by it on the scale of log odds, from
@@ -170,14 +183,14 @@ def moved(hypers: Hypers, numbers: jax.Array) -> Hypers:
     """
 
     def move(name: str, number: jax.Array) -> jax.Array:
-        value = getattr(hypers, name)
+        value = getattr(hyperparams, name)
         if name in POSITIVE:
             return value * jnp.exp(number)
         odds = jnp.clip(value, NEAREST, 1 - NEAREST)
         return jax.nn.sigmoid(jnp.log(odds / (1 - odds)) + number)
 
     values = {name: move(name, number) for name, number in zip(SET, numbers, strict=True)}
-    return hypers.replace(**values, epsilon_decay=jnp.ones(()))
+    return hyperparams.replace(**values, epsilon_decay=jnp.ones(()))
 
 
 def with_round(statistics: Statistics, rollout: Rollout, metrics: Metrics) -> Statistics:

@@ -6,7 +6,7 @@ from flax import struct
 
 from jaxmeta.core.types import Key, Params, PyTree, Spec
 from jaxmeta.inner.generated import Source
-from jaxmeta.inner.gradient import Start
+from jaxmeta.inner.gradient import Initialisation
 from jaxmeta.nets.encoders import SetEncoder
 from jaxmeta.rl.replay import Replay, elements_of
 
@@ -18,7 +18,7 @@ class Hypernetwork(struct.PyTreeNode):
     """Weights of the set encoder."""
     generator: PyTree
     """Weights of what makes parameters of its summary."""
-    start: Start
+    start: Initialisation
     """Shared parameters, and the learner's hyper-parameters."""
 
 
@@ -31,7 +31,7 @@ def hypernetwork(spec: Spec, encoder: SetEncoder, generator: nn.Module) -> Sourc
       generator: maps the encoder's summary and the shared parameters of the network to those of a task.
     """
 
-    def init(key: Key, start: Start, empty: Replay) -> Hypernetwork:
+    def init(key: Key, start: Initialisation, empty: Replay) -> Hypernetwork:
         encoder_key, generator_key = jax.random.split(key)
         elements = elements_of(spec, empty)
         weights = encoder.init(encoder_key, *elements)

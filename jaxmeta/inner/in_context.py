@@ -49,7 +49,7 @@ def in_context(network: Memory, spec: Spec, actions: ActionDistribution) -> Adap
         nothing = Percept(nothing_seen(spec), no_action, jnp.zeros(()), jnp.zeros((), bool))
         return network.initial_parameters(key, features(nothing_before(), nothing))
 
-    def begin(key: Key, meta: PyTree, context: PyTree):
+    def reset(key: Key, meta: PyTree, context: PyTree):
         del key, meta, context
         return None, (nothing_before(), network.initial_memory())
 
@@ -59,12 +59,12 @@ def in_context(network: Memory, spec: Spec, actions: ActionDistribution) -> Adap
         remembered, numbers, value = cast(tuple, network.apply(meta, remembered, features(before, percept)))
         return actions.draw(noise, numbers), (seen(percept), remembered), {"logits": numbers, "value": value}
 
-    def along(meta: PyTree, fast: None, memory: PyTree, percepts: Percept):
+    def unroll(meta: PyTree, fast: None, memory: PyTree, percepts: Percept):
         del fast
         before, remembered = memory
         befores = jnp.concatenate([before[None], jax.vmap(seen)(percepts)[:-1]])
         shown = jax.vmap(features)(befores, percepts)
-        _, numbers, values = cast(tuple, network.apply(meta, remembered, shown, method="along"))
+        _, numbers, values = cast(tuple, network.apply(meta, remembered, shown, method="unroll"))
         return {"logits": numbers, "value": values}
 
-    return Adapter(init, begin, act, act, noise=actions.noise, along=along)
+    return Adapter(init, reset, act, act, noise=actions.noise, unroll=unroll)

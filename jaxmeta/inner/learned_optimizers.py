@@ -18,7 +18,7 @@ OPEN.
 import itertools
 import re
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -26,9 +26,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from jaxmeta.core.config import Config, Count
 from jaxmeta.core.errors import UsageError, Words, require
 from jaxmeta.core.types import Key, Params, PyTree
-from jaxmeta.inner.optimizers import Seen, UpdateRule
+from jaxmeta.inner.optimizers import UpdateContext, UpdateRule
+from jaxmeta.nets.layers import dense, float_dtype, layer_norm
 from jaxmeta.nets.memories import CELLS
 from jaxmeta.nets.networks import zero_at_first
 
@@ -39,6 +41,34 @@ VALUE_DECAYS = (0.9, 0.99)
 EPSILON = 1e-8
 DIRECTIONS = 1 + len(DECAYS)
 """K, the gradient itself and its averages."""
+
+
+class UpdateRuleConfig(Config, frozen=True, kw_only=True):
+    """The network of a learned update rule."""
+
+    network: Literal["structured", "recurrent", "attention"] = "structured"
+    """What sets how parameters move: `structured`, per layer; `recurrent`, per parameter; or `attention`, per unit."""
+    base: Literal["adam", "rmsprop", "sgd"] = "adam"
+    """What the rule is before it has learned: `adam`, `rmsprop` or `sgd`."""
+    width: Count = 8
+    """Units of the `recurrent` rule's cell, numbers of a token of the `attention` rule."""
+    cell: Literal["gru", "lstm"] = "gru"
+    """The cell of the `recurrent` rule."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        divides = self.network != "attention" or self.width % Attentive.heads == 0
+        require(divides, "width", f"be a multiple of {Attentive.heads} under network 'attention'", self.width)
+
+
+def make_update_rule(config: UpdateRuleConfig) -> UpdateRule:
+    """The learned rule that a configuration describes."""
+    networks: dict[str, Callable[[int], Network]] = {
+        "structured": Structured,
+        "recurrent": lambda num_layers: Recurrent(config.width, config.cell),
+        "attention": lambda num_layers: Attentive(config.width),
+    }
+    return learned_rule(networks[config.network], config.base)
 
 
 class Base(NamedTuple):
@@ -172,7 +202,7 @@ class Recurrent(Network):
         return [[cell.initialize_carry(key, (*leaves[leaf].shape, 1)) for leaf in layer.leaves] for layer in layers]
 
     def _cell(self, **options):
-        return CELLS[self.cell](self.width, **options)
+        return CELLS[self.cell](self.width, param_dtype=float_dtype(), **options)
 
     @nn.compact
     def __call__(self, carry, inputs, context, layers):
@@ -207,10 +237,10 @@ class Attentive(Network):
     @nn.compact
     def __call__(self, carry, inputs, context, layers):
         """See `Network`."""
-        embed = nn.Dense(self.width, name="embedding")
-        attend = nn.MultiHeadDotProductAttention(self.heads, name="attention")
-        first_norm, second_norm = nn.LayerNorm(name="norm"), nn.LayerNorm(name="second_norm")
-        hidden, last = nn.Dense(self.width, name="hidden"), zero_at_first(OUTPUTS, "head")
+        embed = dense(self.width, name="embedding")
+        attend = nn.MultiHeadDotProductAttention(self.heads, name="attention", param_dtype=float_dtype())
+        first_norm, second_norm = layer_norm("norm"), layer_norm("second_norm")
+        hidden, last = dense(self.width, name="hidden"), zero_at_first(OUTPUTS, "head")
         numbers = {}
         for layer in layers:
             rows = [
@@ -279,14 +309,14 @@ def learned_rule(network: Callable[[int], Network], base: str) -> UpdateRule:
     Raises (when it meets parameters):
       UsageError: the network cannot be used with parameters of this shape.
     """
-    made_by_hand = BASES[base]
-    plain = jax.nn.one_hot(made_by_hand.direction, DIRECTIONS)
+    from_optax = BASES[base]
+    plain = jax.nn.one_hot(from_optax.direction, DIRECTIONS)
 
     def init(key: Key, params: Params):
         layers = layers_of(params)
         module = network(len(layers))
         state = begin(params)
-        inputs = _inputs(params, _directions(params, state.replace(count=state.count + 1), made_by_hand))
+        inputs = _inputs(params, _directions(params, state.replace(count=state.count + 1), from_optax))
         return module.init(key, state.carry, inputs, _context(*jnp.zeros(2)), layers)
 
     def begin(params: Params) -> RuleState:
@@ -299,10 +329,10 @@ def learned_rule(network: Callable[[int], Network], base: str) -> UpdateRule:
             carry=network(len(layers)).begin(params, layers),
         )
 
-    def update(weights: PyTree, gradient: Params, state: RuleState, params: Params, seen: Seen):
+    def update(weights: PyTree, gradient: Params, state: RuleState, params: Params, seen: UpdateContext):
         layers = layers_of(params)
-        state, trend = _remember(state, gradient, seen.value, made_by_hand)
-        directions = _directions(gradient, state, made_by_hand)
+        state, trend = _remember(state, gradient, seen.value, from_optax)
+        directions = _directions(gradient, state, from_optax)
         context = _context(seen.progress, trend)
         inputs = _inputs(params, directions)
         carry, numbers = cast(tuple, network(len(layers)).apply(weights, state.carry, inputs, context, layers))
@@ -378,13 +408,13 @@ def as_optax(rule: UpdateRule, weights: PyTree, learning_rate: float) -> optax.G
         fitting = jax.eval_shape(rule.init, jax.random.key(0), params)
         fits = jax.tree.all(jax.tree.map(lambda mine, wanted: jnp.shape(mine) == wanted.shape, weights, fitting))
         require(fits, "params", "have as many layers as those that the rule was learned with", len(layers_of(params)))
-        return rule.begin(params)
+        return rule.init_state(params)
 
     def update(updates, state, params=None, **extra):
         for name, given in {"params": params, "value": extra.get("value"), "progress": extra.get("progress")}.items():
             if given is None:
                 raise UsageError(name, "be given to the update of a learned rule", None)
-        seen = Seen(*(jnp.asarray(x, jnp.float32) for x in (learning_rate, extra["value"], extra["progress"])))
+        seen = UpdateContext(*(jnp.asarray(x, jnp.float32) for x in (learning_rate, extra["value"], extra["progress"])))
         return rule.update(weights, updates, state, params, seen)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxmeta.core.config import InnerConfig, MappingConfig
+from jaxmeta.core.config import Config, Count, Natural, NonNegative
 from jaxmeta.core.trees import scale_down
 from jaxmeta.core.types import (
     Agent,
-    Hypers,
+    Hyperparams,
     Key,
     Metrics,
     Params,
@@ -33,9 +33,26 @@ from jaxmeta.core.types import (
     sample_tasks,
 )
 from jaxmeta.inner.generated import Source
-from jaxmeta.inner.gradient import Learner, Start
+from jaxmeta.inner.gradient import Initialisation, InnerState
 from jaxmeta.nets.encoders import SetEncoder
+from jaxmeta.nets.layers import dense
+from jaxmeta.rl.q_learning import QLearningConfig
 from jaxmeta.rl.replay import Replay, batches, elements_of
+
+
+class BankLossConfig(Config, frozen=True, kw_only=True):
+    """What a map is held to, from task to task of the bank."""
+
+    distillation: NonNegative = 1.0
+    """Weight of the squared distance to the action values of trained sources."""
+    beta: NonNegative = 0.0
+    """Weight of the squared distance to the parameters of trained sources."""
+    td: NonNegative = 0.0
+    """Weight of the agent's loss after `td_steps` gradient steps."""
+    td_steps: Natural = 1
+    """Gradient steps before the agent's loss is taken, where `td` is above 0."""
+    bank_batch: Count = 64
+    """Transitions of each source that the losses are estimated from."""
 
 
 class Bank(struct.PyTreeNode):
@@ -64,7 +81,7 @@ class Mapping(struct.PyTreeNode):
 
     weights: Weights
     bank: Bank
-    start: Start
+    start: Initialisation
     """The start that all sources share, and the hyper-parameters of a new task's learner."""
 
 
@@ -80,11 +97,11 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, target: jax.Array, sources: jax.Array) -> jax.Array:
         """Maps representations, [D] and [S, D] float32, to scores, [S] float32."""
-        query, keys = nn.Dense(self.width, name="query")(target), nn.Dense(self.width, name="key")(sources)
+        query, keys = dense(self.width, name="query")(target), dense(self.width, name="key")(sources)
         return keys @ query / jnp.sqrt(self.width)
 
 
-class Carrier(NamedTuple):
+class ParameterMap(NamedTuple):
     """How parameters are carried."""
 
     source: Source
@@ -102,7 +119,7 @@ class Carrier(NamedTuple):
 
 def mapping(
     spec: Spec, map_of: nn.Module, reads: str, sources: int, description: int, encoder: SetEncoder | None, width: int
-) -> Carrier:
+) -> ParameterMap:
     """Generates a new task's parameters from those of other tasks.
 
     Args:
@@ -117,7 +134,7 @@ def mapping(
     """
     attention = Attention(width)
 
-    def init(key: Key, start: Start, empty: Replay) -> Mapping:
+    def init(key: Key, start: Initialisation, empty: Replay) -> Mapping:
         map_key, attention_key, encoder_key = jax.random.split(key, 3)
 
         def for_each(tree: PyTree) -> PyTree:
@@ -167,7 +184,7 @@ def mapping(
         network = carry(meta, target, represent(meta), jnp.ones(sources, bool))
         return {**meta.start.params, "network": network}
 
-    return Carrier(Source(init, generate), infer, represent, apply, carry)
+    return ParameterMap(Source(init, generate), infer, represent, apply, carry)
 
 
 def some_rounds(key: Key, buffer: Replay) -> Replay:
@@ -175,13 +192,13 @@ def some_rounds(key: Key, buffer: Replay) -> Replay:
 
     That is what is known of a task at its start, after its first round, and so on.
     """
-    capacity = buffer.rounds.reward.shape[0]
+    capacity = buffer.rollouts.reward.shape[0]
     return buffer.replace(written=jax.random.randint(key, (), 0, jnp.minimum(buffer.written, capacity) + 1))
 
 
 def bank_loss(
-    carrier: Carrier, agent: Agent, config: MappingConfig, inner: InnerConfig, hypers: Hypers
-) -> Callable[[Key, Mapping, Learner], tuple[jax.Array, Metrics]]:
+    parameter_map: ParameterMap, agent: Agent, config: BankLossConfig, limit: float, reads_one: bool
+) -> Callable[[Key, Mapping, InnerState], tuple[jax.Array, Metrics]]:
     """How badly the parameters of each source are made of those of the others.
 
         mean_i  distillation * |Q(theta_i') - Q(theta_i)|^2 + beta * mean_j |W_ij theta_j - theta_i|^2 / P
@@ -196,35 +213,39 @@ def bank_loss(
     Args:
       carrier: how parameters are carried, as `mapping` makes it.
       agent: of the sources; it has action values and learns from a replay.
-      config: the weights of the three terms, K as `td_steps`, transitions of a batch as `bank_batch`, and what `reads`.
-      inner: `n_step` of the targets, and the limit of the K gradient steps.
-      hypers: discount, and the size of the K steps, [] float32 each.
+      config: the weights of the three terms, K as `td_steps`, and transitions of a batch as `bank_batch`.
+      limit: of the norm of the K gradients.
+      reads_one: whether one source is read, or all.
 
     Returns:
       `loss(key, meta, sources)`, of `sources` with leaves [S, ...]: the value, [] float32, and as metrics the terms
       before they are weighted, means over sources: `distillation`, and `gap` and `td` where these have a weight.
     """
+    of_values = agent.config
+    assert isinstance(of_values, QLearningConfig), "an agent without action values"
 
-    def action_values(params: Params, observation: PyTree) -> jax.Array:
+    def action_values(params: Params, observation: PyTree, hyperparams: Hyperparams) -> jax.Array:
         noise = agent.noise(jax.random.key(0))  # values are asked for, not an action
         nothing = jnp.zeros((), jnp.int32)
         percept = Percept(observation, nothing, jnp.zeros(()), jnp.zeros((), bool))
-        return agent.exploit(noise, params, percept, hypers)[1]["q"]
+        return agent.eval_policy(noise, params, percept, hyperparams)[1]["q"]
 
-    limit = inner.max_inner_norm
-
-    def stepped(params: Params, slow: Params, read: Callable, indices: jax.Array) -> Params:
+    def stepped(
+        params: Params, target_params: Params, read: Callable, indices: jax.Array, hyperparams: Hyperparams
+    ) -> Params:
         """After a gradient step on each batch; the steps are differentiated."""
         for index in indices:
-            gradient = scale_down(jax.grad(agent.loss, has_aux=True)(params, slow, read(index), hypers)[0], limit)
-            params = jax.tree.map(lambda leaf, change: leaf - hypers.learning_rate * change, params, gradient)
+            gradient = scale_down(
+                jax.grad(agent.loss, has_aux=True)(params, target_params, read(index), hyperparams)[0], limit
+            )
+            params = jax.tree.map(lambda leaf, change: leaf - hyperparams.learning_rate * change, params, gradient)
         return params
 
-    def loss(key: Key, meta: Mapping, sources: Learner):
-        representations = carrier.represent(meta)
+    def loss(key: Key, meta: Mapping, sources: InnerState):
+        representations, hyperparams = parameter_map.represent(meta), meta.start.hyperparams
         count = len(representations)
 
-        def of_target(key: Key, index: jax.Array, fast: Learner):
+        def of_target(key: Key, index: jax.Array, fast: InnerState):
             assert fast.replay is not None, "an agent without a replay"
             rounds_key, source_key, batch_key = jax.random.split(key, 3)
             trained = jax.lax.stop_gradient(fast.params)
@@ -232,31 +253,33 @@ def bank_loss(
             target = representations[index]
             if meta.bank.replay is not None:
                 known = jax.tree.map(lambda leaf: leaf[index], meta.bank.replay)
-                target = carrier.infer(meta, some_rounds(rounds_key, known))
-            if config.reads in ("nearest", "random"):
+                target = parameter_map.infer(meta, some_rounds(rounds_key, known))
+            if reads_one:
                 others &= jnp.arange(count) == (index + jax.random.randint(source_key, (), 1, count)) % count
-            network = carrier.carry(meta, target, representations, others)
+            network = parameter_map.carry(meta, target, representations, others)
             params = {**meta.start.params, "network": network}
 
             read, indices = batches(
-                batch_key, fast.replay, config.td_steps + 1, config.bank_batch, hypers.discount, inner.n_step
+                batch_key, fast.replay, config.td_steps + 1, config.bank_batch, hyperparams.discount, of_values.n_step
             )
             assert indices is not None, "a batch of the whole replay"
             seen = read(indices[-1])
-            values = jax.vmap(action_values, (None, 0))
-            error = values(params, seen.observation) - values(trained, seen.observation)
+            values = jax.vmap(action_values, (None, 0, None))
+            error = values(params, seen.observation, hyperparams) - values(trained, seen.observation, hyperparams)
             metrics = {"distillation": jnp.mean(error**2)}
             value = config.distillation * metrics["distillation"]
             if config.beta:
-                carried = jax.vmap(carrier.apply, (None, None, 0, 0))(meta, target, representations, meta.bank.network)
+                carried = jax.vmap(parameter_map.apply, (None, None, 0, 0))(
+                    meta, target, representations, meta.bank.network
+                )
                 gaps = jax.tree.map(lambda one, other: one - other, carried, trained["network"])
                 sizes = sum(jnp.sum(leaf**2, axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(gaps))
                 numbers = sum(leaf.size for leaf in jax.tree.leaves(trained["network"]))
                 metrics["gap"] = jnp.sum(sizes * others) / jnp.sum(others) / numbers
                 value += config.beta * metrics["gap"]
             if config.td:
-                fitted = stepped(params, trained, read, indices[:-1])
-                metrics["td"] = agent.loss(fitted, trained, seen, hypers)[0]
+                fitted = stepped(params, trained, read, indices[:-1], hyperparams)
+                metrics["td"] = agent.loss(fitted, trained, seen, hyperparams)[0]
                 value += config.td * metrics["td"]
             return value, metrics
 
@@ -267,7 +290,7 @@ def bank_loss(
     return loss
 
 
-def bank_of(bank: Bank, sources: Learner, description: jax.Array) -> Bank:
+def bank_of(bank: Bank, sources: InnerState, description: jax.Array) -> Bank:
     """The bank with what sources have become, leaves [S, ...]."""
     return bank.replace(network=sources.params["network"], description=description)
 

@@ -1,4 +1,4 @@
-"""How a gradient becomes new parameters: rules made by hand, which learned ones (`learned_rules`) stand beside.
+"""How a gradient becomes new parameters: rules made by hand, which learned ones (`learned_optimizers`) stand beside.
 
 A rule may have weights, which are learned across tasks, and a state, which lives as long as the parameters that it
 changes.
@@ -14,7 +14,7 @@ import optax
 from jaxmeta.core.types import Key, Params, PyTree
 
 
-class Seen(NamedTuple):
+class UpdateContext(NamedTuple):
     """What a rule may know beside gradient and parameters, [] float32 each."""
 
     learning_rate: jax.Array
@@ -29,16 +29,16 @@ class UpdateRule(NamedTuple):
 
     init: Callable[[Key, Params], PyTree]
     """`init(key, params)`: weights for parameters of this shape, or None where there is nothing to learn."""
-    begin: Callable[[Params], PyTree]
-    """`begin(params)`: the state at a learner's start."""
-    update: Callable[[PyTree, Params, PyTree, Params, Seen], tuple[Params, PyTree]]
+    init_state: Callable[[Params], PyTree]
+    """`init_state(params)`: the state at a learner's start."""
+    update: Callable[[PyTree, Params, PyTree, Params, UpdateContext], tuple[Params, PyTree]]
     """`update(weights, gradient, state, params, seen)`: what to add to the parameters, and the state."""
 
 
-def made_by_hand(direction: optax.GradientTransformation) -> UpdateRule:
+def from_optax(direction: optax.GradientTransformation) -> UpdateRule:
     """A rule without weights: `-learning_rate` times what an optax transformation makes of the gradient."""
 
-    def update(weights: None, gradient: Params, state: PyTree, params: Params, seen: Seen):
+    def update(weights: None, gradient: Params, state: PyTree, params: Params, seen: UpdateContext):
         del weights
         step, state = direction.update(gradient, state, params)
         return jax.tree.map(lambda leaf: -seen.learning_rate * leaf, step), state
@@ -46,10 +46,10 @@ def made_by_hand(direction: optax.GradientTransformation) -> UpdateRule:
     return UpdateRule(lambda key, params: None, direction.init, update)
 
 
-BY_HAND = {
-    "sgd": made_by_hand(optax.identity()),
-    "rmsprop": made_by_hand(optax.scale_by_rms(decay=0.99)),
-    "adam": made_by_hand(optax.scale_by_adam()),
+INNER_OPTIMIZERS = {
+    "sgd": from_optax(optax.identity()),
+    "rmsprop": from_optax(optax.scale_by_rms(decay=0.99)),
+    "adam": from_optax(optax.scale_by_adam()),
 }
 """By name. All but `sgd` divide by what may be zero: do not differentiate through them."""
 
@@ -64,7 +64,7 @@ def learned_step_sizes(learning_rate: float) -> UpdateRule:
         del key
         return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.log(learning_rate)), params)
 
-    def update(weights: Params, gradient: Params, state: None, params: Params, seen: Seen):
+    def update(weights: Params, gradient: Params, state: None, params: Params, seen: UpdateContext):
         del params, seen
         return jax.tree.map(lambda log_size, leaf: -jnp.exp(log_size) * leaf, weights, gradient), state
 

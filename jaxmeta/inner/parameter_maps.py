@@ -6,19 +6,46 @@ every layer's matrix (`Kronecker`), or something of low rank beside the identity
 """
 
 import math
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jaxmeta.core.config import Config, Count
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.trees import path_name
 from jaxmeta.core.types import Params
+from jaxmeta.nets.layers import dense
 from jaxmeta.nets.networks import zero_at_first
 
 LARGEST = 2**30
 """Bytes that the weights of a `Full` map may take."""
+
+
+class MapConfig(Config, frozen=True, kw_only=True):
+    """What a map of parameters can set."""
+
+    form: Literal["full", "diagonal", "kronecker", "low_rank", "identity"] = "kronecker"
+    """`full`, `diagonal`, `kronecker`, `low_rank`, or `identity`, a copy, with nothing to learn."""
+    width: Count = 32
+    """Units of the hidden layer of what puts out the map, and numbers that attention compares."""
+    rank: Count = 4
+    """Of `low_rank` maps."""
+
+
+def make_map(config: MapConfig) -> nn.Module:
+    """The module that a configuration describes."""
+    width = config.width
+    forms: dict[str, nn.Module] = {
+        "full": Full(width),
+        "diagonal": Diagonal(width),
+        "kronecker": Kronecker(width),
+        "low_rank": LowRank(width, config.rank),
+        "identity": Identity(),
+    }
+    return forms[config.form]
 
 
 class Identity(nn.Module):
@@ -50,7 +77,7 @@ class Full(nn.Module):
         size = 4 * (self.width + 1) * vector.size**2
         if size > LARGEST:
             rule = f"be another than 'full' for {vector.size:,} parameters, whose map would have weights of"
-            raise UsageError("map_form", f"{rule} {size / 1e9:.1f} GB", "full")
+            raise UsageError("map.form", f"{rule} {size / 1e9:.1f} GB", "full")
         change = zero_at_first(vector.size**2, "matrix")(_hidden(self.width, pair))
         return unravel(vector + change.reshape(vector.size, vector.size) @ vector)
 
@@ -117,7 +144,7 @@ class LowRank(nn.Module):
         def carry(path, leaf):
             name = path_name(path)
             vector = leaf.ravel()
-            into = nn.Dense(vector.size * self.rank, name=f"{name}_in")(hidden).reshape(vector.size, self.rank)
+            into = dense(vector.size * self.rank, name=f"{name}_in")(hidden).reshape(vector.size, self.rank)
             out = zero_at_first(vector.size * self.rank, f"{name}_out")(hidden).reshape(vector.size, self.rank)
             return (vector + out @ (into.T @ vector) / math.sqrt(vector.size)).reshape(leaf.shape)
 
@@ -125,4 +152,4 @@ class LowRank(nn.Module):
 
 
 def _hidden(width: int, pair: jax.Array) -> jax.Array:
-    return nn.tanh(nn.Dense(width, name="hidden")(pair))
+    return nn.tanh(dense(width, name="hidden")(pair))

@@ -2,5 +2,5 @@
 
 `networks` has what a Q-learner or a policy is made of, `memories` the networks that remember (recurrent, with external
 memory, attentive), `encoders` what reads a set of transitions, `generators` what puts out the parameters of another
-network.
+network; `layers` are what they are made of.
 """

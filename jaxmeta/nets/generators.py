@@ -7,13 +7,31 @@ References: Ha, Dai and Le (2017), hypernetworks; Perez et al. (2018), FiLM; Hu 
 """
 
 import math
+from typing import Literal
 
 import flax.linen as nn
 import jax
 
+from jaxmeta.core.config import Config, Count
 from jaxmeta.core.trees import path_name
 from jaxmeta.core.types import Params
+from jaxmeta.nets.layers import dense
 from jaxmeta.nets.networks import zero_at_first
+
+
+class GeneratorConfig(Config, frozen=True, kw_only=True):
+    """What of a network's parameters is generated."""
+
+    form: Literal["whole", "low_rank", "film"] = "film"
+    """The parameters as a `whole`, or, of shared ones, changes of `low_rank`, or a scale and a shift for every unit
+    (`film`)."""
+    rank: Count = 4
+    """Of `low_rank` changes."""
+
+
+def make_generator(config: GeneratorConfig) -> nn.Module:
+    """The module that a configuration describes."""
+    return {"whole": Whole(), "low_rank": LowRank(config.rank), "film": Film()}[config.form]
 
 
 class Whole(nn.Module):
@@ -47,7 +65,7 @@ class LowRank(nn.Module):
             if leaf.ndim != 2:
                 return leaf + zero_at_first(leaf.size, path_name(path))(summary).reshape(leaf.shape)
             rows, columns = leaf.shape
-            left = nn.Dense(rows * self.rank, name=f"{path_name(path)}_left")(summary).reshape(rows, self.rank)
+            left = dense(rows * self.rank, name=f"{path_name(path)}_left")(summary).reshape(rows, self.rank)
             right = zero_at_first(self.rank * columns, f"{path_name(path)}_right")(summary).reshape(self.rank, columns)
             return leaf + left @ right / math.sqrt(self.rank)
 

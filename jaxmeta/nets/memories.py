@@ -2,15 +2,67 @@
 
 import functools
 import operator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.config import Config, Count, Natural
+from jaxmeta.core.errors import require
 from jaxmeta.core.types import Key, Params
+from jaxmeta.nets.layers import dense, float_dtype, layer_norm
 
 CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
+
+
+class RecurrentConfig(Config, frozen=True, kw_only=True):
+    """A recurrent cell, and how it is read."""
+
+    cell: Literal["gru", "lstm"] = "gru"
+    """The kind of cell."""
+    width: Count = 64
+    """Units of the cell."""
+    readout: Literal["product", "plain"] = "product"
+    """How the policy reads the cell: by `product` with what is perceived, or `plain`."""
+    span: Natural = 0
+    """Steps that the cell remembers at first; 0 stands for a whole trial."""
+
+
+class ContentAddressedConfig(Config, frozen=True, kw_only=True):
+    """A controller and an external memory."""
+
+    width: Count = 64
+    """Units of the controller."""
+    span: Natural = 0
+    """Steps that the controller remembers at first; 0 stands for a whole trial."""
+    slots: Count = 32
+    """Places of the memory."""
+    word: Count = 32
+    """Numbers that a place holds."""
+    heads: Count = 4
+    """Reads, and writes, of a step."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.slots >= self.heads, "slots", f"be at least heads = {self.heads}, a read each", self.slots)
+
+
+class AttentiveConfig(Config, frozen=True, kw_only=True):
+    """Causal attention over a trial."""
+
+    width: Count = 64
+    """Numbers of a layer's output, a multiple of `heads`."""
+    heads: Count = 4
+    """Attention heads of a layer."""
+    layers: Count = 2
+    """Layers of attention."""
+    context: Natural = 0
+    """Steps that are kept, those of a trial at least; 0 stands for these."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.width % self.heads == 0, "heads", f"divide width = {self.width}", self.heads)
 
 
 class Memory(nn.Module):
@@ -20,7 +72,7 @@ class Memory(nn.Module):
         """What is remembered before anything has happened."""
         raise NotImplementedError
 
-    def along(self, memory, features: jax.Array):
+    def unroll(self, memory, features: jax.Array):
         """Maps features [T, F] float32 of T steps to the memory after them, numbers [T, N] and values [T], float32.
 
         What does not depend on the steps before is computed for all of them at once, which is how a network is trained.
@@ -29,7 +81,7 @@ class Memory(nn.Module):
 
     def __call__(self, memory, features: jax.Array):
         """Maps features [F] of one step to the memory after it, numbers [N] and a value []: how a network acts."""
-        memory, numbers, values = self.along(memory, features[None])
+        memory, numbers, values = self.unroll(memory, features[None])
         return memory, numbers[0], values[0]
 
     def initial_parameters(self, key: Key, features: jax.Array) -> Params:
@@ -54,24 +106,28 @@ class Recurrent(Memory):
     outputs: int
     cell: str
     width: int
-    reading: str = "product"
+    readout: str = "product"
     span: int = 2
 
     def initial_memory(self):
         """The cell's state, leaves [width] float32."""
-        return CELLS[self.cell](self.width, parent=None).initialize_carry(jax.random.key(0), (1,))
+        return CELLS[self.cell](self.width, parent=None, param_dtype=float_dtype()).initialize_carry(
+            jax.random.key(0), (1,)
+        )
 
     def initial_parameters(self, key, features):
         """Draws parameters; the cell remembers for up to `span` steps."""
         return remembering(super().initial_parameters(key, features), ("cell",), self.span)
 
     @nn.compact
-    def along(self, memory, features):
+    def unroll(self, memory, features):
         """The cell, step by step, and what is read from it."""
-        memory, output = _over_time(CELLS[self.cell])(self.width, name="cell")(memory, features)
-        if self.reading == "product":
-            select = nn.Dense(self.width, bias_init=nn.initializers.ones, name="select")(features)
-            output = select * nn.Dense(self.width, name="read")(output)
+        memory, output = _over_time(CELLS[self.cell])(self.width, name="cell", param_dtype=float_dtype())(
+            memory, features
+        )
+        if self.readout == "product":
+            select = dense(self.width, bias_init=nn.initializers.ones, name="select")(features)
+            output = select * dense(self.width, name="read")(output)
         return memory, *_policy_and_value(self.outputs, output)
 
 
@@ -113,7 +169,9 @@ class ContentAddressed(Memory):
 
     def initial_memory(self):
         """Nothing is held."""
-        controller = nn.OptimizedLSTMCell(self.width, parent=None).initialize_carry(jax.random.key(0), (1,))
+        controller = nn.OptimizedLSTMCell(self.width, parent=None, param_dtype=float_dtype()).initialize_carry(
+            jax.random.key(0), (1,)
+        )
         return Slots(
             controller=controller,
             contents=jnp.zeros((self.slots, self.word)),
@@ -126,7 +184,7 @@ class ContentAddressed(Memory):
         return remembering(super().initial_parameters(key, features), ("cell", "controller"), self.span)
 
     @nn.compact
-    def along(self, memory, features):
+    def unroll(self, memory, features):
         """The memory, step by step, and what is read from it."""
         cell = _over_time(AddressingCell)(self.width, self.slots, self.word, self.heads, self.usage_decay, name="cell")
         memory, output = cell(memory, features)
@@ -146,12 +204,12 @@ class AddressingCell(nn.Module):
     def __call__(self, memory, features):
         """One step: the controller, a write, a read; maps features [F] to the memory and [width + heads * word]."""
         read_before = (memory.reads @ memory.contents).ravel()
-        controller, output = nn.OptimizedLSTMCell(self.width, name="controller")(
+        controller, output = nn.OptimizedLSTMCell(self.width, name="controller", param_dtype=float_dtype())(
             memory.controller, jnp.concatenate([features, read_before])
         )
-        keys = jnp.tanh(nn.Dense(self.heads * self.word, name="keys")(output)).reshape(self.heads, self.word)
-        strengths = 1 + jax.nn.softplus(nn.Dense(self.heads, name="strengths")(output))
-        gates = jax.nn.sigmoid(nn.Dense(self.heads, name="gates")(output))[:, None]
+        keys = jnp.tanh(dense(self.heads * self.word, name="keys")(output)).reshape(self.heads, self.word)
+        strengths = 1 + jax.nn.softplus(dense(self.heads, name="strengths")(output))
+        gates = jax.nn.sigmoid(dense(self.heads, name="gates")(output))[:, None]
 
         cleared = _smallest(memory.usage, self.heads).astype(memory.contents.dtype)
         writes = gates * memory.reads + (1 - gates) * cleared
@@ -199,27 +257,29 @@ class Attentive(Memory):
         return Past(kept, kept, jnp.zeros((), jnp.int32))
 
     @nn.compact
-    def along(self, memory, features):
+    def unroll(self, memory, features):
         """Keeps these steps, each of which attends to all up to it."""
         steps = len(features)
         time = memory.time + jnp.arange(steps)
-        place = nn.Embed(self.context, self.width, name="place")(jnp.minimum(time, self.context - 1))
-        stream = nn.Dense(self.width, name="embedding")(features) + place
+        place = nn.Embed(self.context, self.width, name="place", param_dtype=float_dtype())(
+            jnp.minimum(time, self.context - 1)
+        )
+        stream = dense(self.width, name="embedding")(features) + place
         seen = jnp.arange(self.context) <= time[:, None]
         keys, values = memory.keys, memory.values
         for layer in range(self.layers):
-            normal = nn.LayerNorm(name=f"norm_{layer}")(stream)
-            query, key, value = jnp.split(nn.Dense(3 * self.width, name=f"attention_{layer}")(normal), 3, axis=-1)
+            normal = layer_norm(f"norm_{layer}")(stream)
+            query, key, value = jnp.split(dense(3 * self.width, name=f"attention_{layer}")(normal), 3, axis=-1)
             keys, values = keys.at[layer, time].set(key), values.at[layer, time].set(value)
             by_head = (-1, self.heads, self.width // self.heads)
             fit = jnp.einsum("thd,chd->htc", query.reshape(by_head), keys[layer].reshape(by_head))
             weight = jax.nn.softmax(jnp.where(seen, fit / jnp.sqrt(by_head[2]), -jnp.inf))
             attended = jnp.einsum("htc,chd->thd", weight, values[layer].reshape(by_head)).reshape(steps, self.width)
-            stream += nn.Dense(self.width, name=f"mix_{layer}")(attended)
-            normal = nn.LayerNorm(name=f"second_norm_{layer}")(stream)
-            hidden = nn.relu(nn.Dense(2 * self.width, name=f"hidden_{layer}")(normal))
-            stream += nn.Dense(self.width, name=f"out_{layer}")(hidden)
-        output = nn.LayerNorm(name="norm")(stream)
+            stream += dense(self.width, name=f"mix_{layer}")(attended)
+            normal = layer_norm(f"second_norm_{layer}")(stream)
+            hidden = nn.relu(dense(2 * self.width, name=f"hidden_{layer}")(normal))
+            stream += dense(self.width, name=f"out_{layer}")(hidden)
+        output = layer_norm("norm")(stream)
         return Past(keys, values, memory.time + steps), *_policy_and_value(self.outputs, output)
 
 
@@ -256,8 +316,8 @@ def _over_time(cell: type[nn.Module]):
 
 def _policy_and_value(outputs: int, features: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The last layers, [T, D] to numbers [T, N], near zero at first, and values [T]."""
-    numbers = nn.Dense(outputs, kernel_init=nn.initializers.orthogonal(0.01), name="head")(features)
-    value = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0), name="head_value")(features)
+    numbers = dense(outputs, kernel_init=nn.initializers.orthogonal(0.01), name="head")(features)
+    value = dense(1, kernel_init=nn.initializers.orthogonal(1.0), name="head_value")(features)
     return numbers, value[:, 0]
 
 

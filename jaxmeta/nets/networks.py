@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.types import PyTree, Spec
+from jaxmeta.nets.layers import dense
 
 
 def features_of(spec: Spec, observation: PyTree) -> jax.Array:
@@ -39,13 +40,13 @@ class QNetwork(nn.Module):
         Where a `structure` is given, [layers] float32, only so much of each hidden layer takes part, see `taking_part`.
         """
         for layer, width in enumerate(self.hidden):
-            features = nn.relu(nn.Dense(width, name=f"torso_{layer}")(features))
+            features = nn.relu(dense(width, name=f"torso_{layer}")(features))
             if structure is not None:
                 features *= taking_part(structure[layer], width)
-        advantage = nn.Dense(self.num_actions, name="head")(features)
+        advantage = dense(self.num_actions, name="head")(features)
         if not self.dueling:
             return advantage
-        value = nn.Dense(1, name="head_value")(features)
+        value = dense(1, name="head_value")(features)
         return value + advantage - jnp.mean(advantage)
 
 
@@ -79,7 +80,7 @@ class QTable(nn.Module):
     @nn.compact
     def __call__(self, features):
         """Maps a one-hot state [S] float32 to its row of action values [A] float32."""
-        return nn.Dense(self.num_actions, use_bias=False, kernel_init=nn.initializers.zeros, name="head")(features)
+        return dense(self.num_actions, use_bias=False, kernel_init=nn.initializers.zeros, name="head")(features)
 
 
 class PolicyNetwork(nn.Module):
@@ -101,7 +102,7 @@ class PolicyNetwork(nn.Module):
     def __call__(self, features):
         """Maps features [D] float32 to numbers [N + scales] float32, the first N near zero at first."""
         features = _tanh_layers(features, self.hidden)
-        numbers = nn.Dense(self.outputs, kernel_init=nn.initializers.orthogonal(0.01), name="head")(features)
+        numbers = dense(self.outputs, kernel_init=nn.initializers.orthogonal(0.01), name="head")(features)
         if not self.scales:
             return numbers
         start = nn.initializers.constant(jnp.log(self.initial_scale))
@@ -120,18 +121,18 @@ class ValueNetwork(nn.Module):
     @nn.compact
     def __call__(self, features):
         """Maps features [D] float32 to a value [] float32."""
-        return nn.Dense(1, name="head")(_tanh_layers(features, self.hidden))[0]
+        return dense(1, name="head")(_tanh_layers(features, self.hidden))[0]
 
 
 def _tanh_layers(features, hidden):
     for layer, width in enumerate(hidden):
-        features = nn.tanh(nn.Dense(width, name=f"torso_{layer}")(features))
+        features = nn.tanh(dense(width, name=f"torso_{layer}")(features))
     return features
 
 
 def zero_at_first(outputs: int, name: str) -> nn.Dense:
     """A linear layer that puts out zero until it has learned."""
-    return nn.Dense(outputs, kernel_init=nn.initializers.zeros, name=name)
+    return dense(outputs, kernel_init=nn.initializers.zeros, name=name)
 
 
 class Setter(nn.Module):
@@ -149,5 +150,5 @@ class Setter(nn.Module):
     def __call__(self, seen):
         """Maps what is seen, [D] float32, to numbers [N] float32."""
         if seen.size:
-            seen = nn.tanh(nn.Dense(self.width, name="torso_0")(seen))
+            seen = nn.tanh(dense(self.width, name="torso_0")(seen))
         return zero_at_first(self.outputs, "head")(seen)

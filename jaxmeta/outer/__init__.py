@@ -10,7 +10,15 @@ from jaxmeta.outer.meta_gradient import meta_gradient, reptile
 from jaxmeta.outer.ppo import policy_optimisation
 from jaxmeta.outer.pretraining import pretraining
 from jaxmeta.outer.promp import proximal
-from jaxmeta.outer.transfer import carrying
-from jaxmeta.outer.truncated import by_stretches
+from jaxmeta.outer.transfer import transfer_between_tasks
+from jaxmeta.outer.truncated import truncated_unrolls
 
-__all__ = ["by_stretches", "carrying", "meta_gradient", "policy_optimisation", "pretraining", "proximal", "reptile"]
+__all__ = [
+    "meta_gradient",
+    "policy_optimisation",
+    "pretraining",
+    "proximal",
+    "reptile",
+    "transfer_between_tasks",
+    "truncated_unrolls",
+]

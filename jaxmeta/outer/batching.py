@@ -6,8 +6,31 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core import sharding as devices
+from jaxmeta.core.config import Count, Natural
+from jaxmeta.core.errors import require
 from jaxmeta.core.trees import is_finite
 from jaxmeta.core.types import PyTree
+from jaxmeta.outer.optimizer import OptimizerConfig
+
+
+class BatchConfig(OptimizerConfig, frozen=True, kw_only=True):
+    """The tasks of a meta-step, and the optimizer's step on what they contribute."""
+
+    tasks_per_batch: Count = 20
+    """Tasks of a meta-step."""
+    tasks_per_group: Natural = 0
+    """Tasks that are vmapped together, group after group; 0 puts the whole batch into one group."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        group = self.tasks_per_group
+        rule = f"be 0 or divide tasks_per_batch = {self.tasks_per_batch}"
+        require(group == 0 or self.tasks_per_batch % group == 0, "tasks_per_group", rule, group)
+
+
+def num_tasks(batch: PyTree) -> int:
+    """How many tasks a batch has, leaves [tasks, ...]."""
+    return jax.tree.leaves(batch)[0].shape[0]
 
 
 def each_is_finite(tree: PyTree) -> jax.Array:
@@ -34,8 +57,7 @@ def mean_over_tasks(per_task: Callable[..., tuple[PyTree, PyTree]], tasks_per_gr
         return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), averaged), (kept, each_is_finite(averaged))
 
     def mean(*arguments):
-        tasks = jax.tree.leaves(arguments)[0].shape[0]
-        groups = _groups(tasks // devices.in_use(), tasks_per_group)
+        groups = _groups(num_tasks(arguments) // devices.in_use(), tasks_per_group)
         if groups == 1:
             averaged, (kept, finite) = group_mean(arguments)
             return averaged, kept, finite

@@ -7,10 +7,36 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta.core import sharding as devices
-from jaxmeta.core.config import ProximalConfig
+from jaxmeta.core.config import Config, Count, Positive
 from jaxmeta.core.errors import require
 from jaxmeta.core.types import Key, MetaState, Metrics, PyTree
 from jaxmeta.outer.optimizer import take_step
+
+
+class TrustRegionConfig(Config, frozen=True, kw_only=True):
+    """Several optimizer steps on what was collected once, within a trust region."""
+
+    epochs: Count = 4
+    """Passes over what was collected."""
+    minibatches: Count = 4
+    """Optimizer steps of an epoch, each on its share of the tasks."""
+    clip: Positive = 0.2
+    """How far the probability of an action may move from what it was, as a ratio, before the gain stops."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a meta-step."""
+        return self.epochs * self.minibatches
+
+    def require_even(self, tasks_per_batch: int) -> None:
+        """Refuses minibatches that are not of equal size.
+
+        Raises:
+          UsageError: they are not.
+        """
+        divides = tasks_per_batch % self.minibatches == 0
+        require(divides, "minibatches", f"divide tasks_per_batch = {tasks_per_batch}", self.minibatches)
+
 
 Gradient = Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]
 """`gradient(meta, minibatch)`: a tree like `meta`, and metrics."""
@@ -41,7 +67,7 @@ def clipped_gain(log_ratio: jax.Array, advantage: jax.Array, clip: float) -> tup
 
 
 def over_epochs(
-    gradient: Gradient, optimizer: optax.GradientTransformation, config: ProximalConfig
+    gradient: Gradient, optimizer: optax.GradientTransformation, config: TrustRegionConfig
 ) -> Callable[[Key, MetaState, PyTree], tuple[MetaState, Metrics]]:
     """Takes `config.epochs` times `config.minibatches` optimizer steps, each on its share of the tasks.
 
@@ -66,7 +92,7 @@ def over_epochs(
     return descend
 
 
-def _choices(key: Key, tasks: int, config: ProximalConfig) -> jax.Array:
+def _choices(key: Key, tasks: int, config: TrustRegionConfig) -> jax.Array:
     """Which tasks make up each minibatch, [epochs * minibatches, tasks of a minibatch] int32.
 
     Of as many neighbours as there are minibatches each gets one, drawn anew in every epoch. So all devices that tasks

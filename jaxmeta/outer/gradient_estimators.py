@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxmeta.core.types import Key, Life, Metrics, Objective, PyTree, Task
+from jaxmeta.core.types import Key, LearnerState, Metrics, Objective, PyTree, Task
+from jaxmeta.outer.meta_gradient import MetaGradientConfig
 
-BeginLife = Callable[[Key, PyTree, Task], Life]
+Begin = Callable[[Key, PyTree, Task], LearnerState]
 """`begin(key, meta, task)` starts a lifetime."""
 Learned = Callable[[tuple], bool]
 """Whether the leaf of `meta` at a tree path is learned."""
@@ -41,12 +42,12 @@ class Estimator(NamedTuple):
     """`lives(whole)`: how many lives of a task a stretch is lived in; `whole` says whether it is the whole lifetime."""
 
 
-def backpropagation(begin: BeginLife, objective: Objective) -> Estimator:
+def backpropagation(begin: Begin, objective: Objective) -> Estimator:
     """The derivative of a stretch's loss, with what the stretch starts from held constant: truncated where it is not
     the lifetime's first one, exact for a lifetime of a single stretch.
     """
 
-    def gradient(key: Key, meta: PyTree, task: Task, carried: Life | None, first: jax.Array):
+    def gradient(key: Key, meta: PyTree, task: Task, carried: LearnerState | None, first: jax.Array):
         begin_key, score_key = jax.random.split(key)
 
         def loss(meta: PyTree):
@@ -61,7 +62,7 @@ def backpropagation(begin: BeginLife, objective: Objective) -> Estimator:
 
 
 def evolution_strategies(
-    begin: BeginLife, objective: Objective, population: int, scale: float, learned: Learned
+    begin: Begin, objective: Objective, population: int, scale: float, learned: Learned
 ) -> Estimator:
     """Antithetic evolution strategies: how the loss differs between meta-parameters moved there and back.
 
@@ -79,7 +80,7 @@ def evolution_strategies(
     Reference: Salimans et al. (2017); Vicol, Metz and Sohl-Dickstein (2021), algorithm 1.
     """
 
-    def gradient(key: Key, meta: PyTree, task: Task, carried: Life | None, first: jax.Array):
+    def gradient(key: Key, meta: PyTree, task: Task, carried: LearnerState | None, first: jax.Array):
         begin_key, score_key, *keys = _keys(key, population)
 
         def pair(noise_key: Key, begin_key: Key, score_key: Key):
@@ -106,14 +107,14 @@ def evolution_strategies(
 class Persistent(struct.PyTreeNode):
     """What persistent evolution strategies carry, for every pair."""
 
-    lives: Life
+    lives: LearnerState
     """Leaves [pairs, 2, ...]."""
     noise: PyTree
     """All perturbations of the lifetime so far, added up; like `meta`, leaves [pairs, ...]."""
 
 
 def persistent_evolution_strategies(
-    begin: BeginLife, objective: Objective, population: int, scale: float, learned: Learned
+    begin: Begin, objective: Objective, population: int, scale: float, learned: Learned
 ) -> Estimator:
     """Evolution strategies whose perturbed lives go on, each credited with all of its perturbations so far.
 
@@ -137,7 +138,7 @@ def persistent_evolution_strategies(
         def pair(carried: Persistent | None, noise_key: Key, begin_key: Key, score_key: Key):
             noise = _noise(noise_key, meta, scale, learned)
 
-            def score(sign: jax.typing.ArrayLike, life: Life | None):
+            def score(sign: jax.typing.ArrayLike, life: LearnerState | None):
                 moved = _moved(meta, noise, sign)
                 life = _begun_if(first, begin(begin_key, moved, task), life)
                 value, life, metrics = objective(score_key, moved, task, life)
@@ -155,6 +156,17 @@ def persistent_evolution_strategies(
 
     return Estimator(begin_all, gradient, lives=lambda whole: population)
 
+
+ESTIMATORS: dict[str, Callable[[Begin, Objective, MetaGradientConfig, Learned], Estimator]] = {
+    "backpropagation": lambda begin, objective, config, learned: backpropagation(begin, objective),
+    "es": lambda begin, objective, config, learned: evolution_strategies(
+        begin, objective, config.num_perturbations, config.perturbation_scale, learned
+    ),
+    "pes": lambda begin, objective, config, learned: persistent_evolution_strategies(
+        begin, objective, config.num_perturbations, config.perturbation_scale, learned
+    ),
+}
+"""By the name that settings give them."""
 
 SIGNS = np.array([1.0, -1.0], np.float32)
 
@@ -191,7 +203,7 @@ def _mean(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradient), jax.tree.map(jnp.mean, metrics)
 
 
-def _begun_if(first: jax.Array, fresh: Life, carried: Life | None) -> Life:
+def _begun_if(first: jax.Array, fresh: LearnerState, carried: LearnerState | None) -> LearnerState:
     """A fresh life where a lifetime begins, else what is carried, to whose making no derivative reaches back."""
     if carried is None:
         return fresh

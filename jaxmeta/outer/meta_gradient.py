@@ -4,19 +4,50 @@ A rule turns an objective into `init` and `update` of a `MetaLearner` and knows 
 """
 
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+from msgspec import Meta
 
 from jaxmeta.core import sharding as devices
-from jaxmeta.core.types import TASK_IS_FINITE, Adapter, Key, MetaState, Metrics, Objective, PyTree, Task
-from jaxmeta.outer.batching import mean_over_tasks
+from jaxmeta.core.config import Natural, Positive
+from jaxmeta.core.errors import require
+from jaxmeta.core.scans import Remat
+from jaxmeta.core.types import Adapter, Key, MetaState, Metrics, Objective, PyTree, StepInfo, Task
+from jaxmeta.outer.batching import BatchConfig, mean_over_tasks, num_tasks
+from jaxmeta.outer.epochs import TrustRegionConfig
 from jaxmeta.outer.optimizer import take_step
 
+
+class MetaGradientConfig(BatchConfig, frozen=True, kw_only=True):
+    """How the gradient of a lifetime in the meta-parameters is estimated and descended on."""
+
+    remat: Remat = "none"
+    """What the backward pass computes anew instead of storing it: `none`; `steps`, each gradient step, and each
+    rollout of a long lifetime, for less memory and one more pass; or `nested`, at two levels: memory grows with the
+    square root of the number of steps, for two more passes."""
+    gradient_estimator: Literal["backpropagation", "es", "pes"] = "backpropagation"
+    """`backpropagation`, `es` (antithetic evolution strategies) or `pes` (persistent ones)."""
+    truncation_length: Natural = 0
+    """Adaptations of a lifetime that a meta-step takes; 0 stands for all of them."""
+    num_perturbations: Annotated[int, Meta(ge=2)] = 16
+    """Perturbed lifetimes of each task under `es` and `pes`, in antithetic pairs."""
+    perturbation_scale: Positive = 0.1
+    """Standard deviation of the perturbation of meta-parameters under `es` and `pes`."""
+    trust_region: TrustRegionConfig | None = None
+    """Take several optimizer steps on lifetimes that were collected once, within a trust region (ProMP), where policies
+    are adapted; none: one step a meta-step."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        count = self.num_perturbations
+        require(count % 2 == 0, "num_perturbations", "be even, for antithetic pairs", count)
+
+
 Init = Callable[[Key], MetaState]
-Update = Callable[[Key, MetaState, PyTree], tuple[MetaState, Metrics]]
-Pose = Callable[[Key, PyTree], Task]
+Update = Callable[[Key, MetaState, Task], tuple[MetaState, StepInfo]]
 Direction = Callable[[PyTree, Task, PyTree], tuple[PyTree, Metrics]]
 """`direction(meta, task, collected)`: one task's contribution to the meta-gradient, a tree like `meta`, and
 metrics."""
@@ -27,7 +58,7 @@ def starting(adapter: Adapter, optimizer: optax.GradientTransformation) -> Init:
 
     def init(key: Key) -> MetaState:
         meta = adapter.init(key)
-        return MetaState(meta=meta, optimizer=optimizer.init(meta), step=jnp.zeros((), jnp.int32), carried=None)
+        return MetaState(meta=meta, optimizer=optimizer.init(meta), step=jnp.zeros((), jnp.int32), aux_state=None)
 
     return init
 
@@ -35,7 +66,6 @@ def starting(adapter: Adapter, optimizer: optax.GradientTransformation) -> Init:
 def meta_gradient(
     adapter: Adapter,
     objective: Objective,
-    pose: Pose,
     optimizer: optax.GradientTransformation,
     tasks_per_group: int = 0,
 ) -> tuple[Init, Update]:
@@ -44,14 +74,12 @@ def meta_gradient(
     Args:
       adapter: how the learner lives; its `init` draws the first `meta`.
       objective: scores one lifetime.
-      pose: what of a task the learner may see.
       optimizer: of `meta`; it is given the meta-gradient, averaged over tasks.
       tasks_per_group: as in `mean_over_tasks`.
 
     Returns:
       `init` and `update` of a `MetaLearner`. The update reports the objective's value as `loss`, and its metrics, means
-      over tasks; the length of what the optimizer is given, as `meta_gradient_norm`, [] float32 each; and
-      `TASK_IS_FINITE`.
+      over tasks; and the length of what the optimizer is given, as `meta_gradient_norm`, [] float32 each.
 
     Reference: Finn, Abbeel and Levine (2017).
     """
@@ -64,13 +92,12 @@ def meta_gradient(
         (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(meta)
         return gradient, {"loss": value, **metrics}
 
-    return _descend(adapter, objective, direction, pose, optimizer, tasks_per_group)
+    return _descend(adapter, objective, direction, optimizer, tasks_per_group)
 
 
 def reptile(
     adapter: Adapter,
     objective: Objective,
-    pose: Pose,
     optimizer: optax.GradientTransformation,
     tasks_per_group: int = 0,
 ) -> tuple[Init, Update]:
@@ -90,31 +117,28 @@ def reptile(
         nothing = jax.tree.map(jnp.zeros_like, meta)
         return nothing.replace(params=displacement), {"loss": value, **metrics}
 
-    return _descend(adapter, objective, direction, pose, optimizer, tasks_per_group)
+    return _descend(adapter, objective, direction, optimizer, tasks_per_group)
 
 
 def _descend(
     adapter: Adapter,
     objective: Objective,
     direction: Direction,
-    pose: Pose,
     optimizer: optax.GradientTransformation,
     tasks_per_group: int,
 ) -> tuple[Init, Update]:
-    def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
-        def prepare(key, env_params):
-            task_key, direction_key = jax.random.split(key)
-            task = pose(task_key, env_params)
-            return task, objective.collect(direction_key, state.meta, task, None)
+    def update(key: Key, state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
+        def collect(key: Key, task: Task):
+            return objective.collect(key, state.meta, task, None)
 
-        def per_task(task, collected):
+        def per_task(task: Task, collected: PyTree):
             return direction(state.meta, task, collected), None
 
-        keys = jax.random.split(key, jax.tree.leaves(env_params)[0].shape[0])
-        prepared = jax.vmap(prepare)(*devices.spread((keys, env_params)))
-        (gradient, metrics), _, finite = mean_over_tasks(per_task, tasks_per_group)(*prepared)
+        keys, tasks = devices.spread((jax.random.split(key, num_tasks(tasks)), tasks))
+        collected = jax.vmap(collect)(keys, tasks)
+        (gradient, metrics), _, finite = mean_over_tasks(per_task, tasks_per_group)(tasks, collected)
         meta, optimizer_state, norm = take_step(optimizer, gradient, state.optimizer, state.meta)
-        metrics = {**metrics, **norm, TASK_IS_FINITE: finite}
-        return state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1), metrics
+        state = state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1)
+        return state, StepInfo({**metrics, **norm}, finite)
 
     return starting(adapter, optimizer), update

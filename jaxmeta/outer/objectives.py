@@ -6,20 +6,19 @@ are regression errors on fresh experience, which a network can lower without act
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.config import OuterConfig
+from jaxmeta.core.config import AdaptationConfig, Config, Count, Fraction, NonNegative
 from jaxmeta.core.rollout import Round, Runner, keys_of_rounds
 from jaxmeta.core.scans import Scan
 from jaxmeta.core.types import (
     Adapter,
     Agent,
     Key,
-    Life,
-    Lifetime,
+    LearnerState,
     Metrics,
     Objective,
     PyTree,
@@ -29,16 +28,55 @@ from jaxmeta.core.types import (
 from jaxmeta.rl import losses, replay
 from jaxmeta.rl.distributions import ActionDistribution
 
-OuterLoss = Callable[[PyTree, Life, Rollout], tuple[jax.Array, Metrics]]
+
+class ScoreConfig(Config, frozen=True, kw_only=True):
+    """How adapted parameters are scored."""
+
+    loss: Literal["policy_gradient", "td", "monte_carlo", "return"] = "policy_gradient"
+    """What adapted parameters are scored by: `policy_gradient`, `td`, `monte_carlo`, or, where no gradient is asked of
+    it, `return`."""
+    scored: Literal["every", "last", "before_and_every"] = "every"
+    """After which adaptations parameters are scored: `every`, `last`, or `before_and_every`, before the first one
+    too."""
+    num_query_envs: Count = 16
+    """Fresh environments that each score is estimated in."""
+    outer_discount: Fraction = 1.0
+    """Discount of the returns that `policy_gradient` maximises; below 1, less variance, less weight on late rewards."""
+    entropy: NonNegative = 0.01
+    """Weight of the adapted policy's entropy in `policy_gradient`."""
+
+    @property
+    def scores_before(self) -> bool:
+        """Whether parameters are scored before the first adaptation too."""
+        return self.scored == "before_and_every"
+
+    def env_steps(self, adaptations: int, horizon: int) -> int:
+        """Environment steps that the scores of so many adaptations take."""
+        return (adaptations + self.scores_before) * self.num_query_envs * horizon
+
+
+class ObjectiveConfig(ScoreConfig, frozen=True, kw_only=True):
+    """How lifetimes are scored whose gradient is descended on."""
+
+    lifetimes_per_task: Count = 1
+    """Independent lifetimes of each task."""
+    sampling_correction: bool = True
+    """Credit how a lifetime explored by the returns that adaptation then led to, held against those of the task's other
+    lifetimes: it takes `lifetimes_per_task` of 2 or more, of a single one nothing is credited."""
+
+
+OuterLoss = Callable[[PyTree, LearnerState, Rollout], tuple[jax.Array, Metrics]]
 """`outer_loss(meta, life, query rollout)` is a scalar to minimise, differentiable in `meta` and in `life.fast`."""
 
 MOST_UNROLLED_ROUNDS = 4
 """Lives of up to so many rounds are written out in the program: a fifth faster and more, and compiled as soon."""
 
 
-def numbers_along(adapter: Adapter, meta: PyTree, life: Life, rollout: Rollout, exploit: bool = False) -> jax.Array:
+def numbers_along(
+    adapter: Adapter, meta: PyTree, life: LearnerState, rollout: Rollout, eval_policy: bool = False
+) -> jax.Array:
     """The numbers of the distributions over actions, [T, E, N], that a life without memory gives along a rollout."""
-    act = adapter.exploit if exploit else adapter.act
+    act = adapter.eval_policy if eval_policy else adapter.act
     noise = adapter.noise(jax.random.key(0))  # the distribution is asked for, not a draw from it
     memory = jax.tree.map(lambda leaf: leaf[0], life.memory)
 
@@ -54,7 +92,7 @@ def advantage_of(query: Rollout, discount: float) -> jax.Array:
     return losses.leave_one_out_advantage(jax.vmap(losses.returns_to_go, 1, 1)(query.reward, decay))
 
 
-def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: OuterConfig) -> OuterLoss:
+def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: ScoreConfig) -> OuterLoss:
     """REINFORCE on the adapted policy, with a leave-one-out baseline and an entropy bonus.
 
     Its derivative is that of the policy's expected return with respect to the adapted parameters, on average.
@@ -64,9 +102,9 @@ def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: Outer
     Reference: Williams (1992); Finn, Abbeel and Levine (2017), algorithm 3.
     """
 
-    def outer_loss(meta: PyTree, life: Life, query: Rollout):
+    def outer_loss(meta: PyTree, life: LearnerState, query: Rollout):
         advantage = advantage_of(query, config.outer_discount)
-        numbers = numbers_along(adapter, meta, life, query, exploit=True)
+        numbers = numbers_along(adapter, meta, life, query, eval_policy=True)
         log_prob = actions.log_prob(numbers, query.action)
         entropy = jnp.mean(actions.entropy(numbers))
         surrogate = jnp.mean(log_prob * jax.lax.stop_gradient(advantage))
@@ -79,22 +117,22 @@ def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: Outer
 def regression(agent: Agent, n_step: int) -> OuterLoss:
     """The agent's own loss on fresh experience of the adapted policy, with n-step targets (0: Monte Carlo)."""
 
-    def outer_loss(meta: PyTree, life: Life, query: Rollout):
+    def outer_loss(meta: PyTree, life: LearnerState, query: Rollout):
         del meta
         fast = life.fast
-        batch = replay.experience(query, fast.hypers.discount, n_step)
-        return agent.loss(fast.params, fast.slow, batch, fast.hypers)
+        batch = replay.experience(query, fast.hyperparams.discount, n_step)
+        return agent.loss(fast.params, fast.target_params, batch, fast.hyperparams)
 
     return outer_loss
 
 
-def negative_return(meta: PyTree, life: Life, query: Rollout) -> tuple[jax.Array, Metrics]:
+def negative_return(meta: PyTree, life: LearnerState, query: Rollout) -> tuple[jax.Array, Metrics]:
     """Minus the mean return of a query episode, from which no gradient comes: for evolution strategies."""
     del meta, life
     return -jnp.mean(query.episode_return), {}
 
 
-OUTER_LOSSES: dict[str, Callable[[Adapter, Agent, ActionDistribution, OuterConfig], OuterLoss]] = {
+OUTER_LOSSES: dict[str, Callable[[Adapter, Agent, ActionDistribution, ScoreConfig], OuterLoss]] = {
     "policy_gradient": lambda adapter, agent, actions, config: policy_gradient(adapter, actions, config),
     "td": lambda adapter, agent, actions, config: regression(agent, 1),
     "monte_carlo": lambda adapter, agent, actions, config: regression(agent, 0),
@@ -102,9 +140,9 @@ OUTER_LOSSES: dict[str, Callable[[Adapter, Agent, ActionDistribution, OuterConfi
 }
 
 
-def round_weights(rounds: int, config: OuterConfig) -> jax.Array:
+def round_weights(rounds: int, config: ScoreConfig) -> jax.Array:
     """What the score after each round counts, [rounds] float32; with one before the first round they sum to 1."""
-    if config.scored_rounds == "last":
+    if config.scored == "last":
         return (jnp.arange(rounds) == rounds - 1).astype(jnp.float32)
     return jnp.ones(rounds) / (rounds + config.scores_before)
 
@@ -116,7 +154,7 @@ class Collected(NamedTuple):
     """What the life began with."""
     keys: Key
     """[rounds, 3], see `Runner.round`."""
-    first: tuple[Life, Rollout] | None
+    first: tuple[LearnerState, Rollout] | None
     """What was done in the first round, where rounds are unrolled."""
     before: Rollout | None
     """What was played before it, where that is scored."""
@@ -125,9 +163,9 @@ class Collected(NamedTuple):
 def post_adaptation(
     runner: Runner,
     actions: ActionDistribution,
-    lifetime: Lifetime,
+    lifetime: AdaptationConfig,
     outer_loss: OuterLoss,
-    config: OuterConfig,
+    config: ObjectiveConfig,
     steps: int,
     scan: Scan = jax.lax.scan,
 ) -> Objective:
@@ -157,29 +195,29 @@ def post_adaptation(
       An `Objective`. It returns the first of the task's lives; its metrics hold `return`, the mean return of a query
       episode after the last round.
     """
-    corrected = config.sampling_correction and config.lives_per_task > 1
-    weights = round_weights(lifetime.rounds, config)
-    unrolled = lifetime.rounds <= MOST_UNROLLED_ROUNDS
+    corrected = config.sampling_correction and config.lifetimes_per_task > 1
+    weights = round_weights(lifetime.num_adaptations, config)
+    unrolled = lifetime.num_adaptations <= MOST_UNROLLED_ROUNDS
 
     def log_prob_of(lived: Round, meta: PyTree) -> jax.Array:
         """Log-probability of everything that a round did, []."""
         numbers = numbers_along(runner.adapter, meta, lived.before, lived.rollout)
         return jnp.sum(actions.log_prob(numbers, lived.rollout.action))
 
-    def begin(key: Key, meta: PyTree, task: Task, life: Life | None) -> Life:
-        return runner.begin(key, meta, task, lifetime.envs) if life is None else life
+    def begin(key: Key, meta: PyTree, task: Task, life: LearnerState | None) -> LearnerState:
+        return runner.reset(key, meta, task, lifetime.num_envs) if life is None else life
 
-    def query(key: Key, meta: PyTree, task: Task, life: Life) -> Rollout:
-        return runner.play(key, meta, task, life, config.query_envs, steps)
+    def query(key: Key, meta: PyTree, task: Task, life: LearnerState) -> Rollout:
+        return runner.evaluate_policy(key, meta, task, life, config.num_query_envs, steps)
 
-    def collect_once(key: Key, meta: PyTree, task: Task, life: Life | None) -> Collected:
+    def collect_once(key: Key, meta: PyTree, task: Task, life: LearnerState | None) -> Collected:
         begin_key, live_key, before_key = jax.random.split(key, 3)
-        keys = keys_of_rounds(live_key, lifetime.rounds)
+        keys = keys_of_rounds(live_key, lifetime.num_adaptations)
         life = begin(begin_key, meta, task, life)
-        first = runner.rollout(keys[0, 0], meta, task, life, lifetime.steps) if unrolled else None
+        first = runner.rollout(keys[0, 0], meta, task, life, lifetime.rollout_length) if unrolled else None
         return Collected(begin_key, keys, first, query(before_key, meta, task, life) if config.scores_before else None)
 
-    def score_once(meta: PyTree, task: Task, life: Life | None, collected: Collected):
+    def score_once(meta: PyTree, task: Task, life: LearnerState | None, collected: Collected):
         life = begin(collected.begin_key, meta, task, life)
 
         def score_round(key: Key, lived: Round):
@@ -188,12 +226,12 @@ def post_adaptation(
             explored = log_prob_of(lived, meta) if corrected else jnp.zeros(())
             return loss, explored, {**lived.metrics, **metrics, "return": jnp.mean(after.episode_return)}
 
-        def one_round(life: Life, keys: Key, acted: tuple[Life, Rollout] | None = None):
-            return runner.round(keys, meta, task, life, lifetime.steps, score_round, acted)
+        def one_round(life: LearnerState, keys: Key, acted: tuple[LearnerState, Rollout] | None = None):
+            return runner.adapt_once(keys, meta, task, life, lifetime.rollout_length, score_round, acted)
 
         value = 0.0
         if collected.before is not None:
-            value = outer_loss(meta, life, collected.before)[0] / (lifetime.rounds + 1)
+            value = outer_loss(meta, life, collected.before)[0] / (lifetime.num_adaptations + 1)
         if unrolled:
             life, *reports = _unrolled(one_round, life, collected.keys, collected.first)
             scores, explored, metrics = jax.tree.map(lambda *leaves: jnp.stack(leaves), *reports)
@@ -201,11 +239,11 @@ def post_adaptation(
             life, (scores, explored, metrics) = scan(one_round, life, collected.keys)
         return value + scores @ weights, explored, metrics, life
 
-    def collect(key: Key, meta: PyTree, task: Task, life: Life | None) -> Collected:
-        keys = jax.random.split(key, config.lives_per_task)
+    def collect(key: Key, meta: PyTree, task: Task, life: LearnerState | None) -> Collected:
+        keys = jax.random.split(key, config.lifetimes_per_task)
         return jax.vmap(collect_once, (0, None, None, None))(keys, meta, task, life)
 
-    def score(meta: PyTree, task: Task, life: Life | None, collected: Collected):
+    def score(meta: PyTree, task: Task, life: LearnerState | None, collected: Collected):
         values, explored, metrics, lives = jax.vmap(score_once, (None, None, None, 0))(meta, task, life, collected)
         value = jnp.mean(values)
         if corrected:
@@ -218,7 +256,7 @@ def post_adaptation(
     return Objective(collect, score)
 
 
-def _unrolled(one_round: Callable, life: Life, keys: Key, first: tuple[Life, Rollout] | None):
+def _unrolled(one_round: Callable, life: LearnerState, keys: Key, first: tuple[LearnerState, Rollout] | None):
     """The life after all rounds, written one after the other, and then what each of them reports.
 
     That is faster to differentiate than a loop: nothing is stacked, and a replay buffer knows how full it is. The

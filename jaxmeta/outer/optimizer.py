@@ -2,17 +2,32 @@
 
 import optax
 
-from jaxmeta.core.config import OuterConfig
+from jaxmeta.core.config import Config, Fraction, NonNegative, Positive
 from jaxmeta.core.types import Metrics, PyTree
 
 
-def outer_optimizer(outer: OuterConfig, steps_per_meta_step: int = 1) -> optax.GradientTransformation:
-    """Adam behind a limit on the gradient's norm, its step size falling along a line where the settings say so."""
-    rate = outer.outer_learning_rate
-    if outer.learning_rate_left < 1:
-        steps = outer.meta_steps * steps_per_meta_step
-        rate = optax.linear_schedule(rate, rate * outer.learning_rate_left, steps)
-    return optax.chain(optax.clip_by_global_norm(outer.max_gradient_norm), optax.adam(rate))
+class OptimizerConfig(Config, frozen=True, kw_only=True):
+    """The outer optimizer."""
+
+    learning_rate: NonNegative = 1e-3
+    """Step size of Adam."""
+    final_learning_rate_fraction: Fraction = 1.0
+    """Share of the step size that is left after `meta_steps`; it falls along a line, 1 keeps it as it is."""
+    max_gradient_norm: Positive = 1.0
+    """Meta-gradients are scaled down to this global norm."""
+
+
+def outer_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Adam behind a limit on the gradient's norm.
+
+    Args:
+      config: its settings.
+      steps: of the optimizer in a whole run, over which the step size falls where the settings say so.
+    """
+    rate = config.learning_rate
+    if config.final_learning_rate_fraction < 1:
+        rate = optax.linear_schedule(rate, rate * config.final_learning_rate_fraction, steps)
+    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(rate))
 
 
 def take_step(

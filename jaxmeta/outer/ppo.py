@@ -8,33 +8,68 @@ anew along what was perceived, so that gradients flow through all of a lifetime.
 References: Schulman et al. (2017), PPO; Duan et al. (2016) for lifetimes as episodes.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from msgspec.structs import replace
 
 from jaxmeta.core import sharding as devices
-from jaxmeta.core.config import PolicyConfig, ProximalConfig
+from jaxmeta.core.config import AdaptationConfig, Count, Fraction, Natural, NonNegative
+from jaxmeta.core.errors import require
 from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import (
-    TASK_IS_FINITE,
     Key,
-    Lifetime,
     MetaState,
     Metrics,
     PyTree,
     Rollout,
+    StepInfo,
     Task,
 )
-from jaxmeta.outer.batching import each_is_finite, mean_over_shares
-from jaxmeta.outer.epochs import clipped_gain, over_epochs
-from jaxmeta.outer.meta_gradient import Init, Pose, Update, starting
+from jaxmeta.outer.batching import each_is_finite, mean_over_shares, num_tasks
+from jaxmeta.outer.epochs import TrustRegionConfig, clipped_gain, over_epochs
+from jaxmeta.outer.meta_gradient import Init, Update, starting
+from jaxmeta.outer.optimizer import OptimizerConfig, outer_optimizer
 from jaxmeta.rl.advantages import generalised_advantage, normalised
 from jaxmeta.rl.distributions import ActionDistribution
 
 
-class Lived(NamedTuple):
+class PPOConfig(OptimizerConfig, frozen=True, kw_only=True):
+    """How policies with a memory are trained on whole trials."""
+
+    tasks_per_batch: Count = 256
+    """Tasks of a meta-step."""
+    trust_region: TrustRegionConfig = TrustRegionConfig()
+    trial_rollouts: Natural = 0
+    """Rollouts of a trial in training, at least as many as a lifetime has adaptations; 0: as many. With one more than
+    these, a memory is trained on what it is scored by, the episode after its last rollout."""
+    discount: Fraction = 0.99
+    """Weight of the next step's value, across the episodes of a trial."""
+    gae_lambda: Fraction = 0.95
+    """Weight of later surprises in an advantage."""
+    value_weight: NonNegative = 0.5
+    """Weight of the value's squared error."""
+    entropy: NonNegative = 0.01
+    """Weight of the policy's entropy."""
+    final_entropy_fraction: Fraction = 1.0
+    """Share of that weight that is left after `meta_steps`; it falls along a line."""
+
+    def trial(self, lifetime: AdaptationConfig) -> AdaptationConfig:
+        """What a memory is trained on: a lifetime, or more rollouts than that.
+
+        Raises:
+          UsageError: fewer are asked for.
+        """
+        adaptations, rollouts = lifetime.num_adaptations, self.trial_rollouts
+        rule = f"be 0 or at least num_adaptations = {adaptations}, which a lifetime has"
+        require(rollouts == 0 or rollouts >= adaptations, "trial_rollouts", rule, rollouts)
+        return replace(lifetime, num_adaptations=rollouts or adaptations)
+
+
+class Collected(NamedTuple):
     """One task's lifetime, and what its steps are judged by: leaves [T, E, ...]."""
 
     key: Key
@@ -55,39 +90,38 @@ class Lived(NamedTuple):
 def policy_optimisation(
     runner: Runner,
     actions: ActionDistribution,
-    pose: Pose,
-    optimizer: optax.GradientTransformation,
-    lifetime: Lifetime,
-    episodes: int,
-    config: ProximalConfig,
-    policy: PolicyConfig,
-    discount: float,
-    entropy: optax.Schedule,
+    lifetime: AdaptationConfig,
+    config: PPOConfig,
+    meta_steps: int,
+    horizon: int,
 ) -> tuple[Init, Update]:
     """Builds the rule: collect one lifetime of every task, then several epochs over minibatches of tasks.
 
     Args:
-      runner: the environment, and an adapter that has `along`; its `act` must report the numbers of `actions` as
+      runner: the environment, and an adapter that has `unroll`; its `act` must report the numbers of `actions` as
         `logits`, and `value`; `fast` must not change.
       actions: how numbers become actions.
-      pose: what of a task the learner may see.
-      optimizer: of every minibatch.
-      lifetime: how long a lifetime is; its rounds are run as one.
-      episodes: of the task in each environment of a lifetime, which count.
-      config: epochs, minibatches and how far a step may go.
-      policy: what actions are judged by.
-      discount: of a lifetime's rewards.
-      entropy: weight of the policy's entropy, by meta-step.
+      lifetime: how long a trial is; its rollouts are run as one.
+      config: optimizer, epochs, and what actions are judged by.
+      meta_steps: of a whole run.
+      horizon: steps of the longest episode; as many episodes count as a trial has time for.
+
+    Raises:
+      UsageError: the tasks of a batch do not fall into minibatches of equal size.
     """
-    steps, along = lifetime.rounds * lifetime.steps, runner.adapter.along
+    config.trust_region.require_even(config.tasks_per_batch)
+    optimizer = outer_optimizer(config, meta_steps * config.trust_region.steps)
+    entropy = optax.linear_schedule(config.entropy, config.entropy * config.final_entropy_fraction, meta_steps)
+    # Of the task in each environment of a trial, which count.
+    episodes = lifetime.num_adaptations * math.ceil(lifetime.rollout_length / horizon)
+    steps, along = lifetime.num_adaptations * lifetime.rollout_length, runner.adapter.unroll
     assert along is not None, "the adapter must say how its memory is run along percepts"
 
     def begin(key: Key, meta: PyTree, task: Task):
-        return runner.begin(key, meta, task, lifetime.envs)
+        return runner.reset(key, meta, task, lifetime.num_envs)
 
-    def collect(key: Key, meta: PyTree, env_params: PyTree) -> Lived:
-        pose_key, begin_key, rollout_key = jax.random.split(key, 3)
-        task = pose(pose_key, env_params)
+    def collect(key: Key, meta: PyTree, task: Task) -> Collected:
+        begin_key, rollout_key = jax.random.split(key)
         _, rollout = runner.rollout(rollout_key, meta, task, begin(begin_key, meta, task), steps)
         counts = in_first(rollout, episodes)
         rollout = rollout._replace(reward=jnp.where(counts, rollout.reward, 0.0))
@@ -95,12 +129,12 @@ def policy_optimisation(
         next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])])
         last = counts & ~jnp.concatenate([counts[1:], jnp.zeros_like(counts[:1])])
         advantage = jax.vmap(generalised_advantage, (1, 1, 1, 1, 1, None, None), 1)(
-            rollout.reward, last, last, value, next_value, discount, policy.gae_lambda
+            rollout.reward, last, last, value, next_value, config.discount, config.gae_lambda
         )
         log_prob = actions.log_prob(rollout.extras["logits"], rollout.action)
-        return Lived(begin_key, task, rollout, counts, log_prob, advantage, advantage + value)
+        return Collected(begin_key, task, rollout, counts, log_prob, advantage, advantage + value)
 
-    def rerun(meta: PyTree, lives: Lived):
+    def rerun(meta: PyTree, lives: Collected):
         """What the network puts out along lifetimes: numbers [tasks, T, E, N] and values [tasks, T, E].
 
         The environments of all tasks are rows of one batch: as [tasks, E], with an E of 1, their matrix products and
@@ -119,45 +153,44 @@ def policy_optimisation(
 
     def loss(
         meta: PyTree,
-        lives: Lived,
+        lives: Collected,
         weight: jax.Array,
         spread_of_targets: jax.Array,
         entropy_weight: jax.typing.ArrayLike,
     ):
         numbers, value = rerun(meta, lives)
         log_prob = actions.log_prob(numbers, lives.rollout.action)
-        gain, clipped = clipped_gain(log_prob - lives.log_prob, lives.advantage, config.clip)
+        gain, clipped = clipped_gain(log_prob - lives.log_prob, lives.advantage, config.trust_region.clip)
         entropy = actions.entropy(numbers)
         by_step = {"entropy": entropy, "value_loss": 0.5 * (value - lives.target) ** 2, "clipped": clipped}
         gain, metrics = jax.tree.map(lambda leaf: jnp.mean(weight * leaf), (gain, by_step))
         # In units of the targets' variance: a gradient as large as returns are would leave the policy no say.
         metrics["value_loss"] /= spread_of_targets + 1e-8
-        return policy.value_weight * metrics["value_loss"] - gain - entropy_weight * metrics["entropy"], metrics
+        return config.value_weight * metrics["value_loss"] - gain - entropy_weight * metrics["entropy"], metrics
 
-    def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
+    def update(key: Key, state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
         collect_key, epoch_key = jax.random.split(key)
-        keys = jax.random.split(collect_key, jax.tree.leaves(env_params)[0].shape[0])
-        keys, env_params = devices.spread((keys, env_params))
-        lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, env_params)
+        keys, tasks = devices.spread((jax.random.split(collect_key, num_tasks(tasks)), tasks))
+        lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, tasks)
         batch = lives._replace(advantage=normalised(lives.advantage, lives.counts))
         entropy_weight = entropy(state.step)
 
-        def gradient(meta: PyTree, lives: Lived) -> tuple[PyTree, Metrics]:
+        def gradient(meta: PyTree, lives: Collected) -> tuple[PyTree, Metrics]:
             spread_of_targets = jnp.var(lives.target, where=lives.counts)
             weight = lives.counts / jnp.mean(lives.counts)
 
-            def of_share(lives: Lived, weight: jax.Array) -> tuple[PyTree, Metrics]:
+            def of_share(lives: Collected, weight: jax.Array) -> tuple[PyTree, Metrics]:
                 slope = jax.value_and_grad(loss, has_aux=True)
                 (value, metrics), direction = slope(meta, lives, weight, spread_of_targets, entropy_weight)
                 return direction, {"loss": value, **metrics}
 
             return mean_over_shares(of_share)(lives, weight)
 
-        descend = over_epochs(gradient, optimizer, config)
+        descend = over_epochs(gradient, optimizer, config.trust_region)
         state, metrics = descend(epoch_key, state, batch)
         trial = jnp.mean(jnp.sum(lives.rollout.reward, axis=1))
-        finite = each_is_finite(lives.rollout)
-        return state, {**metrics, "return": trial / episodes, "trial_return": trial, TASK_IS_FINITE: finite}
+        metrics |= {"return": trial / episodes, "trial_return": trial}
+        return state, StepInfo(metrics, each_is_finite(lives.rollout))
 
     return starting(runner.adapter, optimizer), update
 

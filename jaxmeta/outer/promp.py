@@ -14,27 +14,26 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta.core import sharding as devices
-from jaxmeta.core.config import OuterConfig, ProximalConfig
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.rollout import Round, Runner
 from jaxmeta.core.types import (
-    TASK_IS_FINITE,
     Key,
-    Life,
-    Lifetime,
+    LearnerState,
     MetaState,
     Metrics,
     PyTree,
     Rollout,
+    StepInfo,
     Task,
 )
-from jaxmeta.outer.batching import each_is_finite, mean_over_tasks
+from jaxmeta.outer.batching import each_is_finite, mean_over_tasks, num_tasks
 from jaxmeta.outer.epochs import clipped_gain, over_epochs
-from jaxmeta.outer.meta_gradient import Init, Pose, Update, starting
-from jaxmeta.outer.objectives import advantage_of, numbers_along, round_weights
+from jaxmeta.outer.meta_gradient import Init, MetaGradientConfig, Update, starting
+from jaxmeta.outer.objectives import ScoreConfig, advantage_of, numbers_along, round_weights
 from jaxmeta.rl.distributions import ActionDistribution
 
 
-class Lived(NamedTuple):
+class Collected(NamedTuple):
     """One task's lifetime, and what its adapted policies did."""
 
     key: Key
@@ -51,11 +50,10 @@ class Lived(NamedTuple):
 def proximal(
     runner: Runner,
     actions: ActionDistribution,
-    pose: Pose,
+    lifetime: AdaptationConfig,
+    objective: ScoreConfig,
+    outer: MetaGradientConfig,
     optimizer: optax.GradientTransformation,
-    lifetime: Lifetime,
-    outer: OuterConfig,
-    config: ProximalConfig,
     steps: int,
 ) -> tuple[Init, Update]:
     """Builds the rule.
@@ -64,70 +62,69 @@ def proximal(
       runner: the environment, and an adapter of an on-policy agent without memory, so that adaptation draws nothing and
         can be run anew.
       actions: how the numbers that it reports become actions.
-      pose: what of a task the learner may see.
-      optimizer: of every minibatch of tasks.
       lifetime: how long a lifetime is.
-      outer: query environments, scored rounds, discount and entropy, as in `objectives.policy_gradient`.
-      config: epochs, minibatches and how far a policy may move.
+      objective: how adapted policies are scored, by `objectives.policy_gradient`.
+      outer: its trust region says how far a policy may move.
+      optimizer: of every minibatch of tasks.
       steps: length of a query rollout.
     """
-    adapter, weights = runner.adapter, round_weights(lifetime.rounds, outer)
+    assert outer.trust_region is not None, "no trust region is asked for"
+    trust_region = outer.trust_region
+    adapter, weights = runner.adapter, round_weights(lifetime.num_adaptations, objective)
 
-    def collect(key: Key, meta: PyTree, env_params: PyTree) -> Lived:
-        pose_key, begin_key, before_key, live_key = jax.random.split(key, 4)
-        task = pose(pose_key, env_params)
+    def collect(key: Key, meta: PyTree, task: Task) -> Collected:
+        begin_key, before_key, live_key = jax.random.split(key, 3)
 
-        def query(key: Key, life: Life) -> Rollout:
-            return runner.play(key, meta, task, life, outer.query_envs, steps)
+        def query(key: Key, life: LearnerState) -> Rollout:
+            return runner.evaluate_policy(key, meta, task, life, objective.num_query_envs, steps)
 
         def observe(key: Key, lived: Round):
             return lived.rollout, query(key, lived.after)
 
-        life = runner.begin(begin_key, meta, task, lifetime.envs)
+        life = runner.reset(begin_key, meta, task, lifetime.num_envs)
         before = query(before_key, life)
-        _, (rollouts, queries) = runner.live(live_key, meta, task, life, lifetime, observe)
-        return Lived(begin_key, task, rollouts, queries, before)
+        _, (rollouts, queries) = runner.adapt_for(live_key, meta, task, life, lifetime, observe)
+        return Collected(begin_key, task, rollouts, queries, before)
 
     def score(meta: PyTree, fast: PyTree, query: Rollout) -> tuple[jax.Array, Metrics]:
         """Minus what a policy gains over the one that acted, and how far it has moved."""
-        life = Life(fast=fast, memory=None, env_state=None, percept=query.percept)
-        numbers = numbers_along(adapter, meta, life, query, exploit=True)
+        life = LearnerState(fast=fast, memory=None, env_state=None, percept=query.percept)
+        numbers = numbers_along(adapter, meta, life, query, eval_policy=True)
         log_ratio = actions.log_prob(numbers, query.action) - actions.log_prob(query.extras["logits"], query.action)
         entropy = jnp.mean(actions.entropy(numbers))
-        gain, clipped = clipped_gain(log_ratio, advantage_of(query, outer.outer_discount), config.clip)
+        gain, clipped = clipped_gain(log_ratio, advantage_of(query, objective.outer_discount), trust_region.clip)
         metrics = {"entropy": entropy, "clipped": jnp.mean(clipped)}
-        return -steps * (jnp.mean(gain) + outer.entropy * entropy), metrics
+        return -steps * (jnp.mean(gain) + objective.entropy * entropy), metrics
 
-    def loss(meta: PyTree, lived: Lived) -> tuple[jax.Array, Metrics]:
-        fast, _ = adapter.begin(lived.key, meta, lived.task.context)
+    def loss(meta: PyTree, lived: Collected) -> tuple[jax.Array, Metrics]:
+        fast, _ = adapter.reset(lived.key, meta, lived.task.context)
 
         def relive(fast: PyTree, lived_round: tuple[Rollout, Rollout]):
             rollout, query = lived_round
             fast, _ = adapter.adapt(lived.key, meta, fast, rollout)
             return fast, score(meta, fast, query)
 
-        value = score(meta, fast, lived.before)[0] / (lifetime.rounds + 1) if outer.scores_before else 0.0
+        value = score(meta, fast, lived.before)[0] / (lifetime.num_adaptations + 1) if objective.scores_before else 0.0
         _, (values, metrics) = jax.lax.scan(relive, fast, (lived.rollouts, lived.queries))
         return value + values @ weights, jax.tree.map(lambda leaf: leaf[-1], metrics)
 
-    def one_gradient(meta: PyTree, lived: Lived) -> tuple[PyTree, Metrics]:
+    def one_gradient(meta: PyTree, lived: Collected) -> tuple[PyTree, Metrics]:
         (value, metrics), direction = jax.value_and_grad(loss, has_aux=True)(meta, lived)
         return direction, {"loss": value, **metrics}
 
-    def gradient(meta: PyTree, lives: Lived) -> tuple[PyTree, Metrics]:
+    def gradient(meta: PyTree, lives: Collected) -> tuple[PyTree, Metrics]:
         return mean_over_tasks(lambda lived: (one_gradient(meta, lived), None), outer.tasks_per_group)(lives)[0]
 
-    descend = over_epochs(gradient, optimizer, config)
+    descend = over_epochs(gradient, optimizer, trust_region)
 
-    def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
+    def update(key: Key, state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
         collect_key, epoch_key = jax.random.split(key)
-        keys = jax.random.split(collect_key, jax.tree.leaves(env_params)[0].shape[0])
-        keys, env_params = devices.spread((keys, env_params))
-        lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, env_params)
+        keys, tasks = devices.spread((jax.random.split(collect_key, num_tasks(tasks)), tasks))
+        lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, tasks)
         returns = jax.vmap(lambda queries: _last(queries).episode_return)(lives.queries)
         state, metrics = descend(epoch_key, state, lives)
         finite = each_is_finite((lives.rollouts, lives.queries))
-        return state, {**metrics, "return": jnp.mean(returns), TASK_IS_FINITE: finite}
+        return state, StepInfo({**metrics, "return": jnp.mean(returns)}, finite)
 
     return starting(adapter, optimizer), update
 

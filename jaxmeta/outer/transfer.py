@@ -7,6 +7,7 @@ experienced source sees, is what there will be to know a new task by.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +15,17 @@ import optax
 from flax import struct
 
 from jaxmeta.core import sharding as devices
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.rollout import Round, Runner
 from jaxmeta.core.types import (
-    TASK_IS_FINITE,
     Adapter,
     Key,
-    Life,
-    Lifetime,
+    LearnerState,
     MetaState,
     Metrics,
     PyTree,
     Rollout,
+    StepInfo,
     Task,
 )
 from jaxmeta.outer.batching import each_is_finite
@@ -36,22 +37,31 @@ BankLoss = Callable[[Key, PyTree, PyTree], tuple[jax.Array, Metrics]]
 """`loss(key, meta, sources)`: a scalar to minimise in `meta.weights`; `sources` are the sources' `fast`, [S, ...]."""
 
 
+class SourceBank(NamedTuple):
+    """What sources are, and what is learned from them."""
+
+    draw: Callable[[Key], PyTree]
+    """`draw(key)`: their tasks, leaves [S, ...]."""
+    bank_of: Callable[[PyTree, PyTree, PyTree], PyTree]
+    """`bank_of(bank, fast, env_params)`: the bank with what they have become, leaves [S, ...]."""
+    loss: BankLoss
+    """Of the weights."""
+
+
 class Sources(struct.PyTreeNode):
     """The tasks of a bank, and who lives in them. Leaves [S, ...]."""
 
     env_params: PyTree
-    lives: Life
+    lives: LearnerState
 
 
-def carrying(
+def transfer_between_tasks(
     runner: Runner,
     learner: Adapter,
-    loss: BankLoss,
-    bank_of: Callable[[PyTree, PyTree, PyTree], PyTree],
-    draw: Callable[[Key], PyTree],
+    bank: SourceBank,
     optimizer: optax.GradientTransformation,
     steps: int,
-    lifetime: Lifetime,
+    lifetime: AdaptationConfig,
 ) -> tuple[Init, Update]:
     """Trains sources, and a map between them.
 
@@ -59,9 +69,7 @@ def carrying(
       runner: the environment, and how a new task is lived in; its meta has `weights`, `bank` and `start`. If the bank
         has a replay, what newcomers see is kept there.
       learner: how the sources live, from the start that they share.
-      loss: of the weights.
-      bank_of: `bank_of(bank, fast, env_params)`: the bank with what sources have become, leaves [S, ...].
-      draw: draws the sources' tasks, leaves [S, ...].
+      bank: their tasks, what is kept of them, and the loss of the weights.
       optimizer: of the weights.
       steps: of the optimizer in a meta-step.
       lifetime: what a source lives in a meta-step, one round.
@@ -80,51 +88,51 @@ def carrying(
         """What a new life does in its first round."""
         begin_key, rollout_key = jax.random.split(key)
         task = tasks_of(env_params)
-        life = runner.begin(begin_key, meta, task, lifetime.envs)
-        return runner.rollout(rollout_key, meta, task, life, lifetime.steps)[1]
+        life = runner.reset(begin_key, meta, task, lifetime.num_envs)
+        return runner.rollout(rollout_key, meta, task, life, lifetime.rollout_length)[1]
 
     def init(key: Key) -> MetaState:
         init_key, draw_key, begin_key = jax.random.split(key, 3)
         meta = runner.adapter.init(init_key)
-        env_params = draw(draw_key)
+        env_params = bank.draw(draw_key)
         keys = jax.random.split(begin_key, jax.tree.leaves(env_params)[0].shape[0])
 
         def begin(key, env_params):
-            return of_sources.begin(key, meta.start, tasks_of(env_params), lifetime.envs)
+            return of_sources.reset(key, meta.start, tasks_of(env_params), lifetime.num_envs)
 
         lives = jax.vmap(begin)(keys, env_params)
         return MetaState(
-            meta=meta.replace(bank=bank_of(meta.bank, lives.fast, env_params)),
+            meta=meta.replace(bank=bank.bank_of(meta.bank, lives.fast, env_params)),
             optimizer=optimizer.init(meta.weights),
             step=jnp.zeros((), jnp.int32),
-            carried=_spread(Sources(env_params, lives)),
+            aux_state=_spread(Sources(env_params, lives)),
         )
 
-    def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
-        del env_params
+    def update(key: Key, state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
+        del tasks
         live_key, newcomer_key, loss_key = jax.random.split(key, 3)
-        sources: Sources = state.carried
+        sources: Sources = state.aux_state
         meta = state.meta
 
         def live(key, env_params, life):
-            return of_sources.live(key, meta.start, tasks_of(env_params), life, lifetime, observe)
+            return of_sources.adapt_for(key, meta.start, tasks_of(env_params), life, lifetime, observe)
 
         count = jax.tree.leaves(sources.env_params)[0].shape[0]
         keys = jax.random.split(live_key, count)
         lives, learned = jax.vmap(live)(*_spread((keys, sources.env_params, sources.lives)))
         # Every target attends to all of the bank, so that each device needs it whole.
-        bank = devices.everywhere(bank_of(meta.bank, lives.fast, sources.env_params))
-        if bank.replay is not None:
+        known = devices.everywhere(bank.bank_of(meta.bank, lives.fast, sources.env_params))
+        if known.replay is not None:
             keys = jax.random.split(newcomer_key, count)
             seen = jax.vmap(newcomer, (0, None, 0))(keys, meta, sources.env_params)
-            bank = bank.replace(replay=jax.vmap(add)(bank.replay, seen))
-        meta = meta.replace(bank=bank)
+            known = known.replace(replay=jax.vmap(add)(known.replay, seen))
+        meta = meta.replace(bank=known)
 
         def step(carry, key):
             weights, optimizer_state = carry
 
             def value_of(weights):
-                return loss(key, meta.replace(weights=weights), lives.fast)
+                return bank.loss(key, meta.replace(weights=weights), lives.fast)
 
             (value, metrics), gradient = jax.value_and_grad(value_of, has_aux=True)(weights)
             weights, optimizer_state, norm = take_step(optimizer, gradient, optimizer_state, weights)
@@ -133,14 +141,13 @@ def carrying(
         start = (meta.weights, state.optimizer)
         (weights, optimizer_state), metrics = jax.lax.scan(step, start, jax.random.split(loss_key, steps))
         metrics = jax.tree.map(jnp.mean, {**learned, **metrics})
-        metrics[TASK_IS_FINITE] = each_is_finite(lives.fast)
         state = state.replace(
             meta=meta.replace(weights=weights),
             optimizer=optimizer_state,
             step=state.step + 1,
-            carried=_spread(Sources(sources.env_params, lives)),
+            aux_state=_spread(Sources(sources.env_params, lives)),
         )
-        return state, metrics
+        return state, StepInfo(metrics, each_is_finite(lives.fast))
 
     return init, update
 

@@ -8,10 +8,10 @@ import optax
 from flax import struct
 
 from jaxmeta.core import sharding as devices
-from jaxmeta.core.types import TASK_IS_FINITE, Adapter, Key, MetaState, Metrics, PyTree, Task
-from jaxmeta.outer.batching import mean_over_tasks
+from jaxmeta.core.types import Adapter, Key, MetaState, PyTree, StepInfo, Task
+from jaxmeta.outer.batching import BatchConfig, mean_over_tasks
 from jaxmeta.outer.gradient_estimators import Estimator
-from jaxmeta.outer.meta_gradient import Init, Pose, Update
+from jaxmeta.outer.meta_gradient import Init, Update
 from jaxmeta.outer.optimizer import take_step
 
 
@@ -25,15 +25,13 @@ class Unfinished(struct.PyTreeNode):
     """[tasks] int32, stretches lived; 0 where the next one begins a new lifetime in a new task."""
 
 
-def by_stretches(
+def truncated_unrolls(
     adapter: Adapter,
     estimator: Estimator,
-    pose: Pose,
-    sample: Callable[[Key], PyTree],
+    sample: Callable[[Key], Task],
     optimizer: optax.GradientTransformation,
-    stretches: int,
-    tasks_per_batch: int,
-    tasks_per_group: int = 0,
+    num_unrolls: int,
+    config: BatchConfig,
 ) -> tuple[Init, Update]:
     """Descends on an estimate from the next stretch of every lifetime.
 
@@ -44,30 +42,27 @@ def by_stretches(
     Args:
       adapter: how the learner lives.
       estimator: one of `outer.gradient_estimators`.
-      pose: what of a task the learner may see.
-      sample: draws the `EnvParams` of one training task, for the first lifetimes.
+      sample: draws a training task, for the first lifetimes.
       optimizer: of the meta-parameters.
       stretches: of a lifetime.
-      tasks_per_batch: lifetimes side by side.
-      tasks_per_group: as in `mean_over_tasks`.
+      config: lifetimes side by side, and how many of them are vmapped together.
     """
+    tasks_per_batch = config.tasks_per_batch
 
     def init(key: Key) -> MetaState:
-        meta_key, sample_key, pose_key, begin_key = jax.random.split(key, 4)
+        meta_key, sample_key, begin_key = jax.random.split(key, 3)
         meta = adapter.init(meta_key)
-        state = MetaState(meta=meta, optimizer=optimizer.init(meta), step=jnp.zeros((), jnp.int32), carried=None)
-        if stretches == 1:
+        state = MetaState(meta=meta, optimizer=optimizer.init(meta), step=jnp.zeros((), jnp.int32), aux_state=None)
+        if num_unrolls == 1:
             return state
-        keys = [jax.random.split(key, tasks_per_batch) for key in (sample_key, pose_key, begin_key)]
-        task = jax.vmap(pose)(keys[1], jax.vmap(sample)(keys[0]))
-        lives = jax.vmap(estimator.begin, (0, None, 0))(keys[2], meta, task)
-        age = jnp.arange(tasks_per_batch, dtype=jnp.int32) % stretches
-        return state.replace(carried=devices.spread(Unfinished(task, lives, age)))
+        sample_keys, begin_keys = (jax.random.split(key, tasks_per_batch) for key in (sample_key, begin_key))
+        task = jax.vmap(sample)(sample_keys)
+        lives = jax.vmap(estimator.begin, (0, None, 0))(begin_keys, meta, task)
+        age = jnp.arange(tasks_per_batch, dtype=jnp.int32) % num_unrolls
+        return state.replace(aux_state=devices.spread(Unfinished(task, lives, age)))
 
-    def update(key: Key, state: MetaState, env_params: PyTree) -> tuple[MetaState, Metrics]:
-        pose_key, gradient_key = jax.random.split(key)
-        task = jax.vmap(pose)(*devices.spread((jax.random.split(pose_key, tasks_per_batch), env_params)))
-        carried = state.carried
+    def update(key: Key, state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
+        task, carried = devices.spread(tasks), state.aux_state
         first = jnp.ones(tasks_per_batch, bool)
         if carried is not None:
             first = carried.age == 0
@@ -79,14 +74,14 @@ def by_stretches(
             gradient, lives, metrics = estimator.gradient(key, state.meta, task, lives, first)
             return (gradient, metrics), lives
 
-        keys = jax.random.split(gradient_key, tasks_per_batch)
-        (gradient, metrics), lives, finite = mean_over_tasks(per_task, tasks_per_group)(
+        keys = jax.random.split(key, tasks_per_batch)
+        (gradient, metrics), lives, finite = mean_over_tasks(per_task, config.tasks_per_group)(
             keys, task, carried and carried.lives, first
         )
         if carried is not None:
-            carried = devices.spread(Unfinished(task, lives, (carried.age + 1) % stretches))
+            carried = devices.spread(Unfinished(task, lives, (carried.age + 1) % num_unrolls))
         meta, optimizer_state, norm = take_step(optimizer, gradient, state.optimizer, state.meta)
-        metrics = {**metrics, **norm, TASK_IS_FINITE: finite}
-        return state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1, carried=carried), metrics
+        state = state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1, aux_state=carried)
+        return state, StepInfo({**metrics, **norm}, finite)
 
     return init, update

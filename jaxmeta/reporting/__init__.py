@@ -1,7 +1,7 @@
 """What people look at.
 
-`cells` and `comparison` collect and pool results, `tables` and `columns` print them, `plots` draws them, `html` writes
-them as a page. `inspection` says what a run is, or would need, `catalogue`
-what there is to choose from; `progress` and `timings` show how far work is;
-`command_lines` spells the command that makes a result again.
+`run` is a run as an object. `cells` and `comparison` collect and pool results, `tables` and `columns` print them,
+`plots` draws them, `html` writes them as a page. `inspection` says what a run is, or would need, `catalogue` what there
+is to choose from; `progress` and `timings` show how far work is; `command_lines` spells the command that makes a result
+again.
 """

@@ -1,20 +1,18 @@
-"""What there is to choose from, by name: a recipe's settings, a task family's options, a pretrained learner's card."""
+"""What there is to choose from, by name: settings of an algorithm, options of a task family, a pretrained card."""
 
 import inspect
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import docstring_parser
 from rich.console import Console
 
-from jaxmeta.algorithms import presets, recipes
-from jaxmeta.algorithms.settings import FIELD_GROUP, GROUPS, Settings
+from jaxmeta.algorithms import registry
 from jaxmeta.core import tasks
-from jaxmeta.core.config import kinds, spelled
+from jaxmeta.core.config import Config, kinds, records_of, spelled
 from jaxmeta.core.errors import require_known
+from jaxmeta.core.settings import paths_of, settings_of, shortest
 from jaxmeta.core.tasks import spell_value
-from jaxmeta.core.types import Hypers
 from jaxmeta.reporting.columns import Column, show
 from jaxmeta.reporting.tables import print_line
 from jaxmeta.training import pretrained
@@ -23,7 +21,7 @@ from jaxmeta.training import pretrained
 def names() -> dict[str, dict[str, str]]:
     """All names with a line each, by what they are names of."""
     return {
-        "Recipes": recipes.available(),
+        "Algorithms": registry.available(),
         "Task distributions": tasks.available(),
         "Pretrained learners": pretrained.available(),
     }
@@ -44,47 +42,53 @@ def show_entry(console: Console, name: str) -> None:
     Raises:
       UsageError: nothing has that name.
     """
-    kinds = names()
-    require_known("NAME", name, [known for lines in kinds.values() for known in lines], see="`jaxmeta list`")
-    if name in kinds["Recipes"]:
-        _show_recipe(console, name)
-    elif name in kinds["Task distributions"]:
+    known = names()
+    require_known("NAME", name, [each for lines in known.values() for each in lines], see="`jaxmeta list`")
+    if name in known["Algorithms"]:
+        _show_algorithm(console, name)
+    elif name in known["Task distributions"]:
         _show_tasks(console, name)
     else:
         card = {key: value for key, value in pretrained.card(name).items() if key != "config"}
         print_line(console, json.dumps(card, indent=2, ensure_ascii=False))
 
 
-def _show_recipe(console: Console, name: str) -> None:
+def _show_algorithm(console: Console, name: str) -> None:
     """Its settings, with what they are where nobody sets them, and what a family changes."""
-    recipe = recipes.find(name)
-    plain = Settings.from_flat(recipe.everywhere).flat()
-    read = recipes.settings_read(name, plain)
-    print_line(console, recipe.summary)
-    lines = documented(Hypers) | {field: line for kind in GROUPS.values() for field, line in documented(kind).items()}
-    values = {field: value for kind in GROUPS.values() for field, value in kinds(kind).items()}
-    rows = [field for field in FIELD_GROUP if field in read]
+    algorithm = registry.find(name)
+    plain, lines = algorithm.config(), dict(_settings(algorithm.config()))
+    print_line(console, algorithm.summary)
+    values, rows = settings_of(plain), [path for path in paths_of(plain) if path not in plain.unread]
+    names = {path: shortest(path, rows) for path in rows}
     show(
         console,
         [
-            Column("setting", rows, is_text=True),
-            Column("default", [spell_value(plain[field]) for field in rows], is_text=True),
-            Column("values", [spelled(values[field]) for field in rows], is_text=True),
-            Column("", [lines.get(field, "") for field in rows], is_text=True),
+            Column("setting", list(names.values()), is_text=True),
+            Column("default", [spell_value(values.get(path)) for path in rows], is_text=True),
+            Column("values", [lines[path][0] for path in rows], is_text=True),
+            Column("", [lines[path][1] for path in rows], is_text=True),
         ],
     )
-    for family in sorted({*presets.FAMILY_SETTINGS, *presets.POLICY_SETTINGS, *recipe.settings}):
-        changed = _changed(name, family, plain)
+    for family in sorted({*plain.families, *plain.policy_families}):
+        own = settings_of(registry.configure(name, family))
+        changed = {path: value for path, value in own.items() if value != values.get(path, ...) and path != LENGTH}
         if changed:
-            pairs = " ".join(f"{field}={spell_value(value)}" for field, value in changed.items())
+            pairs = " ".join(f"{names.get(path, path)}={spell_value(value)}" for path, value in changed.items())
             print_line(console, f"On {family}: {pairs}")
 
 
-def _changed(name: str, family: str, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a recipe reads and a family changes; the length of a round is the family's episode anyway."""
-    own = recipes.resolve_settings(name, family)
-    read = recipes.settings_read(name, own)
-    return {field: own[field] for field in own if field in read and field != "steps" and own[field] != plain[field]}
+LENGTH = "adaptation.rollout_length"
+"""Which is a family's episode anyway."""
+
+
+def _settings(config: Config) -> Iterator[tuple[str, tuple[str, str]]]:
+    """By path, what values a setting takes, and what it is in a line."""
+    lines = documented(type(config))
+    for name, kind in kinds(type(config)).items():
+        yield name, (spelled(kind), lines.get(name, ""))
+        record = getattr(config, name) or next((record() for record in records_of(kind).values()), None)
+        if isinstance(record, Config):
+            yield from ((f"{name}.{path}", about) for path, about in _settings(record))
 
 
 def _show_tasks(console: Console, name: str) -> None:
@@ -107,12 +111,15 @@ def _show_tasks(console: Console, name: str) -> None:
 def documented(kind: type) -> dict[str, str]:
     """What each field of a configuration is, in a line, as the docstring below it says.
 
-    >>> from jaxmeta.core.config import LifetimeConfig
-    >>> documented(LifetimeConfig)["envs"]
+    >>> from jaxmeta.core.config import AdaptationConfig
+    >>> documented(AdaptationConfig)["num_envs"]
     'Environments of the same task, side by side.'
     """
-    found = docstring_parser.parse_from_object(kind)
-    return {field.arg_name: _flat(field.description) for field in found.params}
+    lines: dict[str, str] = {}
+    for each in reversed(kind.__mro__[: kind.__mro__.index(Config)]):
+        found = docstring_parser.parse_from_object(each)
+        lines |= {field.arg_name: _flat(field.description) for field in found.params}
+    return lines
 
 
 def _flat(text: str | None) -> str:

@@ -13,8 +13,10 @@ from typing import Any
 
 from jaxmeta.core import fields
 from jaxmeta.core.errors import NONE, UsageError, Words, require, require_known
+from jaxmeta.core.settings import flattened
 from jaxmeta.reporting import command_lines
 from jaxmeta.training.run_directory import SWEPT, RunDirectory, write_text
+from jaxmeta.training.seeds import last_word
 
 FORMAT = 1
 KINDS = ("method", "baseline", "reference")
@@ -55,7 +57,7 @@ CELL = fields.record(
         "format": _this_format,
         "kind": _kind,
         **dict.fromkeys(("tasks", "method", "agent", "device", "digest"), fields.text),
-        "hypers": SWEPT,
+        "hyperparams": SWEPT,
         "commands": fields.listed(fields.text, "commands"),
         "versions": fields.record({"jaxmeta": fields.text}, others=fields.text),
         "settings": fields.record({}),
@@ -69,17 +71,17 @@ CELL = fields.record(
     }
 )
 """What a file holds."""
-LIVED = ("envs", "steps", "rounds")
-"""The settings of a learner that make the lifetimes of what stands beside it, too."""
+LIFETIME = "adaptation."
+"""What the settings of a learner begin with that make the lifetimes of what stands beside it, too."""
 
 
 def label(cell: Mapping[str, Any]) -> str:
     """The method, and what was swept.
 
-    >>> label({"method": "maml", "hypers": {"learning_rate": 0.1}})
+    >>> label({"method": "maml", "hyperparams": {"inner.learning_rate": 0.1}})
     'maml learning_rate=0.1'
     """
-    return " ".join([cell["method"], *(f"{name}={value:g}" for name, value in cell["hypers"].items())])
+    return " ".join([cell["method"], *(f"{last_word(name)}={value:g}" for name, value in cell["hyperparams"].items())])
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,12 +190,12 @@ def load_all(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[
     found, missing, refusals = [], [], []
     for folder in folders:
         try:
-            more, told = load(Path(folder))
+            more, reported = load(Path(folder))
         except UsageError as error:
-            more, told = [], [str(error)]
+            more, reported = [], [str(error)]
             refusals.append(error)
         found += more
-        missing += told
+        missing += reported
     if not found and refusals:
         first = refusals[0]
         others = " ".join(sentence for sentence in missing if sentence != str(first))
@@ -209,9 +211,9 @@ def load_all(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[
 
 def of_run(run: RunDirectory) -> list[dict[str, Any]]:
     """The cells of a run that was evaluated: its own, one for each value that was swept, and what it stood beside."""
-    config, told = run.load_config(), run.load_evaluation()
-    commands = [command_lines.of_training(config, run.path), command_lines.of_evaluation(told, run.path)]
-    made = of_evaluations([told], origin(config, filter(None, commands)), run.read_metrics())
+    config, reported = run.load_config(), run.load_evaluation()
+    commands = [command_lines.of_training(config, run.path), command_lines.of_evaluation(reported, run.path)]
+    made = of_evaluations([reported], origin(config, filter(None, commands)), run.read_metrics())
     for cell in made:
         _require_sound(repr(str(run.evaluation)), cell)
     return made
@@ -239,15 +241,16 @@ def of_evaluations(
       metrics: the log points of its training.
       **training: what else is known about that.
     """
-    ordered = sorted(evaluations, key=lambda told: told["meta_env_steps"])
-    last = next((told for told in evaluations if "seconds" in told), ordered[-1])
-    shared = {**made, "tasks": last["tasks"], "agent": last["agent"], "settings": last["settings"], "hypers": {}}
+    ordered = sorted(evaluations, key=lambda reported: reported["meta_env_steps"])
+    last = next((reported for reported in evaluations if "seconds" in reported), ordered[-1])
+    shared = {**made, "tasks": last["tasks"], "agent": last["agent"], "settings": last["settings"], "hyperparams": {}}
+    settings = flattened(last["settings"])
     adaptation = {"env_steps": last["env_steps"], "rounds": len(last["returns"]) - 1}
     logged = metrics[-1] if metrics else {}
     own = {
         **shared,
         "kind": "method",
-        "method": last["recipe"],
+        "method": last["algorithm"],
         "sees_context": last.get("sees_context", False),
         "adaptation": adaptation | {name: last.get(name) for name in ("seconds", "flops", "memory")},
         "training": {
@@ -256,28 +259,30 @@ def of_evaluations(
             **training,
         },
     }
-    members = last.get("members") or [{"seed": last["train_seed"], "hypers": {}}]
+    members = last.get("members") or [{"seed": last["train_seed"], "hyperparams": {}}]
     cells = []
-    for hypers in {json.dumps(member["hypers"], sort_keys=True): member["hypers"] for member in members}.values():
-        chosen = [index for index, member in enumerate(members) if member["hypers"] == hypers]
+    for hyperparams in {
+        json.dumps(member["hyperparams"], sort_keys=True): member["hyperparams"] for member in members
+    }.values():
+        chosen = [index for index, member in enumerate(members) if member["hyperparams"] == hyperparams]
         seeds = [members[index]["seed"] for index in chosen]
-        points = [_point(told, told, chosen) for told in ordered]
+        points = [_point(reported, reported, chosen) for reported in ordered]
         seconds = {"seconds": logged["seconds"] * len(chosen) / len(members) if "seconds" in logged else None}
-        more = {"hypers": hypers, "seeds": seeds, "points": points, "training": own["training"] | seconds}
+        more = {"hyperparams": hyperparams, "seeds": seeds, "points": points, "training": own["training"] | seconds}
         cells.append(sealed({**own, **more}))
     for name in last["baselines"]:
-        reports = [(told, told["baselines"][name]) for told in ordered if name in told["baselines"]]
+        reports = [(reported, reported["baselines"][name]) for reported in ordered if name in reported["baselines"]]
         number = len(reports[0][1].get("members", [None]))
         beside = {
             "kind": "baseline" if name.partition(" ")[0] in BASELINES else "reference",
             "method": name,
             "sees_context": name == "oracle",
             "seeds": [last["seed"] + index for index in range(number)],
-            "settings": {name: last["settings"][name] for name in LIVED if name in last["settings"]}
+            "settings": {path: value for path, value in settings.items() if path.startswith(LIFETIME)}
             | last["baselines"][name].get("tuned", {}),
             "adaptation": adaptation,
             "training": {"env_steps": last["meta_env_steps"]} if name.startswith("finetune") else {},
-            "points": [_point(told, report, range(number)) for told, report in reports],
+            "points": [_point(reported, report, range(number)) for reported, report in reports],
         }
         cells.append(sealed({**shared, **beside}))
     return cells
@@ -293,7 +298,7 @@ def pooled(cells: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], li
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for cell in cells:
         same = [cell[name] for name in ("tasks", "method", "kind", "agent")]
-        settings = {**cell["settings"], **cell["hypers"]} if cell["kind"] == "method" else None
+        settings = {**flattened(cell["settings"]), **cell["hyperparams"]} if cell["kind"] == "method" else None
         points = [
             [point["split"], point["env_steps"], point["seed"], sorted({len(row) for row in point["scores"] or ()})]
             for point in cell["points"]
@@ -301,7 +306,7 @@ def pooled(cells: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], li
         own = {name: cell["adaptation"][name] for name in ("env_steps", "rounds")}
         groups.setdefault(json.dumps([same, settings, points, own], sort_keys=True), []).append(cell)
     joined = [_joined(group) for group in groups.values()]
-    return [cell for cell, _ in joined], [sentence for _, told in joined for sentence in told]
+    return [cell for cell, _ in joined], [sentence for _, reported in joined for sentence in reported]
 
 
 MEASURED = ("returns", "scores", "steps_to_threshold")
@@ -310,14 +315,14 @@ MEASURED = ("returns", "scores", "steps_to_threshold")
 
 def _joined(group: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
     """Cells that differ by their seeds, as one, and what was left out of it."""
-    whole = dict(max(group, key=lambda cell: len(cell["hypers"])))
-    told, seconds = [], [(whole["training"].get("seconds"), 1.0)]
+    whole = dict(max(group, key=lambda cell: len(cell["hyperparams"])))
+    reported, seconds = [], [(whole["training"].get("seconds"), 1.0)]
     for cell in group:
         fresh = [index for index, seed in enumerate(cell["seeds"]) if seed not in whole["seeds"]]
         known = [seed for seed in cell["seeds"] if seed in whole["seeds"]]
         if any(_of_seed(cell, seed) != _of_seed(whole, seed) for seed in known):
             seeds = ", ".join(map(str, known))
-            told.append(
+            reported.append(
                 f"{label(cell)} on {cell['tasks']} is there with seed {seeds} more than once, and not alike: the first "
                 f"counts, not that of {'; '.join(cell['commands'])}."
             )
@@ -337,7 +342,7 @@ def _joined(group: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[st
         seconds.append((cell["training"].get("seconds"), len(fresh) / len(cell["seeds"])))
     if all(took is not None for took, _ in seconds):
         whole["training"] = whole["training"] | {"seconds": sum(took * share for took, share in seconds)}
-    return whole, told
+    return whole, reported
 
 
 def _of_seed(cell: Mapping[str, Any], seed: int) -> list[Any]:
@@ -354,16 +359,16 @@ def _extended(own: Any, others: Any, fresh: Sequence[int]) -> Any:
     return None if own is None or others is None else own + [others[index] for index in fresh]
 
 
-def _point(told: Mapping[str, Any], report: Mapping[str, Any], chosen: Iterable[int]) -> dict[str, Any]:
+def _point(reported: Mapping[str, Any], report: Mapping[str, Any], chosen: Iterable[int]) -> dict[str, Any]:
     """What some members did in one evaluation."""
     every = report.get("members") or [report]
     members = [every[index] for index in chosen]
     scores = [member["task_scores"] for member in members]
     return {
-        "split": told["split"],
-        "tasks_seen": told.get("tasks_seen"),
-        "env_steps": told["meta_env_steps"],
-        "seed": told["seed"],
+        "split": reported["split"],
+        "tasks_seen": reported.get("tasks_seen"),
+        "env_steps": reported["meta_env_steps"],
+        "seed": reported["seed"],
         "returns": [member["returns"] for member in members],
         "scores": None if None in scores else scores,
         "steps_to_threshold": [member.get("steps_to_threshold") for member in members],

@@ -5,52 +5,50 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxmeta.algorithms import recipes
-from jaxmeta.algorithms.settings import default_of
+from jaxmeta.algorithms import registry
 from jaxmeta.core import tasks as task_specs
 from jaxmeta.core.errors import UsageError
+from jaxmeta.core.settings import flattened
 from jaxmeta.core.tasks import spell_value
-from jaxmeta.training import seeds as populations
+from jaxmeta.training import seeds as multi_seed
 from jaxmeta.training.jobs import ON_NONFINITE
 
 
 def of_training(config: Mapping[str, Any], run_dir: Path) -> str | None:
-    """The command that trains a run anew: settings are named where they differ from what the recipe would take.
+    """The command that trains a run anew: settings are named where they differ from what the algorithm would take.
 
-    Where the recipe or the tasks are somebody's own code, which is not run for this, all of them are named, but for
-    those that a recipe of ours does not read.
+    Where the algorithm or the tasks are somebody's own code, which is not run for this, all of them are named.
 
     Returns:
       The command; None where the tasks were made in Python and no specification names them.
     """
     try:
-        usual = _usual_settings(config)
+        settings = _changed(config)
     except UsageError:
         return None
-    settings = _settings_read(config)
     # Of the ways to train, the one that changes what is learnt; the others change what is logged and kept.
     on_nonfinite = config.get("on_nonfinite", ON_NONFINITE[0])
+    agent, meta_steps = flattened(config["settings"]).get("agent"), settings.pop("meta_steps", config["meta_steps"])
+    settings.pop("agent", None)
     options = {
-        "--recipe": config["recipe"],
-        "--tasks": config["tasks"],
-        "--agent": settings.pop("agent", None),
-        "--meta-steps": settings.pop("meta_steps", config["meta_steps"]),
-        **({"--seeds": populations.spell_seeds(config["seeds"])} if "seeds" in config else {"--seed": config["seed"]}),
+        "--agent": agent,
+        "--meta-steps": meta_steps,
+        **({"--seeds": multi_seed.spell_seeds(config["seeds"])} if "seeds" in config else {"--seed": config["seed"]}),
         "--on-nonfinite": None if on_nonfinite == ON_NONFINITE[0] else on_nonfinite,
     }
     swept = [f"{name}={spell_value(values)}" for name, values in config.get("sweep", {}).items()]
-    own = [f"{name}={spell_value(value)}" for name, value in settings.items() if usual.get(name, ...) != value]
-    words = _words(options)
+    own = [f"{name}={spell_value(value)}" for name, value in settings.items()]
+    words = [config["algorithm"], config["tasks"], *_words(options)]
     for flag, pairs in (("--sweep", swept), ("--set", own)):
         words += [flag, *pairs] if pairs else []
     return shlex.join(["jaxmeta", "train", *words, "--run-dir", str(run_dir)])
 
 
-def of_evaluation(told: Mapping[str, Any], run_dir: Path) -> str:
+def of_evaluation(reported: Mapping[str, Any], run_dir: Path) -> str:
     """The command that evaluates a run as it was evaluated."""
-    words = _words({"--split": told["split"], "--num-tasks": told["num_tasks"], "--seed": told["seed"]})
-    tuned = any("tuned" in report for report in told["baselines"].values())
-    words += [*(["--best"] if told.get("best") else []), "--baselines" if tuned else "--no-baselines"]
+    words = _words({"--split": reported["split"], "--num-tasks": reported["num_tasks"], "--seed": reported["seed"]})
+    tuned = any("tuned" in report for report in reported["baselines"].values())
+    words += [*(["--best"] if reported.get("best") else []), "--baselines" if tuned else "--no-baselines"]
     return shlex.join(["jaxmeta", "evaluate", str(run_dir), *words])
 
 
@@ -59,18 +57,10 @@ def _words(options: Mapping[str, Any]) -> list[str]:
     return [str(word) for name, value in options.items() if value is not None for word in (name, value)]
 
 
-def _usual_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run of this recipe, agent and tasks that names none; of code that is not ours, none."""
-    if recipes.is_imported(config["recipe"]) or task_specs.is_imported(config["tasks"]):
-        return {}
-    agent = {name: value for name, value in _settings_read(config).items() if name == "agent"}
-    return recipes.resolve_settings(config["recipe"], task_specs.make_tasks(config["tasks"]), **agent)
-
-
-def _settings_read(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings of a run that its recipe reads; of a recipe that is not ours, all."""
-    settings = config["settings"]
-    if recipes.is_imported(config["recipe"]):
-        return dict(settings)
-    read = recipes.settings_read(config["recipe"], {"agent": default_of("agent"), **settings})
-    return {name: value for name, value in settings.items() if name in read}
+def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that differ from those of one that names none; of code that is not ours, all."""
+    algorithm, settings = config["algorithm"], flattened(config["settings"])
+    if registry.is_imported(algorithm) or task_specs.is_imported(config["tasks"]):
+        return settings
+    tasks = task_specs.make_tasks(config["tasks"])
+    return registry.changed_settings(algorithm, tasks, registry.configure(algorithm, tasks, settings))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.integrate import trapezoid
 
-from jaxmeta.algorithms import recipes
 from jaxmeta.core.errors import require
+from jaxmeta.core.settings import flattened
 from jaxmeta.evaluation import statistics
 from jaxmeta.reporting import cells
 
@@ -107,6 +107,8 @@ def _told_apart(label: str, alike: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+MEMORY = "memory"
+"""What cells name as the agent of a learner in context, which has none."""
 MOST_TOLD = 3
 """Of the facts that tell cells of one label apart."""
 
@@ -121,7 +123,7 @@ def _facts(cell: Mapping[str, Any]) -> dict[str, Any]:
         "adapting_steps": cell["adaptation"]["env_steps"],
         "tasks": _num_tasks(last),
         "tasks_seed": last["seed"],
-        **(cell["settings"] if cell["kind"] == "method" else {}),
+        **(flattened(cell["settings"]) if cell["kind"] == "method" else {}),
     }
 
 
@@ -146,7 +148,7 @@ def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[st
     _, score, low, high = max(budgets, key=lambda budget: budget[0])
     return {
         **{name: cell[name] for name in COPIED},
-        "agent": _agent_of(cell),
+        "agent": None if cell["agent"] == MEMORY else cell["agent"],
         "split": last["split"],
         "tasks_seen": last["tasks_seen"],
         "num_tasks": _num_tasks(last),
@@ -164,16 +166,9 @@ def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[st
     }
 
 
-COPIED = ("tasks", "method", "kind", "hypers", "sees_context", "adaptation", "training")
+COPIED = ("tasks", "method", "kind", "hyperparams", "sees_context", "adaptation", "training")
 COPIED += ("commands", "versions", "device")
 """Facts of a cell that its row repeats."""
-
-
-def _agent_of(cell: Mapping[str, Any]) -> str | None:
-    """None of a learner in context, which has none, whatever its cell names; other people's recipes are not loaded."""
-    recipe = recipes.RECIPES.get(cell["method"]) if cell["kind"] == "method" else None
-    has_none = recipe is not None and recipe.reads is not None and "agent" not in recipe.reads
-    return None if has_none else cell["agent"]
 
 
 def improvements(cell_of: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:

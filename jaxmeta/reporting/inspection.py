@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.registry import changed_settings
 from jaxmeta.core import compilation_cache, costs
 from jaxmeta.core.types import MetaLearner, MetaState, TaskDistribution
 from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.training import checkpoints, jobs
-from jaxmeta.training import seeds as populations
+from jaxmeta.training import seeds as multi_seed
 from jaxmeta.training.chunks import make_chunk
 from jaxmeta.training.run_directory import RunDirectory
 
@@ -48,16 +48,18 @@ def inspect_run(
     learner, state, tasks, config = jobs.restore(run_dir, allow_import=allow_import)
     run = RunDirectory(Path(run_dir))
     records = run.read_metrics()
-    shelf = checkpoints.shelf(run.checkpoints)
+    quarantine_dir = checkpoints.quarantine_dir(run.checkpoints)
     return {
         "run_dir": str(run_dir),
         "config": config,
-        "changed_settings": changed_settings(config["recipe"], tasks, config["settings"]),
+        "changed_settings": changed_settings(config["algorithm"], tasks, learner.config),
         "meta_step": state.steps_taken,
         "state_digest": checkpoints.state_digest(state),
         "last_log_point": records[-1] if records else None,
         "checkpoints": verify(run.checkpoints, state),
-        "checkpoints_damaged": sorted(path.name for path in shelf.iterdir()) if shelf.is_dir() else [],
+        "checkpoints_damaged": sorted(path.name for path in quarantine_dir.iterdir())
+        if quarantine_dir.is_dir()
+        else [],
         **_requirements(learner, config, _compile(learner, tasks, config, on_stage)),
         "devices": device_layout(learner, config.get("devices", 1)),
     }
@@ -85,7 +87,7 @@ def plan(job: jobs.Job, on_stage: OnStage = lambda stage: None) -> dict[str, Any
     meta_steps = job.config["meta_steps"]
     return {
         "config": job.config,
-        "changed_settings": changed_settings(job.config["recipe"], job.tasks, job.config["settings"]),
+        "changed_settings": changed_settings(job.config["algorithm"], job.tasks, job.learner.config),
         **needed,
         "devices": device_layout(job.learner, job.config["devices"]),
         "env_steps": meta_steps * needed["env_steps_per_meta_step"],
@@ -112,7 +114,7 @@ def plan_evaluation(job: jobs.Job, on_stage: OnStage = lambda stage: None) -> di
     on_stage("timing what an evaluation is made of")
     with compilation_cache.bypassed():
         adapting = evaluation.estimated_seconds(job.learner, job.tasks, EVALUATION_TASKS)
-        baselines = evaluation.baselines_of(job.learner, job.tasks, job.config).estimated_seconds(EVALUATION_TASKS)
+        baselines = evaluation.baselines_of(job.learner, job.tasks).estimated_seconds(EVALUATION_TASKS)
     return {"evaluation_seconds": adapting + baselines, "baseline_seconds": baselines}
 
 
@@ -136,23 +138,6 @@ def verify(folder: Path, like: MetaState) -> list[dict[str, Any]]:
         size = sum(path.stat().st_size for path in (folder / str(step)).rglob("*") if path.is_file())
         found.append({"step": step, "intact": problem is None, "problem": problem, "bytes": size})
     return found
-
-
-def changed_settings(recipe: str, tasks: TaskDistribution, settings: dict[str, Any]) -> dict[str, Any]:
-    """Those that somebody has set to something else than what the recipe has for these tasks and this agent.
-
-    What the recipe does not read is left out.
-
-    >>> from jaxmeta.core.tasks import make_tasks
-    >>> changed_settings("maml", make_tasks("probe"), recipes.resolve_settings("maml", make_tasks("probe"), rounds=77))
-    {'rounds': 77}
-    """
-    own = recipes.resolve_settings(recipe, tasks)
-    agent = own.get("agent")
-    if settings.get("agent", agent) != agent:  # which has other settings by itself
-        own = recipes.resolve_settings(recipe, tasks, agent=settings["agent"]) | {"agent": agent}
-    read = recipes.settings_read(recipe, own | settings)
-    return {name: value for name, value in settings.items() if name in read and value != own.get(name)}
 
 
 def parameters_by_part(learner: MetaLearner, state: MetaState) -> dict[str, int]:
@@ -193,9 +178,9 @@ class _Program(NamedTuple):
 
 def _compile(learner: MetaLearner, tasks: TaskDistribution, config: dict[str, Any], on_stage: OnStage) -> _Program:
     on_stage("compiling the meta-step")
-    seeds = populations.seeds_of(config)
-    state = jax.eval_shape(populations.beginning(learner, config), seeds)
-    _, step_key = populations.root_keys(seeds)
+    seeds = multi_seed.seeds_of(config)
+    state = jax.eval_shape(multi_seed.beginning(learner, config), seeds)
+    _, step_key = multi_seed.root_keys(seeds)
     chunk, arguments = make_chunk(learner, tasks, config.get("log_every", 1)), (state, step_key, np.int32(0))
     return _Program(chunk, arguments, chunk.lower(*arguments).compile())
 
@@ -206,9 +191,9 @@ def _requirements(learner: MetaLearner, config: dict[str, Any], program: _Progra
     Operations and memory are those of all members of a population, parameters and environment steps those of each.
     """
     state, memory = program.arguments[0], program.compiled.memory_analysis()  # None where a backend does not say
-    parts = parameters_by_part(learner, jax.eval_shape(lambda state: populations.members(state)[0], state))
+    parts = parameters_by_part(learner, jax.eval_shape(lambda state: multi_seed.members(state)[0], state))
     return {
-        "members": max(1, len(populations.members_of(config))),
+        "members": max(1, len(multi_seed.members_of(config))),
         "parameters": sum(parts.values()),
         "parameters_by_part": parts,
         "env_steps_per_meta_step": learner.tasks_per_batch * learner.env_steps_per_task,
@@ -225,7 +210,7 @@ def _requirements(learner: MetaLearner, config: dict[str, Any], program: _Progra
 def _seconds_per_meta_step(job: jobs.Job, program: _Program) -> float:
     """Takes meta-steps from a fresh state; the first, which also allocates, is not timed."""
     _, step_key, _ = program.arguments
-    state = jax.jit(populations.beginning(job.learner, job.config))(populations.seeds_of(job.config))
+    state = jax.jit(multi_seed.beginning(job.learner, job.config))(multi_seed.seeds_of(job.config))
     seconds = []
     for _ in range(1 + TIMED_META_STEPS):
         start = time.perf_counter()

@@ -16,6 +16,7 @@ from jaxmeta.reporting import comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, PURPLE, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#333333"
@@ -55,14 +56,18 @@ STYLE: Any = {
 }
 
 
-def plot_training(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+def plot_training(metrics: Sequence[Mapping[str, Any]], path: Any = None, **options: Any) -> "Figure":
     """Draws return and loss over environment steps; thin the log points themselves, bold their moving average.
 
     Of a population these are means, in a band from the lowest to the highest member.
 
     Args:
       metrics: lines of `metrics.jsonl`, at least one.
-      path: of the PNG.
+      path: where to write it, or an open file; None: it is drawn alone.
+      **options: of matplotlib's `savefig`.
+
+    Returns:
+      The figure, which a notebook shows.
     """
     from matplotlib.ticker import EngFormatter
 
@@ -70,7 +75,7 @@ def plot_training(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> Non
     require(len(metrics) > 0, "metrics", "hold at least one log point", "none")
     env_steps = [record["env_steps"] for record in metrics]
     curves = (("return", "Return of an episode", BLUE), ("loss", "Outer loss", PURPLE))
-    with _figure(path, (8.4, 3.2), columns=2) as all_axes:
+    with _figure(path, (8.4, 3.2), columns=2, **options) as all_axes:
         for axes, (name, title, colour) in zip(all_axes, curves, strict=True):
             values = np.array([record[name] for record in metrics])
             if all(f"{name}_by_member" in record for record in metrics):
@@ -85,6 +90,9 @@ def plot_training(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> Non
             axes.set_xlabel("Environment steps")
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.margins(x=0.01)
+    figure = all_axes[0].get_figure(root=True)
+    assert figure is not None
+    return figure
 
 
 def plot_adaptation(evaluation: Mapping[str, Any], path: str | Path) -> None:
@@ -96,8 +104,10 @@ def plot_adaptation(evaluation: Mapping[str, Any], path: str | Path) -> None:
     """
     from matplotlib.ticker import MaxNLocator
 
-    _require_records("evaluation", "be what jaxmeta.evaluate returns", [evaluation], ("recipe", "returns", "baselines"))
-    reports = {**evaluation["baselines"], evaluation["recipe"]: evaluation}
+    _require_records(
+        "evaluation", "be what jaxmeta.evaluate returns", [evaluation], ("algorithm", "returns", "baselines")
+    )
+    reports = {**evaluation["baselines"], evaluation["algorithm"]: evaluation}
     rounds = np.arange(len(evaluation["returns"]))
     ends: dict[str, tuple[float, str]] = {}
     with _figure(path, (7.2, 4.0)) as (axes,):
@@ -117,7 +127,7 @@ def plot_adaptation(evaluation: Mapping[str, Any], path: str | Path) -> None:
         low, high = axes.get_ylim()
         heights = spread([end for end, _ in ends.values()], gap=0.06 * (high - low))
         for (name, (_, colour)), height in zip(ends.items(), heights, strict=True):
-            weight = "bold" if name == evaluation["recipe"] else "normal"
+            weight = "bold" if name == evaluation["algorithm"] else "normal"
             axes.annotate(
                 name,
                 (1, height),
@@ -137,11 +147,16 @@ def file_kinds() -> frozenset[str]:
     return frozenset(FigureCanvasAgg.get_supported_filetypes())
 
 
-def as_svg(plot: Callable[..., None], rows: Sequence[Mapping[str, Any]], prefix: str, shows: str) -> str:
+def training_as_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """What `plot_training` draws as an `<svg>` element."""
+    return as_svg(plot_training, metrics, "training", "Return and loss while training")
+
+
+def as_svg(plot: Callable[..., Any], rows: Sequence[Mapping[str, Any]], prefix: str, shows: str) -> str:
     """What `plot_scores` or `plot_comparison` draws as an `<svg>` element.
 
     Args:
-      plot: one of the two.
+      plot: what draws it.
       rows: what it is given.
       prefix: of every identifier, so that a page may hold several figures.
       shows: what the figure shows, for who cannot see it.
@@ -345,4 +360,5 @@ def _figure(
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield list(figure.subplots(lines, columns, squeeze=False).flat)
-        figure.savefig(path, **options)
+        if path is not None:
+            figure.savefig(path, **options)

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.core.settings import flattened
 from jaxmeta.reporting.columns import GAP, Column, show
 from jaxmeta.reporting.progress import duration
 from jaxmeta.training.seeds import Member, described, members_of
@@ -20,8 +20,8 @@ PREFIXES = {-2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T", 5: "P", 6:
 def show_evaluation(console: Console, evaluation: dict[str, Any]) -> None:
     """Prints a learner's returns by round beside its baselines'."""
     seen = ", which training has seen" if evaluation["tasks_seen"] else ""
-    each = {f"  {Member(report['seed'], report['hypers'])}": report for report in evaluation.get("members", ())}
-    rows = {evaluation["recipe"]: evaluation, **each, **evaluation["baselines"]}
+    each = {f"  {Member(report['seed'], report['hyperparams'])}": report for report in evaluation.get("members", ())}
+    rows = {evaluation["algorithm"]: evaluation, **each, **evaluation["baselines"]}
     columns = [Column("", list(rows), is_text=True), *_scores(rows.values())]
     columns += _rounds([report["returns"] for report in rows.values()])
     print_line(console, f"{evaluation['num_tasks']} {evaluation['split']} tasks of {evaluation['tasks']}{seen}", "bold")
@@ -101,9 +101,9 @@ def show_plan(console: Console, content: dict[str, Any]) -> None:
 def _show_configuration(console: Console, title: str, content: dict[str, Any]) -> None:
     """Prints what a run is composed of, and what it ran on."""
     config = {"python": ABSENT, "versions": {}, **content["config"]}
-    agent = recipes.agent_of(config["recipe"], config["settings"])
+    agent = flattened(config["settings"]).get("agent")
     known = {**config, **({} if agent is None else {"agent": agent})}
-    facts = {name: str(known[name]) for name in ("recipe", "agent", "tasks", "seed", "meta_steps") if name in known}
+    facts = {name: str(known[name]) for name in ("algorithm", "agent", "tasks", "seed", "meta_steps") if name in known}
     if "seeds" in config:
         facts["members"] = f"{len(members_of(config))}: {described(config)}"
     if device := config.get("device"):
@@ -153,9 +153,9 @@ def _verdict(checkpoint: dict[str, Any]) -> str:
 
 
 def _log_point(record: dict[str, Any]) -> str:
-    told = [f"{name} {record[name]:.4g}" for name in ("loss", "return") if name in record]
+    reported = [f"{name} {record[name]:.4g}" for name in ("loss", "return") if name in record]
     reached = f"meta-step {record['meta_step']}, {record['env_steps']:,} environment steps"
-    return ", ".join([f"{reached} in {_time(record['seconds'])}", *told])
+    return ", ".join([f"{reached} in {_time(record['seconds'])}", *reported])
 
 
 def _rounds(returns: Sequence[Sequence[float]]) -> list[Column]:

@@ -4,7 +4,7 @@
         timings.begin("training")
         ...
 
-prints a table at the end. Outside of `told`, `begin` does nothing.
+prints a table at the end. Outside of `reported`, `begin` does nothing.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def begin(name: str) -> None:
 
 
 @contextlib.contextmanager
-def told(console: Console) -> Iterator[None]:
+def reported(console: Console) -> Iterator[None]:
     """Times what is done inside, and prints how long each stage took.
 
     Args:

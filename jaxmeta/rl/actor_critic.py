@@ -1,26 +1,48 @@
 """A policy and its baseline, over discrete or continuous actions: what MAML over policy gradients adapts.
 
 A gradient that is estimated from sampled data is right on average, but its derivative need not be: the data would have
-been others under other parameters. The surrogates of `ESTIMATORS` have the same gradient where the data was collected
+been others under other parameters. The `SURROGATES` have the same gradient where the data was collected
 and differ in their second derivative, which is what a meta-gradient goes through.
 """
 
-from typing import cast
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.config import AgentConfig, PolicyConfig
-from jaxmeta.core.types import Agent, Hypers, Key, Params, Percept, Rollout, Spec
+from jaxmeta.core.config import AgentConfig, Count, Fraction, NonNegative, Positive
+from jaxmeta.core.types import Agent, Hyperparams, Key, Params, Percept, Rollout, Spec
 from jaxmeta.nets.networks import PolicyNetwork, ValueNetwork, features_of, nothing_seen
 from jaxmeta.rl import losses
 from jaxmeta.rl.advantages import generalised_advantage, linear_baseline, normalised
 from jaxmeta.rl.distributions import of_actions
 
-ESTIMATORS = {"naive": losses.naive_surrogate, "dice": losses.dice_surrogate, "lvc": losses.lvc_surrogate}
+SURROGATES = {"naive": losses.naive_surrogate, "dice": losses.dice_surrogate, "lvc": losses.lvc_surrogate}
 
 
-def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent:
+class ActorCriticConfig(AgentConfig, frozen=True, kw_only=True, tag="actor_critic"):
+    """Settings of a policy and its baseline."""
+
+    hidden: tuple[Count, ...] = (64, 64)
+    """Width of each hidden layer."""
+    surrogate: Literal["naive", "dice", "lvc"] = "naive"
+    """What is descended on, which decides what a meta-gradient sees of how parameters changed the data."""
+    baseline: Literal["linear", "value"] = "linear"
+    """What returns are held against: a function `linear` in observation and time, fitted to each rollout, or a learned
+    `value`."""
+    normalised: bool = True
+    """Scale advantages to mean 0 and variance 1 in each rollout."""
+    inner_entropy: NonNegative = 0.0
+    """Weight of the entropy in the agent's loss."""
+    initial_scale: Positive = 1.0
+    """Standard deviation of continuous actions at first, in units of half the width of their range."""
+    gae_lambda: Fraction = 0.95
+    """Weight of later surprises in an advantage."""
+    value_weight: NonNegative = 0.5
+    """Weight of the learned value's squared error."""
+
+
+def actor_critic(spec: Spec, config: ActorCriticConfig) -> Agent:
     """Policy gradients with generalised advantages, and a linear or a learned baseline.
 
     The loss is the mean over a rollout of minus the surrogate, minus `inner_entropy` times the entropy, plus, for a
@@ -28,8 +50,7 @@ def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent
 
     Args:
       spec: shapes of observations and actions.
-      config: the networks' hidden layers, of tanh.
-      policy: surrogate, baseline, and weights.
+      config: of the networks, whose hidden layers are of tanh, of surrogate and baseline.
 
     Returns:
       An on-policy `Agent`; `extras` holds `logits`, the numbers of `distributions.of_actions`.
@@ -38,9 +59,9 @@ def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent
     """
     actions = of_actions(spec)
     scales = actions.size // 2 if spec.num_actions is None else 0
-    network = PolicyNetwork(actions.size - scales, config.hidden, scales, policy.initial_scale)
+    network = PolicyNetwork(actions.size - scales, config.hidden, scales, config.initial_scale)
     value_network = ValueNetwork(config.hidden)
-    learned_value = policy.baseline == "value"
+    learned_value = config.baseline == "value"
 
     def over_rollout(function):
         return jax.vmap(jax.vmap(function))
@@ -57,40 +78,42 @@ def actor_critic(spec: Spec, config: AgentConfig, policy: PolicyConfig) -> Agent
         params = {"policy": network.init(policy_key, features)}
         return params | {"value": value_network.init(value_key, features)} if learned_value else params
 
-    def act(noise: jax.Array, params: Params, percept: Percept, hypers: Hypers):
-        del hypers
+    def act(noise: jax.Array, params: Params, percept: Percept, hyperparams: Hyperparams):
+        del hyperparams
         numbers = numbers_of(params, percept.observation)
         return actions.draw(noise, numbers), {"logits": numbers}
 
-    def judge(params: Params, slow: Params, rollout: Rollout, discount: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Advantages, which depend on `slow` alone, and the loss of what is expected."""
+    def judge(
+        params: Params, target_params: Params, rollout: Rollout, discount: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Advantages, which depend on `target_params` alone, and the loss of what is expected."""
         ended = rollout.done
         observation, first = rollout.percept.observation, rollout.percept.first
         if learned_value:
-            value = over_rollout(lambda seen: value_of(slow, seen))(observation)
-            next_value = over_rollout(lambda seen: value_of(slow, seen))(rollout.next_observation)
+            value = over_rollout(lambda seen: value_of(target_params, seen))(observation)
+            next_value = over_rollout(lambda seen: value_of(target_params, seen))(rollout.next_observation)
         else:  # fitted to what was earned up to the end of episode or rollout, so nothing is worth anything there
             returns = jax.vmap(losses.returns_to_go, 1, 1)(rollout.reward, discount * ~ended)
             value = linear_baseline(over_rollout(lambda seen: features_of(spec, seen))(observation), first, returns)
             next_value = jnp.concatenate([value[1:], jnp.zeros_like(value[:1])]) * ~ended
         advantage = jax.vmap(generalised_advantage, (1, 1, 1, 1, 1, None, None), 1)(
-            rollout.reward, rollout.terminated, ended, value, next_value, discount, policy.gae_lambda
+            rollout.reward, rollout.terminated, ended, value, next_value, discount, config.gae_lambda
         )
         error = jnp.zeros(())
         if learned_value:
             expected = over_rollout(lambda seen: value_of(params, seen))(observation)
             error = 0.5 * jnp.mean((expected - value - advantage) ** 2)
-        if policy.normalised:
+        if config.normalised:
             advantage = normalised(advantage)
         return advantage, error
 
-    def loss(params: Params, slow: Params, batch: Rollout, hypers: Hypers):
-        advantage, value_loss = judge(params, slow, batch, hypers.discount)
+    def loss(params: Params, target_params: Params, batch: Rollout, hyperparams: Hyperparams):
+        advantage, value_loss = judge(params, target_params, batch, hyperparams.discount)
         numbers = over_rollout(lambda seen: numbers_of(params, seen))(batch.percept.observation)
         log_ratio = actions.log_prob(numbers, batch.action) - actions.log_prob(batch.extras["logits"], batch.action)
-        surrogate = jax.vmap(ESTIMATORS[policy.estimator], 1, 1)(log_ratio, batch.percept.first, advantage)
+        surrogate = jax.vmap(SURROGATES[config.surrogate], 1, 1)(log_ratio, batch.percept.first, advantage)
         entropy = jnp.mean(actions.entropy(numbers))
-        value = policy.value_weight * value_loss - jnp.mean(surrogate) - policy.inner_entropy * entropy
+        value = config.value_weight * value_loss - jnp.mean(surrogate) - config.inner_entropy * entropy
         return value, {"inner_entropy": entropy, "value_loss": value_loss}
 
-    return Agent(init, act, act, loss, on_policy=True, noise=actions.noise)
+    return Agent(init, act, act, loss, spec, config, on_policy=True, noise=actions.noise)

@@ -30,7 +30,7 @@ class Transitions(NamedTuple):
 class Replay(struct.PyTreeNode):
     """The latest rounds of one task."""
 
-    rounds: Transitions
+    rollouts: Transitions
     """Leaves [C, T, E, ...], C rounds of T steps in E environments."""
     written: jax.Array | int
     """[] int32, rounds written so far; an int where that is known while the program is built."""
@@ -57,7 +57,7 @@ def empty(spec: Spec, capacity: int, steps: int, envs: int) -> Replay:
         return jnp.zeros(shape + leaf.shape, leaf.dtype)
 
     return Replay(
-        rounds=Transitions(
+        rollouts=Transitions(
             observation=jax.tree.map(zeros, spec.observation),
             action=zeros(spec.action),
             reward=jnp.zeros(shape, jnp.float32),
@@ -71,9 +71,9 @@ def empty(spec: Spec, capacity: int, steps: int, envs: int) -> Replay:
 
 def add(replay: Replay, rollout: Rollout) -> Replay:
     """Writes a round over the oldest one."""
-    slot = replay.written % replay.rounds.reward.shape[0]
-    rounds = jax.tree.map(lambda ring, new: ring.at[slot].set(new), replay.rounds, transitions(rollout))
-    return Replay(rounds=rounds, written=replay.written + 1)
+    slot = replay.written % replay.rollouts.reward.shape[0]
+    rounds = jax.tree.map(lambda ring, new: ring.at[slot].set(new), replay.rollouts, transitions(rollout))
+    return Replay(rollouts=rounds, written=replay.written + 1)
 
 
 class Windows(NamedTuple):
@@ -147,14 +147,14 @@ def _n_steps(
 
 def read(replay: Replay, look: LookAhead, index: jax.Array) -> Experience:
     """Reads transitions at flat indices, [B] int32, into the slots [C, T, E]; leaves [B, ...]."""
-    slot, step, env = jnp.unravel_index(index, replay.rounds.reward.shape)
+    slot, step, env = jnp.unravel_index(index, replay.rollouts.reward.shape)
     window = look(slot, step, env)
     return Experience(
-        observation=jax.tree.map(lambda leaf: leaf[slot, step, env], replay.rounds.observation),
-        action=replay.rounds.action[slot, step, env],
+        observation=jax.tree.map(lambda leaf: leaf[slot, step, env], replay.rollouts.observation),
+        action=replay.rollouts.action[slot, step, env],
         reward=window.reward,
         discount=window.discount,
-        next_observation=jax.tree.map(lambda leaf: leaf[slot, window.last, env], replay.rounds.next_observation),
+        next_observation=jax.tree.map(lambda leaf: leaf[slot, window.last, env], replay.rollouts.next_observation),
         weight=(slot < replay.written).astype(jnp.float32),
     )
 
@@ -177,8 +177,8 @@ def batches(
       What reads a batch, given an entry of the second result, which is what to scan over: [steps, batch_size] int32
       indices, uniform over what is written; or None.
     """
-    capacity, rollout_steps, envs = replay.rounds.reward.shape
-    look = look_ahead(replay.rounds, discount, n_step)
+    capacity, rollout_steps, envs = replay.rollouts.reward.shape
+    look = look_ahead(replay.rollouts, discount, n_step)
     if batch_size == 0:
         rounds = min(replay.written, capacity) if isinstance(replay.written, int) else capacity
         whole = read(replay, look, jnp.arange(rounds * rollout_steps * envs))
@@ -191,7 +191,7 @@ def batches(
 def experience(rollout: Rollout, discount: jax.Array, n_step: int) -> Experience:
     """Reads every step of one rollout as n-step transitions, leaves [T * E, ...]."""
     one_round = jax.tree.map(lambda leaf: leaf[None], transitions(rollout))
-    replay = Replay(rounds=one_round, written=jnp.ones((), jnp.int32))
+    replay = Replay(rollouts=one_round, written=jnp.ones((), jnp.int32))
     return read(replay, look_ahead(one_round, discount, n_step), jnp.arange(rollout.reward.size))
 
 
@@ -200,7 +200,7 @@ def elements_of(spec: Spec, replay: Replay) -> tuple[jax.Array, jax.Array]:
 
     An element is an observation, the action, the reward, whether the episode terminated, and the next observation.
     """
-    rounds = replay.rounds
+    rounds = replay.rollouts
     capacity, steps, envs = rounds.reward.shape
     num_actions = spec.num_actions
     assert num_actions is not None, "Q-learning has discrete actions"

@@ -199,7 +199,7 @@ def read(folder: Path, step: int, like: MetaState) -> MetaState:
         raise CheckpointError(_in_short(error)) from error
 
 
-def shelf(folder: Path) -> Path:
+def quarantine_dir(folder: Path) -> Path:
     """Where `set_aside` puts what it takes out of a folder of checkpoints."""
     return folder.with_name(f"{folder.name}-damaged")
 
@@ -216,8 +216,8 @@ def set_aside(folder: Path, newer_than: int) -> None:
     """Moves checkpoints newer than a step next door, so that the run can save those steps again."""
     for step in finished_steps(folder):
         if step > newer_than and hosts.is_first():
-            shelf(folder).mkdir(exist_ok=True)
-            place = shelf(folder) / str(step)
+            quarantine_dir(folder).mkdir(exist_ok=True)
+            place = quarantine_dir(folder) / str(step)
             while place.exists():
                 place = place.with_name(place.name + "-again")
             (folder / str(step)).rename(place)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxmeta.core.compilation import compiler_options
 from jaxmeta.core.errors import NonFiniteError
 from jaxmeta.core.trees import is_finite, strongly_typed
-from jaxmeta.core.types import TASK_IS_FINITE, Key, MetaLearner, MetaState, Metrics, TaskDistribution, sample_tasks
+from jaxmeta.core.types import Key, MetaLearner, MetaState, Metrics, TaskDistribution, batch_of_tasks
 
 BY_MEMBER = ("loss", "return")
 """What a log point tells of each member of a population."""
@@ -69,10 +69,9 @@ def make_chunk(
 
     def meta_step(state: MetaState, step_key: Key) -> tuple[MetaState, Log]:
         task_key, update_key = keys_of_meta_step(step_key, state.step)
-        env_params = sample_tasks(task_key, tasks, "train", learner.tasks_per_batch)
-        updated, metrics = learner.update(update_key, state, env_params)
-        metrics = dict(metrics)
-        log = Log(metrics, is_finite(updated), metrics.pop(TASK_IS_FINITE, None))
+        updated, info = learner.update(update_key, state, batch_of_tasks(task_key, learner, tasks))
+        metrics = dict(info.metrics)
+        log = Log(metrics, is_finite(updated), info.task_is_finite)
         if skip:
             good = log.state_is_finite & is_finite(metrics)
             kept = state.replace(step=state.step + 1)
@@ -97,7 +96,7 @@ def make_chunk(
 
 
 def keys_of_meta_step(step_key: Key, step: jax.Array | int) -> tuple[Key, Key]:
-    """What the tasks of the meta-step after `step` others are drawn with, by `sample_tasks`, and what it is taken with.
+    """What the meta-step after `step` others draws its tasks with, by `batch_of_tasks`, and what it is taken with.
 
     The batch that a sentence about numbers that are not finite speaks of can be drawn again by the first.
     """
@@ -136,9 +135,9 @@ def _means(log: Log, step: int, length: int, skip: bool, whose: str) -> dict[str
     faults = {index: fault for index in range(length) if (fault := log.first_fault(index))}
     if faults and not (skip and len(faults) < length):
         index, fault = next(iter(faults.items()))
-        told = f"{fault} at meta-step {step + index + 1}{whose}{log.faulty_tasks(index)}"
+        reported = f"{fault} at meta-step {step + index + 1}{whose}{log.faulty_tasks(index)}"
         rest = f"; none of the {length} meta-steps up to {step + length} could be kept" if skip else ""
-        raise NonFiniteError(f"{told}{rest}.")
+        raise NonFiniteError(f"{reported}{rest}.")
     good = [index for index in range(length) if index not in faults]
     means = {name: float(np.mean(values[good], dtype=np.float64)) for name, values in log.metrics.items()}
     return means | ({"skipped": len(faults)} if skip else {})

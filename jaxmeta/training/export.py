@@ -4,16 +4,15 @@ from pathlib import Path
 
 import optax
 
-from jaxmeta.algorithms import update_rule
-from jaxmeta.algorithms.settings import Settings
-from jaxmeta.core.errors import require
+from jaxmeta.algorithms.learned_optimizer import LearnedOptimizerConfig
+from jaxmeta.core.errors import UsageError, require
 from jaxmeta.core.types import TaskDistribution
-from jaxmeta.inner.learned_optimizers import as_optax
-from jaxmeta.training import seeds as populations
+from jaxmeta.inner.learned_optimizers import as_optax, make_update_rule
+from jaxmeta.training import seeds as multi_seed
 from jaxmeta.training.jobs import restore
 
 
-def export_rule(
+def export_optimizer(
     run_dir: str | Path,
     learning_rate: float | None = None,
     tasks: str | TaskDistribution | None = None,
@@ -21,7 +20,7 @@ def export_rule(
     member: int = 0,
     allow_import: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """The update rule that a run of `learned_rule` has learned, as an optax transformation.
+    """What a run of `learned_optimizer` has learned, as an optax transformation.
 
     Its `update(gradient, state, params, value=loss, progress=share)` takes the loss and the share of training that has
     passed, from 0 to 1. Its `init` refuses parameters that the rule does not fit: those without a matrix and, for a
@@ -39,9 +38,11 @@ def export_rule(
       CheckpointError: it holds checkpoints, and none of them can be trusted.
     """
     learner, state, _, config = restore(run_dir, tasks, allow_import=allow_import)
-    require(config["recipe"] == "learned_rule", "run_dir", "hold a run of learned_rule", config["recipe"])
-    states, each = populations.members(state), populations.members_of(config)
+    settings, algorithm = learner.config, config["algorithm"]
+    if not isinstance(settings, LearnedOptimizerConfig):
+        raise UsageError("run_dir", "hold a run of learned_optimizer", algorithm)
+    states = multi_seed.members(state)
     require(0 <= member < len(states), "member", f"be from 0 to {len(states) - 1}", member)
-    settings = Settings.from_flat((populations.config_of(config, each[member]) if each else config)["settings"])
-    rate = settings.hypers.learning_rate if learning_rate is None else learning_rate
-    return as_optax(update_rule(settings), learner.meta(states[member]).rule, rate)
+    meta = learner.meta(states[member])
+    rate = float(meta.hyperparams.learning_rate) if learning_rate is None else learning_rate
+    return as_optax(make_update_rule(settings.rule), meta.rule, rate)

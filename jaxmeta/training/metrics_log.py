@@ -100,8 +100,8 @@ class _Events:
 
         for name, value in record.items():
             if name != "meta_step" and not isinstance(value, list):
-                told = scalar(name, value)
-                self._writer.write_event(Event(wall_time=time.time(), step=record["meta_step"], summary=told))
+                reported = scalar(name, value)
+                self._writer.write_event(Event(wall_time=time.time(), step=record["meta_step"], summary=reported))
         self._writer.flush()
 
     def close(self) -> None:

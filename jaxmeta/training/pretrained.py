@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms import registry
 from jaxmeta.core import fields
 from jaxmeta.core import tasks as task_specs
 from jaxmeta.core.errors import UsageError, require_known
@@ -32,13 +32,13 @@ CONTENT = fields.record({"summary": fields.text, "digest": fields.text, "config"
 
 def available(home: Path = HOME) -> dict[str, str]:
     """Names of the artefacts, each with one line about it: of a damaged one, that it is."""
-    told = {}
+    reported = {}
     for path in _cards(home):
         try:
-            told[path.parent.name] = _read_card(path)["summary"]
+            reported[path.parent.name] = _read_card(path)["summary"]
         except checkpoints.CheckpointError as error:
-            told[path.parent.name] = str(error)
-    return told
+            reported[path.parent.name] = str(error)
+    return reported
 
 
 def card(name: str, home: Path = HOME) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def card(name: str, home: Path = HOME) -> dict[str, Any]:
 
 
 def load(name: str, home: Path = HOME) -> tuple[MetaLearner, MetaState, TaskDistribution, dict[str, Any]]:
-    """Brings back an artefact as `jaxmeta.restore` does a run; the state holds what is adapted with, and no more.
+    """Brings back an artefact as `jobs.restore` does a run; the state holds what is adapted with, and no more.
 
     Args:
       name: one of `available()`.
@@ -63,16 +63,15 @@ def load(name: str, home: Path = HOME) -> tuple[MetaLearner, MetaState, TaskDist
       UsageError: there is none of that name.
       CheckpointError: it is damaged, or this version composes another network than the one it was trained for.
     """
-    told = card(name, home)
-    config = dict(told["config"])
+    reported = card(name, home)
+    config = dict(reported["config"])
     tasks = task_specs.make_tasks(config["tasks"])
-    config["settings"] = recipes.resolve_settings(config["recipe"], tasks, **config["settings"])
-    learner = recipes.compose(config["recipe"], tasks, config["settings"])
+    learner = registry.make_learner(config["algorithm"], tasks, config["settings"])
     like = jax.eval_shape(lambda key: learner.meta(learner.init(key)), jax.random.key(0))
     meta = _read(home / name / ARRAYS, like)
-    if checkpoints.state_digest(meta) != told["digest"]:
+    if checkpoints.state_digest(meta) != reported["digest"]:
         raise checkpoints.CheckpointError(f"The pretrained {name!r} is not what its card says: its digest differs.")
-    state = MetaState(meta=meta, optimizer=None, step=jnp.array(config["meta_steps"], jnp.int32), carried=None)
+    state = MetaState(meta=meta, optimizer=None, step=jnp.array(config["meta_steps"], jnp.int32), aux_state=None)
     return learner._replace(meta=lambda state: state.meta), state, tasks, config
 
 
@@ -104,11 +103,11 @@ def _cards(home: Path) -> list[Path]:
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        told = read_json(path)
-        CONTENT(repr(str(path)), told)
+        reported = read_json(path)
+        CONTENT(repr(str(path)), reported)
     except (OSError, UsageError) as error:
         raise checkpoints.CheckpointError(f"A pretrained learner has a card that says nothing: {error}") from error
-    return told
+    return reported
 
 
 def _read(path: Path, like: PyTree) -> PyTree:

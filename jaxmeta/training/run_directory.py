@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmeta.algorithms import recipes
 from jaxmeta.core import fields
 from jaxmeta.core.errors import LARGEST_INT, UsageError, Words, require
-from jaxmeta.training import seeds as populations
+from jaxmeta.core.settings import flattened
+from jaxmeta.training import seeds as multi_seed
 
 LOCK = ".lock"
 """An empty file, which whoever trains in the folder holds a lock on."""
@@ -21,7 +21,7 @@ WRITABLE = "be a folder that can be written"
 """What a run's folder must be."""
 CONFIG = fields.record(
     {
-        "recipe": fields.text,
+        "algorithm": fields.text,
         "tasks": fields.text,
         "seed": fields.whole(0, LARGEST_INT),
         "meta_steps": fields.whole(1, LARGEST_INT),
@@ -30,6 +30,7 @@ CONFIG = fields.record(
     {
         "log_every": fields.whole(1, LARGEST_INT),
         "checkpoint_every": fields.whole(1, LARGEST_INT),
+        "evaluate_every": fields.whole(1, LARGEST_INT),
         "keep": fields.whole(1, LARGEST_INT),
         "on_nonfinite": fields.text,
         "on_write_error": fields.text,
@@ -68,7 +69,7 @@ def _reports(more: Mapping[str, fields.Check] = fields.NONE) -> fields.Check:
 BASELINE = {"members": _reports(), "tuned": fields.record({})}
 EVALUATION = fields.record(
     {
-        **dict.fromkeys(("recipe", "agent", "tasks", "split"), fields.text),
+        **dict.fromkeys(("algorithm", "agent", "tasks", "split"), fields.text),
         **dict.fromkeys(("train_seed", "meta_env_steps", "seed", "num_tasks", "env_steps"), fields.whole(0)),
         "settings": fields.record({}),
         **REPORT,
@@ -80,7 +81,7 @@ EVALUATION = fields.record(
         "tasks_seen": fields.nullable(fields.flag),
         "sees_context": fields.flag,
         **dict.fromkeys(("seconds", "flops", "memory"), fields.nullable(fields.number)),
-        "members": _reports({"seed": fields.whole(0), "hypers": SWEPT}),
+        "members": _reports({"seed": fields.whole(0), "hyperparams": SWEPT}),
     },
 )
 """What of `evaluation.json` evaluations are compared by."""
@@ -202,17 +203,18 @@ class RunDirectory:
 
 
 def default_run_dir(config: dict[str, Any]) -> Path:
-    """`runs/<recipe>-<agent>-<tasks>-seed<seed>`, in characters that every file system takes; without the agent where
-    the recipe has none.
+    """`runs/<algorithm>-<agent>-<tasks>-seed<seed>`, in characters that every file system takes; without the agent
+    where the algorithm has none.
 
-    >>> str(default_run_dir({"recipe": "maml", "tasks": "bandit:arms=5", "seed": 1, "settings": {"agent": "dqn"}}))
+    >>> settings = {"agent": {"type": "dqn"}}
+    >>> str(default_run_dir({"algorithm": "maml", "tasks": "bandit:arms=5", "seed": 1, "settings": settings}))
     'runs/maml-dqn-bandit_arms=5-seed1'
-    >>> str(default_run_dir({"recipe": "rl2", "tasks": "maze", "seed": 0, "settings": {"agent": "dqn"}}))
+    >>> str(default_run_dir({"algorithm": "rl2", "tasks": "maze", "seed": 0, "settings": {}}))
     'runs/rl2-maze-seed0'
     """
-    agent = recipes.agent_of(config["recipe"], config["settings"])
-    whose = populations.described(config).replace(", ", "-").replace(" ", "")
-    parts = [config["recipe"], *([agent] if agent else []), config["tasks"], whose]
+    agent = flattened(config["settings"]).get("agent")
+    whose = multi_seed.described(config).replace(", ", "-").replace(" ", "")
+    parts = [config["algorithm"], *([agent] if agent else []), config["tasks"], whose]
     return Path("runs") / re.sub(r"[^A-Za-z0-9_.=,-]", "_", "-".join(parts))
 
 

@@ -14,15 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta.algorithms import recipes
-from jaxmeta.core.config import HyperConfig
+from jaxmeta.algorithms import registry
+from jaxmeta.core.config import AlgorithmConfig
 from jaxmeta.core.errors import LARGEST_INT, UsageError, as_kind, require
-from jaxmeta.core.tasks import read_value
+from jaxmeta.core.settings import flattened, match, traced_settings, with_values
 from jaxmeta.core.trees import strongly_typed
-from jaxmeta.core.types import Hypers, Key, MetaLearner, MetaState, PyTree, TaskDistribution, sample_tasks
+from jaxmeta.core.types import Hyperparams, Key, MetaLearner, MetaState, PyTree, TaskDistribution
 
-TRACED = HyperConfig.__struct_fields__
-"""What can be swept."""
 MOST_MEMBERS = 1024
 
 
@@ -30,12 +28,13 @@ class Member(NamedTuple):
     """One of a population."""
 
     seed: int
-    hypers: dict[str, float]
-    """What is swept, by name."""
+    hyperparams: dict[str, float]
+    """What is swept, by the path of the setting."""
 
     def __str__(self) -> str:
         """In words: `seed 3, learning_rate 0.1`."""
-        return ", ".join(f"{name} {value:g}" for name, value in {"seed": self.seed, **self.hypers}.items())
+        named = {"seed": self.seed, **{last_word(path): value for path, value in self.hyperparams.items()}}
+        return ", ".join(f"{name} {value:g}" for name, value in named.items())
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -60,12 +59,13 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def parse_sweep(texts: Mapping[str, str]) -> dict[str, list[float]]:
     """Reads values of hyper-parameters that were written as text.
 
-    >>> parse_sweep({"learning_rate": "0.1,0.3"})
-    {'learning_rate': [0.1, 0.3]}
+    >>> parse_sweep({"inner.learning_rate": "0.1,0.3"})
+    {'inner.learning_rate': [0.1, 0.3]}
     """
-    for name in texts:
-        require_traced(name)
-    return {name: [read_value(name, value, float) for value in text.split(",")] for name, text in texts.items()}
+    try:
+        return {name: [float(value) for value in text.split(",")] for name, text in texts.items()}
+    except ValueError:
+        raise UsageError("--sweep", "be numbers between commas", ", ".join(texts.values())) from None
 
 
 def spell_seeds(seeds: Sequence[int]) -> str:
@@ -79,31 +79,48 @@ def spell_seeds(seeds: Sequence[int]) -> str:
     return ",".join(map(str, seeds))
 
 
-def asked(seed: int | None, seeds: Sequence[int] | None, sweep: Mapping[str, Sequence[float]] | None) -> dict[str, Any]:
-    """What `config.json` is to hold of a population, as far as it was asked for.
+def requested(seed: int | None, seeds: Sequence[int] | None) -> dict[str, Any]:
+    """What `config.json` is to hold of a run's seeds, as far as they were asked for.
 
     Raises:
-      UsageError: it could not be one, whatever the recipe.
+      UsageError: they cannot be any, whatever the algorithm.
     """
-    found: dict[str, Any] = {}
-    if seeds is not None:
-        require(seed is None, "seed", "be left out where seeds are given", seed)
-        require(isinstance(seeds, Sequence) and not isinstance(seeds, str), "seeds", "be a sequence of integers", seeds)
-        found["seeds"] = [as_kind("seeds", one, int) for one in seeds]
-        require(len(found["seeds"]) >= 2, "seeds", "hold at least 2 seeds", found["seeds"])
-        found["seed"] = found["seeds"][0]
-    if sweep is not None:
-        require(isinstance(sweep, Mapping) and len(sweep) > 0, "sweep", "name at least one hyper-parameter", sweep)
-        found["sweep"] = {}
-        for name, values in sweep.items():
-            require_traced(name)
-            is_some = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
-            require(is_some, f"sweep {name}", "hold at least one value", values)
-            found["sweep"][name] = [as_kind(name, value, float) for value in values]
+    if seeds is None:
+        return {}
+    require(seed is None, "seed", "be left out where seeds are given", seed)
+    require(isinstance(seeds, Sequence) and not isinstance(seeds, str), "seeds", "be a sequence of integers", seeds)
+    found = [as_kind("seeds", one, int) for one in seeds]
+    require(len(found) >= 2, "seeds", "hold at least 2 seeds", found)
+    return {"seeds": found, "seed": found[0]}
+
+
+def swept(sweep: Mapping[str, Sequence[float]], config: AlgorithmConfig) -> dict[str, list[float]]:
+    """What is swept, by the path of the setting.
+
+    Raises:
+      UsageError: it is no traced hyper-parameter, a value is out of range, or one comes twice.
+    """
+    require(isinstance(sweep, Mapping) and len(sweep) > 0, "sweep", "name at least one hyper-parameter", sweep)
+    traced, found = list(traced_settings(config).values()), {}
+    for name, values in sweep.items():
+        paths = match(name, traced)
+        known = ", ".join(sorted(map(last_word, traced))) or "none"
+        rule = f"name a traced hyper-parameter ({known}), for all other settings are static"
+        require(len(paths) == 1, "sweep", rule, name)
+        is_some = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+        require(is_some, f"sweep {name}", "hold at least one value", values)
+        values = [as_kind(name, value, float) for value in values]
+        require(len(set(values)) == len(values), f"sweep {name}", "repeat nothing", values)
+        for value in values:
+            with_values(config, {paths[0]: value})
+        rule = "be 1 for all or for none, for at 1 no target parameters are kept"
+        alike = last_word(paths[0]) != "target_step_size" or 1.0 not in values or len(values) == 1
+        require(alike, f"sweep {name}", rule, values)
+        found[paths[0]] = values
     return found
 
 
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+def validated(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration whose population is complete: what is swept over no seeds is swept over its one seed.
 
     Raises:
@@ -118,71 +135,84 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     for seed in seeds:
         require(0 <= seed <= LARGEST_INT, "seeds", f"be from 0 to {LARGEST_INT}", seed)
     require(config["seed"] == seeds[0], "seed", f"be the first of seeds, {seeds[0]}", config["seed"])
-    for name, values in {"seeds": seeds, **sweep}.items():
-        require(len(set(values)) == len(values), name if name == "seeds" else f"sweep {name}", "repeat nothing", values)
-    for name, values in sweep.items():
-        require_traced(name)
-        for value in values:
-            HyperConfig(**{name: value})
+    require(len(set(seeds)) == len(seeds), "seeds", "repeat nothing", seeds)
     count = len(seeds) * int(np.prod([len(values) for values in sweep.values()], dtype=object))
     require(count <= MOST_MEMBERS, "seeds", f"make at most {MOST_MEMBERS} members with what is swept", count)
     return config
 
 
-def require_traced(name: str) -> None:
-    """Refuses to sweep what is no traced hyper-parameter."""
-    rule = f"name a traced hyper-parameter ({', '.join(TRACED)}), for all other settings are static"
-    require(name in TRACED, "sweep", rule, name)
+def compose(config: Mapping[str, Any], tasks: TaskDistribution, settings: AlgorithmConfig) -> MetaLearner:
+    """The learner of all members of a run.
 
-
-def require_sweepable(recipe: str, tasks: TaskDistribution, settings: Mapping[str, Any], sweep: Mapping) -> None:
-    """Refuses what cannot be swept in a recipe: a member must be the very run that has its value as a setting.
+    Args:
+      config: of the run, complete.
+      tasks: what it is trained on.
+      settings: its complete settings.
 
     Raises:
-      UsageError: the recipe's meta-parameters hold no `Hypers`, or its program or its start takes more from the
-        setting than what they hold.
+      UsageError: settings do not suit one another, those of some member among them; or what is swept cannot be, or is
+        not among the hyper-parameters that the meta-parameters hold.
     """
-    key = jax.random.key(0)
-
-    def composed(**changed: float) -> tuple[str, MetaState]:
-        learner = recipes.compose(recipe, tasks, {**settings, **changed})
-        start = learner.init(key)
-        env_params = jax.eval_shape(lambda: sample_tasks(key, tasks, "train", learner.tasks_per_batch))
-        return jax.jit(learner.update).lower(key, start, env_params).as_text(), start
-
-    program, start = composed()
-    holds = len(_hypers_in(start.meta)) > 0
-    for name, values in sweep.items():
-        rule = f"name what the meta-parameters of {recipe} hold, and they hold no hyper-parameters"
-        require(holds, "sweep", rule, name)
+    algorithm, sweep = config["algorithm"], swept(config["sweep"], settings) if "sweep" in config else {}
+    first = with_values(settings, {path: values[0] for path, values in sweep.items()})
+    learner = registry.compose(algorithm, tasks, first)
+    for path, values in sweep.items():
+        start = jax.eval_shape(learner.init, jax.random.key(0))
+        rule = f"name what the meta-parameters of {algorithm} hold, and they hold no hyper-parameters"
+        require(len(_hyperparams_in(start.meta)) > 0, "sweep", rule, path)
+        rule = f"set nothing but a traced hyper-parameter, and in {algorithm} more than that depends on it"
         for value in values:
-            of_value, start_of_value = composed(**{name: value})
-            same = of_value == program and _equal(start_of_value, with_hypers(start, {name: value}))
-            rule = f"set nothing but a traced hyper-parameter, and in {recipe} more than that depends on it"
-            require(same, f"sweep {name}", rule, value)
+            alone = registry.compose(algorithm, tasks, with_values(first, {path: value}))
+            same = not _hyperparams_in(start.aux_state) or _carried(alone, {}) == _carried(
+                learner, {last_word(path): value}
+            )
+            require(same, f"sweep {path}", rule, value)
+    return learner
+
+
+def _carried(learner: MetaLearner, values: Mapping[str, float]) -> list[float]:
+    """The hyper-parameters that the start of a learner carries, which `with_hyperparams` has given values."""
+
+    def carried() -> list[Hyperparams]:
+        return _hyperparams_in(with_hyperparams(learner.init(jax.random.key(0)), values).aux_state)
+
+    return [number for leaf in jax.tree.leaves(jax.jit(carried)()) for number in np.ravel(leaf).tolist()]
 
 
 def members_of(config: Mapping[str, Any]) -> list[Member]:
     """The members of a run, seeds in their order within each value; none of a single run."""
     sweep = config.get("sweep", {})
     values = [dict(zip(sweep, chosen, strict=True)) for chosen in itertools.product(*sweep.values())]
-    return [Member(seed, hypers) for hypers in values for seed in config.get("seeds", ())]
+    return [Member(seed, hyperparams) for hyperparams in values for seed in config.get("seeds", ())]
 
 
 def config_of(config: Mapping[str, Any], member: Member) -> dict[str, Any]:
     """The configuration of the run that a member would be alone."""
     alone = {name: value for name, value in config.items() if name not in ("seeds", "sweep")}
-    return {**alone, "seed": member.seed, "settings": {**config["settings"], **member.hypers}}
+    settings = {**flattened(config["settings"]), **member.hyperparams}
+    return {**alone, "seed": member.seed, "settings": settings}
+
+
+def last_word(path: str) -> str:
+    """The name of a setting without its group.
+
+    >>> last_word("inner.learning_rate")
+    'learning_rate'
+    """
+    return path.rpartition(".")[2]
 
 
 def described(config: Mapping[str, Any]) -> str:
     """Which seeds a run has, and what is swept.
 
-    >>> described({"seed": 4}), described({"seed": 0, "seeds": [0, 1, 2], "sweep": {"epsilon": [0.5, 1.0]}})
+    >>> described({"seed": 4}), described({"seed": 0, "seeds": [0, 1, 2], "sweep": {"agent.epsilon": [0.5, 1.0]}})
     ('seed 4', 'seeds 0-2, epsilon=0.5,1')
     """
     seeds = config.get("seeds", [config["seed"]])
-    swept = [f"{name}={','.join(f'{value:g}' for value in values)}" for name, values in config.get("sweep", {}).items()]
+    swept = [
+        f"{last_word(path)}={','.join(f'{value:g}' for value in values)}"
+        for path, values in config.get("sweep", {}).items()
+    ]
     return ", ".join([f"seed{'s' if len(seeds) > 1 else ''} {spell_seeds(seeds)}", *swept])
 
 
@@ -212,21 +242,26 @@ def beginning(learner: MetaLearner, config: Mapping[str, Any]) -> Callable[[jax.
         if not members:
             return strongly_typed(learner.init(init_key))
         states = jax.vmap(learner.init)(init_key)
-        swept = {name: jnp.array([member.hypers[name] for member in members]) for name in members[0].hypers}
-        return strongly_typed(with_hypers(states, swept))
+        values = {last_word(path): [member.hyperparams[path] for member in members] for path in members[0].hyperparams}
+        return strongly_typed(with_hyperparams(states, values))
 
     return begin
 
 
-def with_hypers(state: MetaState, values: Mapping[str, Any]) -> MetaState:
-    """A state whose meta-parameters hold these values, by the names of `Hypers`."""
+def with_hyperparams(state: MetaState, values: Mapping[str, Any]) -> MetaState:
+    """A state whose hyper-parameters have these values, by the names of `Hyperparams`."""
+
+    def alike(value: Any, leaf: jax.Array) -> jax.Array:
+        array = jnp.asarray(value, leaf.dtype)
+        return jnp.broadcast_to(array.reshape(array.shape + (1,) * (leaf.ndim - array.ndim)), leaf.shape)
 
     def changed(node: PyTree) -> PyTree:
-        if not isinstance(node, Hypers):
+        if not isinstance(node, Hyperparams):
             return node
-        return node.replace(**{name: jnp.asarray(value, getattr(node, name).dtype) for name, value in values.items()})
+        return node.replace(**{name: alike(value, getattr(node, name)) for name, value in values.items()})
 
-    return state.replace(meta=jax.tree.map(changed, state.meta, is_leaf=_is_hypers)) if values else state
+    meta, carried = jax.tree.map(changed, (state.meta, state.aux_state), is_leaf=_is_hyperparams)
+    return state.replace(meta=meta, aux_state=carried)
 
 
 def members(state: MetaState) -> list[MetaState]:
@@ -236,14 +271,9 @@ def members(state: MetaState) -> list[MetaState]:
     return [jax.tree.map(lambda leaf, index=index: leaf[index], state) for index in range(len(state.step))]
 
 
-def _hypers_in(meta: PyTree) -> list[Hypers]:
-    return [node for node in jax.tree.leaves(meta, is_leaf=_is_hypers) if _is_hypers(node)]
+def _hyperparams_in(meta: PyTree) -> list[Hyperparams]:
+    return [node for node in jax.tree.leaves(meta, is_leaf=_is_hyperparams) if _is_hyperparams(node)]
 
 
-def _is_hypers(node: PyTree) -> bool:
-    return isinstance(node, Hypers)
-
-
-def _equal(one: PyTree, other: PyTree) -> bool:
-    leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
-    return all(np.array_equal(leaf, its) for leaf, its in zip(leaves, others, strict=True))
+def _is_hyperparams(node: PyTree) -> bool:
+    return isinstance(node, Hyperparams)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxmeta
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core import tasks
 from jaxmeta.core.types import sample_tasks
 from jaxmeta.evaluation.measurement import measure
@@ -17,24 +17,26 @@ from jaxmeta.evaluation.measurement import measure
 def test_dqn_solves_cartpole():
     """Ordinary DQN through the engine: a lifetime of 64,000 steps reaches nearly the cap of 200 from a random start."""
     cartpole = tasks.make_tasks("cartpole:signs=plain")
-    learner = recipes.make_recipe(
+    learner = make_learner(
         "scratch",
         cartpole,
-        inner_optimizer="adam",
-        envs=8,
-        steps=100,
-        rounds=80,
-        replay_rounds=40,
-        inner_steps=100,
-        batch_size=64,
-        n_step=3,
-        learning_rate=1e-3,
-        target_step_size=0.05,
-        discount=0.97,
-        epsilon=1.0,
-        epsilon_decay=0.93,
-        stickiness=0.0,
-        temperature=0.0,
+        {
+            "inner.optimizer": "adam",
+            "num_envs": 8,
+            "rollout_length": 100,
+            "num_adaptations": 80,
+            "agent.replay_capacity": 40,
+            "inner.num_steps": 100,
+            "batch_size": 64,
+            "n_step": 3,
+            "inner.learning_rate": 1e-3,
+            "target_step_size": 0.05,
+            "discount": 0.97,
+            "agent.epsilon": 1.0,
+            "epsilon_decay": 0.93,
+            "stickiness": 0.0,
+            "temperature": 0.0,
+        },
     )
     env_params = sample_tasks(jax.random.key(0), cartpole, "train", 2)
     meta = learner.init(jax.random.key(1)).meta
@@ -49,20 +51,19 @@ def test_dqn_solves_cartpole():
 @pytest.mark.slow
 @pytest.mark.optimised
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("recipe", ["maml", "meta_sgd"])
-def test_meta_training_improves_what_adaptation_reaches(recipe):
+@pytest.mark.parametrize("algorithm", ["maml", "meta_sgd"])
+def test_meta_training_improves_what_adaptation_reaches(algorithm):
     """On a 3x3 grid, 120 meta-steps lift the adapted return well above what the untrained start adapts to."""
     grid = tasks.make_tasks("grid_navi:size=3,horizon=8")
     returns = []
-    learner, state = jaxmeta.train(
-        recipe,
+    trained = jaxmeta.train(
+        algorithm,
         grid,
+        {"hidden": (32,), "tasks_per_batch": 5, "num_adaptations": 2},
         meta_steps=120,
-        hidden=(32,),
-        tasks_per_batch=5,
-        rounds=2,
-        on_log=lambda record: returns.append(record["return"]),
+        hooks=jaxmeta.Hooks(on_log=lambda record: returns.append(record["return"])),
     )
+    learner, state = trained.learner, trained.state
     env_params = sample_tasks(jax.random.key(5), grid, "test", 30)
     run = jax.jit(lambda meta: measure(jax.random.key(6), learner, meta, grid, env_params).returns)
     before = np.asarray(run(learner.init(jax.random.key(0)).meta)).mean(axis=0)

@@ -17,9 +17,8 @@ import pytest
 from hypothesis import configuration, given, settings
 from hypothesis import strategies as st
 
-from jaxmeta.algorithms.settings import FIELD_GROUP
 from jaxmeta.cli import commands
-from jaxmeta.cli.main import USAGE_STATUS, main
+from jaxmeta.cli.main import USAGE_STATUS, _setting_names, main
 from jaxmeta.core import compilation_cache, tasks
 from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.evaluation import statistics
@@ -35,6 +34,7 @@ OPENING = (
     ["train", "--resume", "--run-dir", "run"],
     ["compare", "run"],
     ["report", "run", "--out", "page.html"],
+    ["train", "--config", "run/config.json", "--run-dir", "empty"],
     ["compare", "run", "sound"],  # which goes on without a run that cannot be read, and says so
 )
 
@@ -145,11 +145,11 @@ NAMES = (
 OPTIONS = (
     *("-", "--", "-h", "--seed", "--seed=", "--seed=x", "--seed=1", "--resume", "--resume=1", "--no-resume", "--set"),
     *("--json", "--json=", "--no-such", "--evaluate=1", "--no-evaluate", "--help=1", "--version", "--allow-import"),
-    *("=", "a=b", "rounds=", "rounds=1", "=1", "extra", "ä", "九", "%s", "{0}", "'", '"', "\\", "│", "─" * 90),
+    *("=", "a=b", "num_envs=", "num_envs=1", "=1", "extra", "ä", "九", "%s", "{0}", "'", '"', "\\", "│", "─" * 90),
 )
 SEVERAL = (
     *("", "0", "0-", "-3", "3-1", "0-0", "0,0", "0-9999999999", "0--3", "a-b", "0,", "1.5,2", "0-1-2", "٣-٤"),
-    *("learning_rate", "learning_rate=", "learning_rate=,", "learning_rate=nan", "learning_rate=x", "hidden=4,8", "=1"),
+    *("epsilon", "epsilon=", "epsilon=,", "epsilon=nan", "inner.learning_rate=x", "learning_rate=1", "hidden=4", "=1"),
 )
 PRINTABLE = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 WORDS = st.one_of(
@@ -159,31 +159,21 @@ FITTING = {
     **dict.fromkeys(("--seed", "--meta-steps", "--log-every", "--checkpoint-every", "--num-tasks"), NUMBERS),
     **dict.fromkeys(("--devices", "--num-processes", "--process-id"), NUMBERS),
     **dict.fromkeys(("--seeds", "--sweep"), SEVERAL),
-    **dict.fromkeys(("--run-dir", "--json", "--out", "--markdown", "evaluate", "inspect", "compare", "report"), PATHS),
-    **dict.fromkeys(("--recipe", "--tasks", "--agent", "--split", "--on-nonfinite", "--coordinator"), NAMES),
+    **dict.fromkeys(("--run-dir", "--json", "--out", "--markdown", "--config"), PATHS),
+    **dict.fromkeys(("evaluate", "inspect", "compare", "report"), PATHS),
+    **dict.fromkeys(("--algorithm", "--tasks", "--agent", "--split", "--on-nonfinite", "--coordinator"), NAMES),
     **dict.fromkeys(("--set", "train", "list"), OPTIONS),
 }
 """After which word those of each kind are almost right."""
 LINES = (
     ["list"],
-    ["train", "--recipe", "scratch", "--tasks", "probe", "--agent", "dqn", "--seed", "0", "--meta-steps", "2"],
+    ["train", "scratch", "probe", "--agent", "dqn", "--seed", "0", "--meta-steps", "2"],
+    ["train", "--config", "run/config.json", "--seed", "0", "--set", "hidden=4"],
     ["train", "--tasks", "probe", "--run-dir", "empty", "--log-every", "1", "--checkpoint-every", "1", "--no-evaluate"],
     ["train", "--resume", "--run-dir", "run", "--set", "meta_steps=5", "--set", "hidden=4"],
-    [
-        "train",
-        "--recipe",
-        "scratch",
-        "--tasks",
-        "probe",
-        "--seeds",
-        "0-3",
-        "--sweep",
-        "epsilon=0.5,1",
-        "--devices",
-        "1",
-    ],
+    ["train", "--algorithm", "scratch", "--tasks", "probe", "--seeds", "0-3", "--sweep", "epsilon=0.5,1"],
     ["train", "--tasks", "probe", "--coordinator", "host:1", "--num-processes", "2", "--process-id", "0"],
-    ["train", "--tasks", "probe", "--on-nonfinite", "skip", "--on-write-error", "stop"],
+    ["train", "--tasks", "probe", "--on-nonfinite", "skip", "--on-write-error", "stop", "--devices", "1"],
     ["evaluate", "run", "--split", "test", "--num-tasks", "2", "--seed", "0", "--json", "file"],
     ["compare", "run", "sound", "--json", "file"],
     ["report", "run", "sound", "--out", "file", "--markdown", "other"],
@@ -212,10 +202,10 @@ def command_lines(draw):
 
 
 SETTINGS = st.builds(
-    lambda name, value, recipe: ["train", "--recipe", recipe, "--tasks", "probe", "--set", f"{name}={value}"],
-    st.sampled_from(sorted(FIELD_GROUP)),
+    lambda name, value, algorithm: ["train", algorithm, "probe", "--set", f"{name}={value}"],
+    st.sampled_from(sorted(_setting_names())),
     st.one_of(st.sampled_from(NUMBERS), WORDS),
-    st.sampled_from(("scratch", "maml", "rl2", "learned_rule", "mapping")),
+    st.sampled_from(("scratch", "maml", "rl2", "learned_optimizer", "mapping")),
 )
 FAMILIES = {
     "bandit": ("arms", "pulls"),
@@ -235,7 +225,7 @@ SPECIFICATIONS = st.one_of(
     ),
     st.lists(st.sampled_from((*FAMILIES, *NAMES, "size=4", "number=1", *":=,.")), max_size=6).map("".join),
     VALUES.map(lambda value: f"gymnax:id=Acrobot-v1,vary=link_mass_1@{value}@2"),
-).map(lambda spec: ["train", "--recipe", "scratch", "--tasks", spec])
+).map(lambda spec: ["train", "--algorithm", "scratch", "--tasks", spec])
 
 
 @pytest.mark.parametrize(
@@ -346,13 +336,13 @@ PROCESSES = {
     "after_two_dashes": (["train", "--", "--seed"], {}),
     "long_path": (["train", "--run-dir", LONG], {}),
     "not_utf8_path": (["inspect", "\udcff"], {}),
-    "not_utf8_recipe": (["train", "--recipe", "\udcff"], {}),
+    "not_utf8_algorithm": (["train", "\udcff"], {}),
     "relative_module": (["train", "--tasks", ".a:b"], {}),
     "not_a_function": (["train", "--tasks", "builtins:dict"], {}),
     "huge_option": (["train", "--tasks", "bandit:arms=" + "9" * 30], {}),
     "option_twice": (["train", "--tasks", "probe:number=1,number=2"], {}),
-    "huge_setting": (["train", "--set", "rounds=" + "9" * 30], {}),
-    "large_setting": (["train", "--set", "learning_rate=1e300"], {}),
+    "huge_setting": (["train", "--set", "num_envs=" + "9" * 30], {}),
+    "large_setting": (["train", "--set", "inner.learning_rate=1e300"], {}),
     "long_json": (["evaluate", "run", "--json", LONG], {}),
     "device": (["inspect", "run", "--json", "device"], {}),
     "nan_in_config": (["inspect", "run"], {"config.json": b'{"seed": NaN}'}),

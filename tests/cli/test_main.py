@@ -1,6 +1,6 @@
 """The command line: what it answers, what it refuses and how, and with which exit status."""
 
-import dataclasses
+import argparse
 import errno
 import inspect
 import json
@@ -13,29 +13,38 @@ import sys
 
 import pytest
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms import registry
+from jaxmeta.cli import commands
 from jaxmeta.cli import options as cli
 from jaxmeta.cli.main import FAILURE_STATUS, INTERRUPT_STATUS, PIPE_STATUS, USAGE_STATUS, main, parse
 from jaxmeta.core import compilation_cache
+from jaxmeta.core.config import kinds, records_of
 from jaxmeta.core.errors import NonFiniteError
+from jaxmeta.core.settings import paths_of, replaced, shortest
 from jaxmeta.evaluation import evaluate as evaluation
-from jaxmeta.reporting import cells, inspection
+from jaxmeta.reporting import catalogue, cells, inspection
 from jaxmeta.training import loop as training
 
-SMALL = ["--tasks", "probe", "--set", "hidden=4", "envs=2", "tasks_per_batch=2", "rounds=1"]
-TINY = [*SMALL, "query_envs=2"]
+SMALL = ["--tasks", "probe", "--set", "hidden=4", "num_envs=2", "tasks_per_batch=2", "num_adaptations=1"]
+TINY = [*SMALL, "num_query_envs=2"]
 QUIET = ["--no-compilation-cache"]
 REPORT = {"returns": [0.0, 0.5], "returns_ci95": [[-0.1, 0.1], [0.4, 0.6]], "score": 0.5, "ci95": [0.4, 0.6]}
 RUN_DIR = os.path.join("runs", "maml-dqn-probe-seed0")
 
 
-SCRATCH = ["--recipe", "scratch", *SMALL]
+SCRATCH = ["scratch", *SMALL]
 """A run whose meta-steps do nothing, which compiles at once."""
 
 
 def canned_evaluation(learner, state, tasks, config, *, split="test", num_tasks=128, seed=0, on_stage, **_):
     """What `evaluate` returns, at once."""
-    about = {"recipe": config["recipe"], "tasks": tasks.name, "agent": "dqn", "split": split, "num_tasks": num_tasks}
+    about = {
+        "algorithm": config["algorithm"],
+        "tasks": tasks.name,
+        "agent": "dqn",
+        "split": split,
+        "num_tasks": num_tasks,
+    }
     about |= {"settings": config["settings"], "train_seed": config["seed"]}
     about |= {"seed": seed, "tasks_seen": False, "env_steps": 30, "meta_env_steps": int(state.step), "score_mean": 0.5}
     return {
@@ -90,7 +99,10 @@ def subprocess_environment(folder):
             "Did you mean 'maml'?",
         ),
         ("list maml extra", "An option of jaxmeta list must be one of --help, --traceback, got 'extra'."),
-        ("train -- --seed", "jaxmeta train must be given options as its help shows them, got '--seed'."),
+        ("train -- --seed", "algorithm must be one of "),
+        ("train -- maml probe --seed", "jaxmeta train must be given options as its help shows them, got '--seed'."),
+        ("train maml --recipe maml", "--recipe must be given without ALGORITHM, got both."),
+        ("train maml probe --tasks maze", "--tasks must be given without TASKS, got both."),
         ("train --seed -1", "--seed must be an integer from 0 to 2147483647, got '-1'."),
         ("train --seed 2147483648", "--seed must be an integer from 0 to 2147483647, got '2147483648'."),
         ("train --seed one", "--seed must be an integer from 0 to 2147483647, got 'one'."),
@@ -100,25 +112,28 @@ def subprocess_environment(folder):
         ("train --log-every 0", "--log-every must be an integer of at least 1, got '0'."),
         ("train --checkpoint-every 0", "--checkpoint-every must be an integer of at least 1, got '0'."),
         ("train --set", "--set must be written key=value, got ''."),
-        ("train --set rounds", "--set must be written key=value, got 'rounds'."),
-        ("train --set rounds=1 --set rounds=2", "--set must name a setting once, got 'rounds' twice."),
+        ("train --set num_envs", "--set must be written key=value, got 'num_envs'."),
+        ("train --set num_envs=1 --set num_envs=2", "--set must name a setting once, got 'num_envs' twice."),
         ("train --agent dqn --set agent=dqn", "--set must name a setting once, got 'agent' twice."),
-        ("train --set learning_rate=nan", "learning_rate must be finite, got nan."),
-        ("train --set learning_rate=inf", "learning_rate must be finite, got inf."),
-        ("train --set rounds=0", "rounds must be at least 1, got 0."),
-        ("train --set rounds=two", "rounds must be an integer, got 'two'."),
+        ("train --set inner.learning_rate=nan", "inner.learning_rate must be finite, got nan."),
+        ("train --set inner.learning_rate=inf", "inner.learning_rate must be finite, got inf."),
+        ("train --set num_envs=0", "num_envs must be at least 1, got 0."),
+        ("train --set num_envs=two", "num_envs must be an integer, got 'two'."),
+        ("train --seed 1 --seeds 0-3", "seed must be left out where seeds are given, got 1."),
         ("train --agent dpn", "agent must be one of actor_critic, dqn, tabular_q, got 'dpn'. Did you mean 'dqn'?"),
         ("train --tasks probe:nme=x", "--tasks probe option must be one of "),
         ("train --tasks probe:number=1,number=2", "--tasks probe options must name each option once, got 'number'."),
         ("train --tasks bandit:arms=9999999999", "bandit:arms must be at most 2147483647 in size, got 9999999999."),
         ("train --tasks .a:b", "--tasks must name a module by its whole path, got '.a:b'."),
         ("train --tasks prob", "--tasks must be one of "),
-        ("train --recipe mamal", "recipe must be one of "),
+        ("train mamal", "algorithm must be one of "),
+        ("train --recipe mamal", "algorithm must be one of "),
         (f"train --run-dir {'x' * 256}", "run_dir must be a possible path, got 'xxx"),
         ("train --resume", "run_dir must be the folder of a run, with a config.json, got 'runs"),
         ("train --run-dir used", "run_dir must be a new or empty folder, or be resumed, got 'used'."),
         ("train --run-dir used/file/run", "run_dir must be a folder that can be written, got 'used/file/run'."),
-        ("evaluate", "jaxmeta evaluate must be given either RUN_DIR or --pretrained, got none."),
+        ("evaluate", "jaxmeta evaluate must be given either RUN_DIR or PRETRAINED, got none."),
+        ("evaluate used --pretrained rl2-maze", "--pretrained must be given without RUN_DIR, got both."),
         ("evaluate used", "run_dir must be the folder of a run, with a config.json, got 'used'."),
         ("evaluate used --run-dir other", "An option of jaxmeta evaluate must be one of "),
         ("train --evaluate --no-evaluate", "--evaluate must be given without --no-evaluate, got both."),
@@ -129,12 +144,14 @@ def subprocess_environment(folder):
         ("compare", "jaxmeta compare must be given at least one folder, got 'none'."),
         ("compare nowhere", "A folder to compare must hold an evaluated run, or cells of a scoreboard, got 'nowhere'."),
         ("inspect", "jaxmeta inspect must be given either RUN_DIR or --plan, got none."),
-        ("inspect used --plan", "jaxmeta inspect must be given either RUN_DIR or --plan, got both."),
+        ("inspect used --plan", "algorithm must be one of "),
+        ("inspect used other", "jaxmeta inspect must be given options as its help shows them, got 'other'."),
+        ("inspect --plan a b c", "jaxmeta inspect must be given options as its help shows them, got 'c'."),
         ("inspect used --seed 0", "--seed must come with --plan, got RUN_DIR 'used'."),
-        ("inspect used --set rounds=1", "--set must come with --plan, got RUN_DIR 'used'."),
+        ("inspect used --set num_envs=1", "--set must come with --plan, got RUN_DIR 'used'."),
         ("inspect used --meta-steps 5", "--meta-steps must come with --plan, got RUN_DIR 'used'."),
         ("inspect --plan --meta-steps 0", "--meta-steps must be an integer of at least 1, got '0'."),
-        ("inspect --plan --set rounds=0", "rounds must be at least 1, got 0."),
+        ("inspect --plan --set num_envs=0", "num_envs must be at least 1, got 0."),
         ("inspect --plan --tasks prob", "--tasks must be one of "),
         ("inspect --plan --json used", "--json must be a file in a folder that exists, got 'used'."),
         ("inspect --plan --run-dir used", "An option of jaxmeta inspect must be one of "),
@@ -246,9 +263,9 @@ def test_help_tells_defaults_that_are_values(capsys, verb):
     assert main([verb, "--help"]) == 0
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "default: None" not in out
-    for field in dataclasses.fields(cli.VERBS[verb]):
-        if isinstance(field.default, int | str):
-            assert f"(default: {field.default})" in out
+    for option in cli.parser_of(verb)._actions:
+        if isinstance(option.default, str) and option.default != argparse.SUPPRESS:
+            assert f"(default: {option.default})" in out
 
 
 def test_help_and_mistakes_need_no_source(capsys, monkeypatch):
@@ -258,31 +275,29 @@ def test_help_and_mistakes_need_no_source(capsys, monkeypatch):
     monkeypatch.setattr(inspect, "getsource", no_source)
     for verb in cli.VERBS:
         assert main([verb, "--help"]) == 0
-    assert "Of everything random" in capsys.readouterr().out
+    assert "of everything random" in capsys.readouterr().out
     assert main(["train", "--seed", "-1"]) == USAGE_STATUS
 
 
 def test_every_verb_is_in_the_help_and_has_a_command(capsys):
-    from jaxmeta.cli import commands
-
     main(["--help"])
     out = capsys.readouterr().out
     assert all(verb in out for verb in cli.VERBS)
-    assert set(commands.COMMANDS) == set(cli.VERBS.values())
+    assert set(commands.COMMANDS) == set(cli.VERBS)
 
 
-def test_list_names_recipes_and_tasks(capsys):
+def test_list_names_algorithms_and_tasks(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     listed = [line.split()[0] for line in lines]
-    assert {"maml", "reptile", "grid_navi", "probe", *recipes.available()} <= set(listed)
+    assert {"maml", "reptile", "grid_navi", "probe", *registry.available()} <= set(listed)
     assert all(len(line.split()) > 1 for line in lines if line.startswith(" "))
 
 
 def test_list_shows_what_there_is_to_set(capsys):
     assert main(["list", "rl2"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"^cell +gru +gru, lstm +The cell of `rl2`: `gru` or `lstm`\.", out, re.MULTILINE)
+    assert re.search(r"^cell +gru +gru, lstm +The kind of cell\.", out, re.MULTILINE)
     changed = re.search(r"^On bandit: (.*)$", out, re.MULTILINE)
     assert {"discount=1.0", "tasks_per_batch=1024"} <= set(changed[1].split())
     assert "stickiness" not in out, "which rl2 does not read"
@@ -292,9 +307,33 @@ def test_list_shows_what_there_is_to_set(capsys):
     assert json.loads(capsys.readouterr().out)["summary"].startswith("rl2 on maze")
 
 
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
+def test_list_shows_every_setting_of_an_algorithm(capsys, name):
+    config = registry.find(name).config()
+    paths = [path for path in paths_of(config) if path not in config.unread]
+    assert main(["list", name]) == 0
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:] if line[0] not in " O"]
+    assert shown == [shortest(path, paths) for path in paths]
+
+
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
+def test_every_setting_has_a_line_that_tells_what_it_is(name):
+    plain = registry.find(name).config()
+    agents = records_of(kinds(type(plain))["agent"]) if hasattr(plain, "agent") else {}
+    for config in (plain, *(replaced(plain, {"agent": agent}) for agent in agents)):
+        reported = dict(catalogue._settings(config))
+        assert [path for path in paths_of(config) if not reported[path][1]] in ([], ["agent"])
+
+
 def test_settings_are_read_from_every_place():
-    options = parse(["train", "--set", "a=1", "b=x=y", "--set", "c=", "--agent", "dqn", "--meta-steps", "3"])
-    assert cli.read_settings(options) == {"a": "1", "b": "x=y", "c": "", "agent": "dqn", "meta_steps": "3"}
+    words = ["--set", "a=1", "b=x=y", "--set", "c=", "--agent", "dqn", "--meta-steps", "3", "--seeds", "0-2"]
+    for named in (["train", "rl2", "maze", *words], ["train", *words, "--algorithm", "rl2", "--tasks", "maze"]):
+        verb, options = parse(named)
+        assert verb == "train"
+        assert commands._configuration(options) == (
+            ("rl2", "maze", {"a": "1", "b": "x=y", "c": "", "agent": "dqn"}),
+            {"meta_steps": 3, "seeds": (0, 1, 2)},
+        )
 
 
 @pytest.mark.slow
@@ -312,8 +351,8 @@ def test_training_leaves_a_whole_run_directory(folder, capsys, monkeypatch):
     assert "meta-step 2/2" in err
 
     config = json.loads((run_dir / "config.json").read_text())
-    assert (config["recipe"], config["tasks"], config["seed"], config["meta_steps"]) == ("maml", "probe", 0, 2)
-    assert config["settings"]["hidden"] == [4]
+    assert (config["algorithm"], config["tasks"], config["seed"], config["meta_steps"]) == ("maml", "probe", 0, 2)
+    assert config["settings"]["agent"]["hidden"] == [4]
     assert {"jax", "flax", "optax", "gymnax", "orbax-checkpoint", "jaxmeta"} <= set(config["versions"])
     assert config["device"]["platform"]
     for line in (run_dir / "metrics.jsonl").read_text().splitlines():
@@ -418,7 +457,7 @@ def test_resuming_another_configuration_is_refused(trained, capsys):
     argv = ["train", "--run-dir", str(trained), "--resume", *QUIET]
     for extra, sentence in (
         (["--seed", "3"], "seed must be 0, as in the run that is resumed, got 3."),
-        (["--set", "rounds=2"], "rounds must be 1, as in the run that is resumed, got 2."),
+        (["--set", "num_adaptations=2"], "adaptation.num_adaptations must be 1, as in the run that is resumed, got 2."),
         (["--meta-steps", "3"], "meta_steps must be at least 4, which the run has taken, got 3."),
     ):
         assert main([*argv, *extra]) == USAGE_STATUS
@@ -449,7 +488,7 @@ def test_failures_are_one_sentence_with_status_1(trained, capsys, monkeypatch):
         ["evaluate"],
         ["compare", "nowhere"],
         ["report", "nowhere", "--out", "page.html"],
-        ["inspect", "--plan", "--set", "rounds=0"],
+        ["inspect", "--plan", "--set", "num_envs=0"],
     ],
 )
 def test_every_verb_shows_the_whole_traceback_of_a_mistake(folder, capsys, argv):
@@ -462,7 +501,7 @@ def test_every_verb_shows_the_whole_traceback_of_a_mistake(folder, capsys, argv)
 
 
 def test_numbers_that_are_not_finite_fail_with_status_1(folder, capsys, monkeypatch):
-    def diverge(job, on_log):
+    def diverge(job, hooks):
         raise NonFiniteError("loss became nan at meta-step 3.")
 
     monkeypatch.setattr(training, "run_job", diverge)
@@ -492,7 +531,7 @@ import sys
 from jaxmeta.cli.main import main
 assert main(["--help"]) == 0 and main(["train", "--help"]) == 0
 assert main(["tran"]) == main(["train", "--seed", "-1"]) == main(["train", "--sead", "1"]) == 2
-assert main(["inspect"]) == main(["inspect", "--plan", "run"]) == main(["inspect", "run", "--seed", "1"]) == 2
+assert main(["inspect"]) == main(["inspect", "--plan", "a", "b", "c"]) == main(["inspect", "run", "--seed", "1"]) == 2
 import jaxmeta
 assert "train" in dir(jaxmeta) and jaxmeta.__version__
 heavy = {"jax", "gymnax", "orbax", "numpy", "matplotlib", "flax"} & set(sys.modules)

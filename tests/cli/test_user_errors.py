@@ -1,4 +1,4 @@
-"""Errors in a user's own tasks and recipes: the sentence names the line, `--traceback` shows the whole way there."""
+"""Errors in a user's own tasks and algorithms: the sentence names the line, `--traceback` shows the whole way there."""
 
 import sys
 from typing import Any
@@ -20,15 +20,20 @@ class Changed:
     def __getattr__(self, name):
         return getattr(self.env, name)
 """
-RECIPE = """
-from jaxmeta.algorithms import composition
-def made(parts, **changes):
-    return composition.compose(parts, composition.learner_by_gradient(parts))._replace(**changes)
+ALGORITHM = """
+from jaxmeta import FinetuneConfig, finetune
+def made(tasks, config, **changes):
+    return finetune(tasks, config)._replace(**changes)
 """
 CASES = {
     "syntax": ("--tasks", "def mine(:  # here", 2, "--tasks must name a module that can be imported, got 'own:mine'"),
     "syntax_of_another": ("--tasks", "import helper  # here", 2, "--tasks must name a module that can be imported, "),
-    "import": ("--recipe", "import nowhere_at_all  # here", 2, "recipe must name a module that can be imported, got "),
+    "import": (
+        "--algorithm",
+        "import nowhere_at_all  # here",
+        2,
+        "algorithm must name a module that can be imported, got ",
+    ),
     "exception": ("--tasks", "raise KeyError('data')  # here", 2, "--tasks must name a module that can be imported, "),
     "exit": ("--tasks", "raise SystemExit(1)  # here", 2, "--tasks must name a module that can be imported, got "),
     "factory": ("--tasks", "def mine():\n    return [][3]  # here", 1, "IndexError: list index out of range"),
@@ -58,17 +63,29 @@ CASES = {
         2,
         "own:mine env.step must be traceable by JAX, got TracerBoolConversionError: ",
     ),
-    "build": ("--recipe", "def mine(parts):\n    return parts.nothing  # here", 1, "AttributeError: "),
+    "build": (
+        "--algorithm",
+        f"{ALGORITHM}\ndef mine(tasks, config: FinetuneConfig):\n    return config.nothing  # here",
+        1,
+        "AttributeError: ",
+    ),
+    "configuration": (
+        "--algorithm",
+        "import jaxmeta\nclass MineConfig(jaxmeta.FinetuneConfig):\n    meta_steps: int = 1 / 0  # here",
+        2,
+        "algorithm must name a module that can be imported, got 'own:mine' (ZeroDivisionError: ",
+    ),
     "init": (
-        "--recipe",
-        f"{RECIPE}\ndef init(key):\n    assert False  # here\ndef mine(parts):\n    return made(parts, init=init)",
+        "--algorithm",
+        f"{ALGORITHM}\ndef init(key):\n    assert False  # here\n"
+        "def mine(tasks, config: FinetuneConfig):\n    return made(tasks, config, init=init)",
         2,
         "own:mine init must be traceable by JAX, got AssertionError",
     ),
     "update": (
-        "--recipe",
-        f"{RECIPE}\ndef update(key, state, env_params):\n    return float(state.step)  # here\n"
-        "def mine(parts):\n    return made(parts, update=update)",
+        "--algorithm",
+        f"{ALGORITHM}\ndef update(key, state, env_params):\n    return float(state.step)  # here\n"
+        "def mine(tasks, config: FinetuneConfig):\n    return made(tasks, config, update=update)",
         2,
         "own:mine update must be traceable by JAX, got ConcretizationTypeError: ",
     ),
@@ -96,7 +113,7 @@ def test_the_line_of_the_users_own_code_is_named(folder, capsys, case):
         option,
         "own:mine",
         "--no-compilation-cache",
-        *(["--tasks", "probe"] if "r" in option[2:4] else []),
+        *(["--tasks", "probe"] if option == "--algorithm" else []),
     ]
     assert main(argv) == status
     err = capsys.readouterr().err
@@ -115,25 +132,26 @@ def test_the_line_of_the_users_own_code_is_named(folder, capsys, case):
 
 @pytest.mark.slow
 def test_an_error_at_run_time_names_the_line(folder, capsys):
-    text = f"""{RECIPE}
+    text = f"""{ALGORITHM}
 import jax
 def look(loss):
     raise RuntimeError("of a callback")  # here
-def mine(parts):
-    learner = made(parts)
-    def update(key, state, env_params):
-        state, metrics = learner.update(key, state, env_params)
-        return state, metrics | {{"loss": jax.pure_callback(look, metrics["loss"], metrics["loss"])}}
+def mine(tasks, config: FinetuneConfig):
+    learner = made(tasks, config)
+    def update(key, state, tasks):
+        state, info = learner.update(key, state, tasks)
+        loss = jax.pure_callback(look, info.metrics["loss"], info.metrics["loss"])
+        return state, info._replace(metrics=info.metrics | {{"loss": loss}})
     return learner._replace(update=update)
 """
     (folder / "own.py").write_text(text)
     line = 1 + text[: text.index("# here")].count("\n")
-    tiny = ["--set", "hidden=4", "rounds=1", "envs=2", "tasks_per_batch=2", "query_envs=2", "--meta-steps", "2"]
-    argv = ["train", "--recipe", "own:mine", "--tasks", "probe", *tiny, "--no-compilation-cache"]
+    tiny = ["--set", "hidden=4", "num_adaptations=1", "num_envs=2", "tasks_per_batch=2", "--meta-steps", "2"]
+    argv = ["train", "own:mine", "probe", *tiny, "--no-compilation-cache"]
     assert main(argv) == FAILURE_STATUS
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert "of a callback" in told
-    assert told.endswith(f" (own.py:{line}).")
+    reported = capsys.readouterr().err.splitlines()[-1]
+    assert "of a callback" in reported
+    assert reported.endswith(f" (own.py:{line}).")
 
 
 def test_mistakes_that_are_not_in_a_users_code_name_no_line(folder, capsys):

@@ -15,10 +15,10 @@ FOLDERS = [Path(package.__file__).parent for package in (jaxmeta, jaxmeta_envs)]
 
 def test_a_refusal_holds_what_its_sentence_says():
     with pytest.raises(UsageError) as caught:
-        require(False, "rounds", "be at least 1", 0)
+        require(False, "num_adaptations", "be at least 1", 0)
     error = caught.value
-    assert (error.name, error.rule, error.value) == ("rounds", "be at least 1", 0)
-    assert str(error) == "rounds must be at least 1, got 0."
+    assert (error.name, error.rule, error.value) == ("num_adaptations", "be at least 1", 0)
+    assert str(error) == "num_adaptations must be at least 1, got 0."
 
 
 @pytest.mark.parametrize(

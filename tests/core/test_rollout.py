@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core import tasks
-from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.rollout import Runner, keys_of_rounds, reset
 from jaxmeta.core.types import Adapter, Rollout, Task
 from jaxmeta.inner import pose_openly, random_policy
@@ -20,7 +20,7 @@ from tests.conftest import TINY
 def random_life(distribution, key, envs=3):
     task = pose_openly(key, distribution.sample(key, "train"))
     adapter = random_policy(distribution)
-    return adapter, task, Runner(distribution.env, adapter).begin(key, None, task, envs)
+    return adapter, task, Runner(distribution.env, adapter).reset(key, None, task, envs)
 
 
 def test_the_task_stays_the_same_across_auto_resets(grid):
@@ -62,7 +62,7 @@ def test_the_key_of_a_lifetime_is_not_the_key_of_its_resets(grid):
     used = []
     adapter, task, _ = random_life(grid, jax.random.key(0))
     watching = adapter._replace(
-        begin=lambda key, meta, context: (used.append(key), adapter.begin(key, meta, context))[1]
+        reset=lambda key, meta, context: (used.append(key), adapter.reset(key, meta, context))[1]
     )
 
     class Env:
@@ -73,7 +73,7 @@ def test_the_key_of_a_lifetime_is_not_the_key_of_its_resets(grid):
         action_space = grid.env.action_space
 
     key = jax.random.key(7)
-    Runner(Env(), watching).begin(key, None, task, 2)
+    Runner(Env(), watching).reset(key, None, task, 2)
     jax.effects_barrier()
     data = [np.asarray(jax.random.key_data(entry) if entry.dtype != np.uint32 else entry) for entry in used]
     data.append(np.asarray(jax.random.key_data(key)))
@@ -99,7 +99,7 @@ def test_no_key_of_a_rollout_is_used_twice():
 
     adapter = Adapter(None, lambda key, meta, context: (None, None), act, act, None)
     task, steps, envs = Task(jnp.zeros(2), None), 4, 3
-    life = Runner(ShowsItsKey(), adapter).begin(jax.random.key(0), None, task, envs)
+    life = Runner(ShowsItsKey(), adapter).reset(jax.random.key(0), None, task, envs)
     taken = Runner(ShowsItsKey(), adapter).rollout(jax.random.key(1), None, task, life, steps)[1]
     used = np.concatenate([np.reshape(keys, (-1, 2)) for keys in (taken.extras["key"], taken.next_observation)])
     assert len(np.unique(used, axis=0)) == 2 * steps * envs
@@ -109,10 +109,11 @@ def test_rounds_continue_the_same_episodes(grid):
     """Two rounds of three steps see what one round of six sees, if nothing is learned in between."""
     key = jax.random.key(2)
     adapter, task, life = random_life(grid, key)
-    short, long = LifetimeConfig(envs=3, steps=3, rounds=2), LifetimeConfig(envs=3, steps=6, rounds=1)
+    short = AdaptationConfig(num_envs=3, rollout_length=3, num_adaptations=2)
+    long = AdaptationConfig(num_envs=3, rollout_length=6, num_adaptations=1)
 
     def firsts(lifetime):
-        observed = Runner(grid.env, adapter).live(
+        observed = Runner(grid.env, adapter).adapt_for(
             key, None, task, life, lifetime, lambda key, lived: lived.rollout.percept.first
         )
         return np.asarray(observed[1]).reshape(6, 3)
@@ -132,7 +133,7 @@ def test_the_return_of_an_episode_ends_with_its_last_step():
 
 @pytest.mark.slow
 def test_rounds_written_out_are_the_rounds_of_the_loop(grid):
-    learner = recipes.make_recipe("maml", grid, **{**TINY, "rounds": 3, "replay_rounds": 2, "batch_size": 0})
+    learner = make_learner("maml", grid, {**TINY, "num_adaptations": 3, "agent.replay_capacity": 2, "batch_size": 0})
     meta = jax.jit(learner.adapter.init)(jax.random.key(0))
     task = Task(grid.sample(jax.random.key(1), "train"), None)
 
@@ -142,13 +143,13 @@ def test_rounds_written_out_are_the_rounds_of_the_loop(grid):
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def adapted(unrolled, known=False):
         runner, lifetime = Runner(grid.env, learner.adapter), learner.lifetime
-        life = runner.begin(jax.random.key(2), meta, task, lifetime.envs)
+        life = runner.reset(jax.random.key(2), meta, task, lifetime.num_envs)
         if not unrolled:
-            return runner.live(jax.random.key(3), meta, task, life, lifetime, observe)[1]
-        keys, reports = keys_of_rounds(jax.random.key(3), lifetime.rounds), []
-        acted = runner.rollout(keys[0, 0], meta, task, life, lifetime.steps) if known else None
+            return runner.adapt_for(jax.random.key(3), meta, task, life, lifetime, observe)[1]
+        keys, reports = keys_of_rounds(jax.random.key(3), lifetime.num_adaptations), []
+        acted = runner.rollout(keys[0, 0], meta, task, life, lifetime.rollout_length) if known else None
         for own in keys:
-            life, report = runner.round(own, meta, task, life, lifetime.steps, observe, acted)
+            life, report = runner.adapt_once(own, meta, task, life, lifetime.rollout_length, observe, acted)
             reports, acted = [*reports, report], None
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *reports)
 
@@ -158,12 +159,12 @@ def test_rounds_written_out_are_the_rounds_of_the_loop(grid):
 
 
 def test_rollouts_carry_no_gradient(grid):
-    learner = recipes.make_recipe("maml", grid, **TINY)
+    learner = make_learner("maml", grid, TINY)
     meta = learner.adapter.init(jax.random.key(0))
     task = Task(grid.sample(jax.random.key(1), "train"), None)
 
     def value(meta):
-        life = Runner(grid.env, learner.adapter).begin(jax.random.key(2), meta, task, 3)
+        life = Runner(grid.env, learner.adapter).reset(jax.random.key(2), meta, task, 3)
         taken = Runner(grid.env, learner.adapter).rollout(jax.random.key(3), meta, task, life, 4)[1]
         return jnp.sum(taken.extras["q"])
 
@@ -174,5 +175,5 @@ def test_play_changes_no_life(grid):
     key = jax.random.key(4)
     adapter, task, life = random_life(grid, key)
     before = jax.tree.map(np.array, life)
-    Runner(grid.env, adapter).play(key, None, task, life, 2, 4)
+    Runner(grid.env, adapter).evaluate_policy(key, None, task, life, 2, 4)
     jax.tree.map(np.testing.assert_array_equal, before, life)

@@ -1,11 +1,13 @@
 """Loops that keep less: the same results and derivatives, in less memory."""
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.core.scans import nested_scan, rematerialised, scan_of
+from jaxmeta.core.scans import Remat, nested_scan, rematerialised, scan_of
 
 WIDTH = 64
 
@@ -58,6 +60,6 @@ def test_memory_grows_with_the_root_of_the_steps_where_it_is_nested():
 
 
 def test_settings_name_loops():
-    assert scan_of(remat=False, nested=False) is jax.lax.scan
-    assert scan_of(remat=True, nested=False) is rematerialised
-    assert scan_of(remat=False, nested=True) is scan_of(remat=True, nested=True) is nested_scan
+    loops = {"none": jax.lax.scan, "steps": rematerialised, "nested": nested_scan}
+    assert set(loops) == set(get_args(Remat))
+    assert all(scan_of(remat) is loop for remat, loop in loops.items())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxmeta
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms import registry
 from jaxmeta.core import sharding as devices
 from jaxmeta.outer import batching as batch
 from jaxmeta.training import distributed as hosts
@@ -24,13 +24,13 @@ GROUPS = (
     ("maml", "fomaml", "anil", "meta_sgd"),
     ("rl2", "mann", "snail", "proximal"),
     ("reptile", "population", "hyper_policy", "finetune", "scratch"),
-    ("learned_rule", "hypernetwork", "mapping"),
+    ("learned_optimizer", "hypernetwork", "mapping"),
 )
 NEEDS_MORE = {
     "mapping": "every target attends to the whole bank",
     "finetune": "one learner learns from what was done in all tasks",
 }
-"""Recipes whose devices exchange more than gradients, and why."""
+"""Algorithms whose devices exchange more than gradients, and why."""
 CHANGES_NOTHING = ("scratch",)
 ROOT = Path(__file__).parents[2]
 
@@ -45,8 +45,8 @@ def spread(group, counts):
     return {line["case"]: line for line in map(json.loads, answer.stdout.splitlines())}
 
 
-def test_every_recipe_is_looked_at():
-    assert {name for group in GROUPS for name in group} == {*recipes.RECIPES, *VARIANTS}
+def test_every_algorithm_is_looked_at():
+    assert {name for group in GROUPS for name in group} == {*registry.ALGORITHMS, *VARIANTS}
 
 
 @pytest.mark.timeout(900)
@@ -56,9 +56,9 @@ def test_every_recipe_is_looked_at():
     ids=lambda values: "-".join(map(str, values)),
 )
 def test_devices_agree_and_exchange_one_sum_of_gradients_in_an_optimizer_step(group, counts):
-    told = spread(group, counts)
-    assert set(told) == set(group)
-    for case, line in told.items():
+    reported = spread(group, counts)
+    assert set(reported) == set(group)
+    for case, line in reported.items():
         assert line["apart"] < 1e-9, case
         gathered = [one for one in line["moved"] if one["kind"] != "all-reduce" and not one["flags_only"]]
         sums = [one for one in line["moved"] if one["kind"] == "all-reduce" and 2 * one["numbers"] > line["parameters"]]

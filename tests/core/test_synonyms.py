@@ -2,14 +2,30 @@
 
 import pytest
 
-from jaxmeta.algorithms import reads, recipes
-from jaxmeta.algorithms.settings import FIELD_GROUP
+from jaxmeta.algorithms import registry
 from jaxmeta.cli import options as cli
-from jaxmeta.cli.main import USAGE_STATUS, _flags, main
+from jaxmeta.cli.main import USAGE_STATUS, main
 from jaxmeta.core import errors, synonyms
 from jaxmeta.core.errors import UsageError, require_known
+from jaxmeta.core.settings import paths_of, shortest
 
-FLAGS = {flag for verb in cli.VERBS.values() for flag in _flags(verb)}
+FLAGS = {flag for verb in cli.VERBS for flag in cli.parser_of(verb).flags()}
+AGENTS = ("dqn", "tabular_q", "actor_critic")
+
+
+def names_of(algorithm):
+    """Settings by their shortest names, with whichever agent the algorithm has by itself."""
+    config = registry.find(algorithm).config()
+    known = [path for path in paths_of(config) if path not in config.unread]
+    return {shortest(path, known) for path in known}
+
+
+def every_name():
+    """What settings of our algorithms end in, and their whole paths, with every agent."""
+    configs = [registry.find(algorithm).config() for algorithm in registry.ALGORITHMS]
+    configs += [registry.configure("maml", "probe", {"agent": agent}) for agent in AGENTS]
+    paths = {path for config in configs for path in paths_of(config)}
+    return paths | {path.rpartition(".")[2] for path in paths}
 
 
 def refusal(name, value, known, **more):
@@ -18,33 +34,31 @@ def refusal(name, value, known, **more):
     return str(refused.value)
 
 
-def test_synonyms_stand_for_what_there_is_and_for_nothing_that_is_a_name_itself():
-    assert set(synonyms.SETTINGS) <= set(FIELD_GROUP)
+def test_synonyms_stand_for_what_there_is():
+    assert set(synonyms.SETTINGS) <= every_name()
     assert set(synonyms.OPTIONS) <= FLAGS
-    words = [words.split() for words in synonyms.SETTINGS.values()]
-    assert not {word for group in words for word in group} & set(FIELD_GROUP)
-    assert all(len(set(group)) == len(group) for group in words)
+    for name, words in synonyms.SETTINGS.items():
+        assert len(set(words.split())) == len(words.split())
+        assert name not in words.split()
 
 
 @pytest.mark.parametrize(
     ("word", "meant"),
     [
-        ("lr", ["learning_rate", "outer_learning_rate"]),
-        ("alpha", ["learning_rate", "outer_learning_rate"]),
-        ("outer_lr", ["outer_learning_rate"]),
+        ("lr", ["inner.learning_rate", "outer.learning_rate"]),
+        ("alpha", ["inner.learning_rate", "outer.learning_rate"]),
+        ("outer_lr", ["outer.learning_rate"]),
         ("gamma", ["discount"]),
-        ("lambda", ["gae_lambda"]),
         ("eps", ["epsilon"]),
         ("num_tasks", ["tasks_per_batch"]),
         ("meta_batch_size", ["tasks_per_batch"]),
-        ("num_envs", ["envs"]),
-        ("num_steps", ["n_step", "steps"]),
+        ("rounds", ["num_adaptations"]),
+        ("nstep", ["n_step"]),
         ("num_epochs", ["epochs"]),
-        ("entropy_coef", ["entropy", "inner_entropy"]),
-        ("hidden_size", ["hidden", "memory_width"]),
-        ("max_grad_norm", ["max_gradient_norm", "max_inner_norm"]),
+        ("entropy_coef", ["entropy"]),
+        ("hidden_size", ["hidden"]),
+        ("max_grad_norm", ["inner.max_gradient_norm", "outer.max_gradient_norm"]),
         ("num_iterations", ["meta_steps"]),
-        ("outer_learning_rat", ["outer_learning_rate"]),
     ],
 )
 def test_settings_are_found_by_the_words_of_the_field(capsys, word, meant):
@@ -58,14 +72,14 @@ def test_settings_are_found_by_the_words_of_the_field(capsys, word, meant):
 @pytest.mark.parametrize(
     ("argv", "meant"),
     [
-        ("train --config x.json", ["--set"]),
-        ("train --lr 0.1", ["--set learning_rate=...", "--set outer_learning_rate=..."]),
+        ("train --cfg x.json", ["--config"]),
+        ("train --lr 0.1", ["--set inner.learning_rate=...", "--set outer.learning_rate=..."]),
         ("train --env-id maze", ["--tasks"]),
-        ("train --algo=rl2", ["--recipe"]),
-        ("train --steps 5", ["--meta-steps", "--set steps=..."]),
+        ("train --algo=rl2", ["--algorithm"]),
+        ("train --steps 5", ["--meta-steps", "--set rollout_length=..."]),
         ("train --epochs 5", ["--meta-steps", "--set epochs=..."]),
-        ("train --inner-steps 5", ["--set inner_steps=..."]),
-        ("train --outer-learning-rat 5", ["--set outer_learning_rate=..."]),
+        ("train --inner-steps 5", ["--set num_steps=..."]),
+        ("train --outer-learning-rat 5", ["--set outer.learning_rate=..."]),
         ("train --output-dir x", ["--run-dir"]),
         ("train --sead 5", ["--seed"]),
         ("inspect --plan --gamma 0.9", ["--set discount=..."]),
@@ -92,18 +106,17 @@ def test_a_refusal_lists_few_names_whole_and_of_many_the_nearest():
     few = [f"name_{index}" for index in range(errors.FEW)]
     assert refusal("it", "x", few) == f"it must be one of {', '.join(few)}, got 'x'."
     many = [*few, "another", "gadget"]
-    told = refusal("it", "name_7_", many, see="`show`")
-    assert told.startswith("it must be one of name_7, ")
-    assert told.endswith(" and 5 more (`show` shows all), got 'name_7_'. Did you mean 'name_7'?")
-    assert told.count(",") == errors.NEAREST
+    reported = refusal("it", "name_7_", many, see="`show`")
+    assert reported.startswith("it must be one of name_7, ")
+    assert reported.endswith(" and 5 more (`show` shows all), got 'name_7_'. Did you mean 'name_7'?")
+    assert reported.count(",") == errors.NEAREST
     assert refusal("it", "", many).endswith(" and 5 more, got ''.")
-    assert " and 5 more (`jaxmeta list` shows all), got " in refusal("recipe", "x", many)
+    assert " and 5 more (`jaxmeta list` shows all), got " in refusal("algorithm", "x", many)
 
 
 def test_settings_are_shown_where_a_refusal_says(capsys):
-    assert errors.SHOWN_BY["--set"] == "`jaxmeta list RECIPE`"
-    shown = set()
-    for recipe in recipes.RECIPES:
-        assert main(["list", recipe]) == 0
-        shown |= {line.split()[0] for line in capsys.readouterr().out.splitlines()[2:] if not line.startswith(" ")}
-    assert set(FIELD_GROUP) - shown <= reads.FOR_A_POLICY, "whose agent no recipe has by itself"
+    assert errors.SHOWN_BY["--set"] == "`jaxmeta list ALGORITHM`"
+    for algorithm in registry.ALGORITHMS:
+        assert main(["list", algorithm]) == 0
+        lines = capsys.readouterr().out.splitlines()[2:]
+        assert names_of(algorithm) <= {line.split()[0] for line in lines if not line.startswith(" ")}

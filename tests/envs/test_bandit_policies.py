@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.types import Percept
 from jaxmeta_envs.bandit import planning as bandit_planning
@@ -163,7 +163,7 @@ def test_epsilon_greedy_explores_as_often_as_it_should():
         return float(jnp.mean(actions == 1))
 
     assert share_of_the_best(policy.act) == pytest.approx(0.6 + 0.4 / 4, abs=4 * np.sqrt(0.21 / 4000))
-    assert share_of_the_best(policy.exploit) == 1.0
+    assert share_of_the_best(policy.eval_policy) == 1.0
 
 
 # --- lived
@@ -171,7 +171,7 @@ def test_epsilon_greedy_explores_as_often_as_it_should():
 
 def test_the_action_that_nobody_took_is_not_counted():
     policy = bandit_policy(3, UNIFORM, UNIFORM.draw)
-    _, memory = policy.begin(jax.random.key(0), None, None)
+    _, memory = policy.reset(jax.random.key(0), None, None)
     _, memory, _ = policy.act(jax.random.key(1), None, None, memory, percept_of(0, 0.0))
     np.testing.assert_array_equal(memory.pulled, [0, 0, 0])
     for action, reward in ((2, 1.0), (2, 0.0)):
@@ -183,14 +183,14 @@ def test_the_action_that_nobody_took_is_not_counted():
 def test_a_guest_knows_the_last_pull_of_the_life_it_copies():
     policy = bandit_policy(2, UNIFORM, ucb1(UNIFORM, 100.0))
     memory = pulls_of([0, 0], [0, 0])
-    action, _, extras = policy.exploit(jax.random.key(0), None, None, memory, percept_of(1, 1.0))
+    action, _, extras = policy.eval_policy(jax.random.key(0), None, None, memory, percept_of(1, 1.0))
     assert int(action) == 1
     np.testing.assert_array_equal(extras["logits"], [-np.inf, 0.0])
 
 
 @pytest.mark.slow
 def test_no_policy_is_better_than_the_best():
-    lifetime = LifetimeConfig(envs=1, rounds=2, steps=5)
+    lifetime = AdaptationConfig(num_envs=1, num_adaptations=2, rollout_length=5)
     tasks = bandit(arms=5)
     policies = tasks.policies(lifetime)
     assert set(policies) == {"bayes_optimal", "gittins", "ucb1", "thompson", "epsilon_greedy"}
@@ -203,15 +203,16 @@ def test_no_policy_is_better_than_the_best():
 
 @pytest.mark.slow
 def test_gaussian_policies_earn_more_than_chance():
-    lifetime = LifetimeConfig(envs=1, rounds=10, steps=1)
+    lifetime = AdaptationConfig(num_envs=1, num_adaptations=10, rollout_length=1)
     tasks = gaussian_bandit(arms=5)
     for name, policy in tasks.policies(lifetime).items():
         assert trial_returns(tasks, policy, lifetime, 500).mean() > 3.0, name
 
 
 def test_the_optimum_is_offered_where_it_is_one():
-    def names(envs, arms, rounds):
-        return set(bandit(arms=arms).policies(LifetimeConfig(envs=envs, rounds=rounds, steps=1)))
+    def names(num_envs, arms, pulls):
+        lifetime = AdaptationConfig(num_envs=num_envs, num_adaptations=pulls, rollout_length=1)
+        return set(bandit(arms=arms).policies(lifetime))
 
     assert "bayes_optimal" in names(1, 2, 20)
     assert "bayes_optimal" not in names(2, 2, 20)

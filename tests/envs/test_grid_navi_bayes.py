@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.algorithms import recipes
-from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.algorithms.registry import make_learner
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.evaluation.measurement import measure
 from jaxmeta_envs.grid import EnvParams
 from jaxmeta_envs.grid_navi.bayes import MOST_VALUES, bayes_optimal_return, best_plan, computable
@@ -46,11 +46,11 @@ def goals(size):
 
 
 @functools.cache
-def lived(size, horizon, episodes, rounds):
+def lived(size, horizon, episodes, num_adaptations):
     """`bayes_oracle`, measured on every goal."""
     tasks = grid_navi(size=size, horizon=horizon)
-    steps = horizon * episodes // rounds
-    learner = recipes.make_recipe("rl2", tasks, rounds=rounds, steps=steps)
+    rollout_length = horizon * episodes // num_adaptations
+    learner = make_learner("rl2", tasks, {"num_adaptations": num_adaptations, "rollout_length": rollout_length})
     policy = tasks.policies(learner.lifetime)["bayes_oracle"]
     cells = jnp.asarray(goal_cells(size))
     params = EnvParams(max_steps_in_episode=jnp.full(len(cells), horizon, jnp.int32), goal=cells)
@@ -60,11 +60,12 @@ def lived(size, horizon, episodes, rounds):
 
 
 @pytest.mark.parametrize(
-    ("size", "horizon", "episodes", "rounds"), [(3, 4, 2, 2), (3, 3, 4, 2), *tiers.slow((4, 6, 3, 3), (5, 15, 4, 4))]
+    ("size", "horizon", "episodes", "num_adaptations"),
+    [(3, 4, 2, 2), (3, 3, 4, 2), *tiers.slow((4, 6, 3, 3), (5, 15, 4, 4))],
 )
-def test_the_policy_earns_it(size, horizon, episodes, rounds):
+def test_the_policy_earns_it(size, horizon, episodes, num_adaptations):
     """A trial earns what was computed, and a first fresh episode what a trial of one would."""
-    measured = lived(size, horizon, episodes, rounds)
+    measured = lived(size, horizon, episodes, num_adaptations)
     assert measured.trial.mean() == pytest.approx(bayes_optimal_return(size, horizon, episodes), abs=1e-4)
     assert measured.returns[:, 0].mean() == pytest.approx(bayes_optimal_return(size, horizon, 1), abs=1e-4)
     best = [reference.direct_return(size, horizon, goal) for goal in goals(size)]
@@ -110,15 +111,15 @@ def test_more_episodes_earn_more_and_never_more_than_knowing():
 @pytest.mark.parametrize(
     ("options", "lifetime"),
     [
-        ({}, {"envs": 2, "steps": 15, "rounds": 4}),
-        ({}, {"envs": 1, "steps": 10, "rounds": 3}),
-        ({}, {"envs": 1, "steps": 15, "rounds": 100}),
-        ({"goals": "split"}, {"envs": 1, "steps": 15, "rounds": 4}),
-        ({"size": 6}, {"envs": 1, "steps": 15, "rounds": 4}),
+        ({}, {"num_envs": 2, "rollout_length": 15, "num_adaptations": 4}),
+        ({}, {"num_envs": 1, "rollout_length": 10, "num_adaptations": 3}),
+        ({}, {"num_envs": 1, "rollout_length": 15, "num_adaptations": 100}),
+        ({"goals": "split"}, {"num_envs": 1, "rollout_length": 15, "num_adaptations": 4}),
+        ({"size": 6}, {"num_envs": 1, "rollout_length": 15, "num_adaptations": 4}),
     ],
 )
 def test_it_is_offered_only_where_it_is_known(options, lifetime):
-    assert grid_navi(**options).policies(LifetimeConfig(**lifetime)) == {}
+    assert grid_navi(**options).policies(AdaptationConfig(**lifetime)) == {}
 
 
 def test_what_is_computable():

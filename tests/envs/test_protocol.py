@@ -215,7 +215,7 @@ class TestDistribution:
         assert jaxmeta_envs.make(spec).env is made(spec).env
 
     def test_suggested_discount(self, spec):
-        assert 0 < made(spec).suggested["discount"] < 1
+        assert 0 < made(spec).suggested["agent.discount"] < 1
 
 
 @pytest.mark.parametrize("spec", WITH_ORACLE)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Percept, Task, sample_tasks
@@ -26,7 +26,7 @@ def family(drift=0.0):
 def lived(tasks, policy, steps):
     """Memory of one environment after some steps, and its rollout with leaves [steps, ...]."""
     task = Task(tasks.sample(jax.random.key(0), "test"), None)
-    life = Runner(tasks.env, policy).begin(jax.random.key(1), None, task, 1)
+    life = Runner(tasks.env, policy).reset(jax.random.key(1), None, task, 1)
     life, taken = Runner(tasks.env, policy).rollout(jax.random.key(2), None, task, life, steps)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[0], life.memory), jax.tree.map(lambda leaf: leaf[:, 0], taken)
 
@@ -103,7 +103,7 @@ def test_linucb_shows_the_item_with_the_largest_bound(drift):
         width = np.sqrt(np.diag(described @ covariance @ described.T))
         wanted = int(np.argmax(mean + alpha * width)), int(np.argmax(mean))
         items = tuple(
-            int(act(jax.random.key(0), None, None, memory, percept)[0]) for act in (policy.act, policy.exploit)
+            int(act(jax.random.key(0), None, None, memory, percept)[0]) for act in (policy.act, policy.eval_policy)
         )
         assert items == wanted
         chosen.append(items)
@@ -116,13 +116,13 @@ def test_linucb_shows_the_item_with_the_largest_bound(drift):
 
 def returns_by_session(tasks, policy, params, sessions, openly=False):
     """Clicks in each session of a life, [tasks, sessions]."""
-    lifetime = LifetimeConfig(envs=1, rounds=sessions, steps=tasks.horizon)
+    lifetime = AdaptationConfig(num_envs=1, num_adaptations=sessions, rollout_length=tasks.horizon)
 
     def live(key, params):
         begin_key, live_key = jax.random.split(key)
         task = Task(params, params if openly else None)
-        life = Runner(tasks.env, policy).begin(begin_key, None, task, 1)
-        return Runner(tasks.env, policy).live(live_key, None, task, life, lifetime, clicks)[1]
+        life = Runner(tasks.env, policy).reset(begin_key, None, task, 1)
+        return Runner(tasks.env, policy).adapt_for(live_key, None, task, life, lifetime, clicks)[1]
 
     def clicks(key, lived):
         return jnp.sum(lived.rollout.reward)
@@ -135,7 +135,7 @@ def returns_by_session(tasks, policy, params, sessions, openly=False):
 def test_learning_beats_popularity_which_beats_chance():
     tasks, sessions = recommender(), 4
     params = sample_tasks(jax.random.key(0), tasks, "test", 150)
-    policies = tasks.policies(LifetimeConfig())
+    policies = tasks.policies(AdaptationConfig())
     assert set(policies) == {"popularity", "linucb"}
     best = np.asarray(jax.jit(jax.vmap(tasks.oracle))(params))
     random = returns_by_session(tasks, random_policy(tasks), params, sessions, openly=True).mean(axis=1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Percept, Task, sample_tasks
@@ -30,7 +30,7 @@ def lived(policy, steps):
     """A life of one environment after some steps, and its rollout with leaves [steps, ...]."""
     tasks = tabular_mdp(states=STATES, actions=ACTIONS, horizon=HORIZON)
     task = Task(tasks.sample(jax.random.key(0), "test"), None)
-    life = Runner(tasks.env, policy).begin(jax.random.key(1), None, task, 1)
+    life = Runner(tasks.env, policy).reset(jax.random.key(1), None, task, 1)
     life, taken = Runner(tasks.env, policy).rollout(jax.random.key(2), None, task, life, steps)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[0], life.memory), jax.tree.map(lambda leaf: leaf[:, 0], taken)
 
@@ -72,14 +72,14 @@ def test_a_plan_is_followed_for_an_episode():
     policy = planning_policy(STATES, ACTIONS, HORIZON, posterior_sample)
     tasks = tabular_mdp(states=STATES, actions=ACTIONS, horizon=HORIZON)
     task = Task(tasks.sample(jax.random.key(0), "test"), None)
-    life = Runner(tasks.env, policy).begin(jax.random.key(1), None, task, 1)
-    lifetime = LifetimeConfig(envs=1, rounds=3 * HORIZON, steps=1)
+    life = Runner(tasks.env, policy).reset(jax.random.key(1), None, task, 1)
+    lifetime = AdaptationConfig(num_envs=1, num_adaptations=3 * HORIZON, rollout_length=1)
 
     def observe(key, lived):
         taken = lived.rollout
         return lived.after.memory.plan[0], jnp.argmax(taken.percept.observation[0, 0]), taken.action[0, 0]
 
-    _, seen = Runner(tasks.env, policy).live(jax.random.key(2), None, task, life, lifetime, observe)
+    _, seen = Runner(tasks.env, policy).adapt_for(jax.random.key(2), None, task, life, lifetime, observe)
     plans, states, actions = (np.asarray(leaf).reshape(3, HORIZON, *leaf.shape[1:]) for leaf in seen)
     assert (plans == plans[:, :1]).all()
     assert (plans[1:, 0] != plans[:-1, 0]).any()
@@ -179,10 +179,10 @@ def test_q_learning_is_that_of_plain_numpy():
 @pytest.mark.parametrize("epsilon", [0.0, 0.4])
 def test_logits_are_those_of_the_epsilon_greedy_policy(epsilon):
     policy = q_learning_policy(STATES, ACTIONS, discount=0.0, epsilon=epsilon)
-    _, memory = policy.begin(jax.random.key(0), None, None)
+    _, memory = policy.reset(jax.random.key(0), None, None)
     memory = memory._replace(values=memory.values.at[1, 1].set(5.0))
     percept = Percept(jnp.eye(STATES)[1], jnp.array(0, jnp.int32), jnp.array(0.0), jnp.array(True))
-    for act, explored in ((policy.act, epsilon), (policy.exploit, 0.0)):
+    for act, explored in ((policy.act, epsilon), (policy.eval_policy, 0.0)):
         *_, extras = act(jax.random.key(0), None, None, memory, percept)
         np.testing.assert_allclose(jnp.exp(extras["logits"]), [explored / 2, 1 - explored / 2], rtol=1e-6)
 
@@ -192,7 +192,8 @@ def test_logits_are_those_of_the_epsilon_greedy_policy(epsilon):
 
 @pytest.mark.slow
 def test_policies_earn_more_than_chance_and_less_than_the_oracle():
-    tasks, lifetime = tabular_mdp(states=4, actions=3, horizon=5), LifetimeConfig(envs=1, rounds=10, steps=5)
+    tasks = tabular_mdp(states=4, actions=3, horizon=5)
+    lifetime = AdaptationConfig(num_envs=1, num_adaptations=10, rollout_length=5)
     best = 10 * np.asarray(jax.vmap(tasks.oracle)(sample_tasks(jax.random.key(5), tasks, "test", 1000))).mean()
     policies = tasks.policies(lifetime)
     assert set(policies) == {"psrl", "ucrl2", "epsilon_greedy", "epsilon_greedy_q"}

@@ -7,9 +7,10 @@ import pytest
 from gymnax.environments.spaces import Box
 from scipy import stats
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.baselines import FinetuneConfig
+from jaxmeta.algorithms.registry import configure, make_learner
 from jaxmeta.core import costs
-from jaxmeta.core.config import LifetimeConfig
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.tasks import make_tasks
 from jaxmeta.core.types import MetaLearner, MetaState, sample_tasks
@@ -17,39 +18,39 @@ from jaxmeta.evaluation import baselines, statistics, tuned_baselines
 from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.evaluation.measurement import Measured, Meter, adaptation_cost, measure
 from jaxmeta.inner import pose_openly, random_policy
+from jaxmeta.rl import ActorCriticConfig, DQNConfig
 from jaxmeta_envs.grid_navi.bayes import bayes_optimal_return
 from tests import tiers
 from tests.boards import rows_of
 from tests.conftest import TINY
 
 
-def config_of(grid, **settings):
-    resolved = recipes.resolve_settings("maml", grid, **TINY | settings)
-    return {"recipe": "maml", "seed": 0, "settings": resolved}
+@pytest.fixture(scope="module")
+def report(grid):
+    learner = make_learner("maml", grid, TINY)
+    return evaluation.evaluate(learner, learner.init(jax.random.key(0)), grid, num_tasks=6, with_baselines=False)
 
 
 @pytest.fixture(scope="module")
-def report(grid):
-    config = config_of(grid)
-    learner = recipes.make_recipe("maml", grid, **config["settings"])
-    state = learner.init(jax.random.key(0))
-    return evaluation.evaluate(learner, state, grid, config, num_tasks=6, with_baselines=False)
+def standard(grid):
+    """What the baselines beside that learner start from."""
+    return baselines.standard_config(configure("maml", grid, TINY), grid)
 
 
 def test_report_has_the_fields_of_the_contract(report):
     fields = {"split", "tasks_seen", "num_tasks", "returns", "returns_ci95", "trial_return", "trial_return_se", "score"}
     fields |= {"score_mean", "ci95", "baselines", "env_steps", "steps_to_threshold", "generalisation_gap", "flops"}
     assert fields | {"seconds"} <= set(report)
-    assert len(report["returns"]) == TINY["rounds"] + 1
-    assert report["env_steps"] == TINY["rounds"] * TINY["envs"] * TINY["steps"]
+    assert len(report["returns"]) == TINY["num_adaptations"] + 1
+    assert report["env_steps"] == TINY["num_adaptations"] * TINY["num_envs"] * TINY["rollout_length"]
     shared = {"returns", "returns_ci95", "trial_return", "score", "score_mean", "ci95", "env_steps"}
     assert all(shared <= set(entry) for entry in report["baselines"].values())
 
 
-@pytest.mark.parametrize("recipe", ["maml", *tiers.slow("rl2")])
-def test_the_cost_of_adapting_is_that_of_a_program_which_lives(grid, recipe):
-    settings = {name: TINY[name] for name in ("envs", "steps", "rounds")}
-    learner = recipes.make_recipe(recipe, grid, **settings)
+@pytest.mark.parametrize("algorithm", ["maml", *tiers.slow("rl2")])
+def test_the_cost_of_adapting_is_that_of_a_program_which_lives(grid, algorithm):
+    settings = {name: TINY[name] for name in ("num_envs", "rollout_length", "num_adaptations")}
+    learner = make_learner(algorithm, grid, settings)
     meta = learner.meta(learner.init(jax.random.key(0)))
     cost = adaptation_cost(jax.random.key(1), learner, meta, grid)
     assert cost["memory"] > 0, "of a program from which everything was left out it would be 0"
@@ -65,7 +66,7 @@ def test_random_scores_zero_and_the_oracle_one(report):
 def drawn_at_random(tasks, env_params, draws=2000):
     """Actions of `random_policy` in one task, [draws, ...]."""
     policy = random_policy(tasks)
-    fast, memory = policy.begin(jax.random.key(0), None, pose_openly(jax.random.key(0), env_params).context)
+    fast, memory = policy.reset(jax.random.key(0), None, pose_openly(jax.random.key(0), env_params).context)
     keys = jax.random.split(jax.random.key(1), draws)
     return np.asarray(jax.jit(jax.vmap(lambda key: policy.act(key, None, fast, memory, None)[0]))(keys))
 
@@ -103,7 +104,7 @@ def test_no_action_is_drawn_from_an_unbounded_space(bound):
 @pytest.mark.parametrize("spec", ["pendulum:torques=0,horizon=5", "point_navigation:horizon=5"])
 def test_learners_of_continuous_actions_are_evaluated(spec):
     tasks = make_tasks(spec)
-    lifetime = LifetimeConfig(envs=2, steps=5, rounds=2)
+    lifetime = AdaptationConfig(num_envs=2, rollout_length=5, num_adaptations=2)
     learner = MetaLearner(
         init=lambda key: MetaState(None, None, jnp.zeros((), jnp.int32), None),
         update=lambda key, state, env_params: (state, {}),
@@ -113,23 +114,20 @@ def test_learners_of_continuous_actions_are_evaluated(spec):
         lifetime=lifetime,
         tasks_per_batch=4,
         env_steps_per_task=0,
+        name="guess",
     )
-    config = {"recipe": "guess", "seed": 0, "settings": {"agent": "none"}}
-    state = learner.init(jax.random.key(0))
-    report = evaluation.evaluate(learner, state, tasks, config, num_tasks=4, with_baselines=False)
+    report = evaluation.evaluate(learner, learner.init(jax.random.key(0)), tasks, num_tasks=4, with_baselines=False)
     random = report["baselines"]["random"]
+    assert report["algorithm"] == "guess"
     assert np.all(np.isfinite([*report["returns"], *random["returns"], random["trial_return"]]))
     assert random["trial_return"] < 0
 
 
 @pytest.mark.slow
 def test_what_acts_well_in_a_family_is_measured_beside_the_learner(grid):
-    settings = recipes.resolve_settings("rl2", grid, rounds=2, memory_width=4)
-    learner = recipes.make_recipe("rl2", grid, **settings)
-    config = {"recipe": "rl2", "seed": 0, "settings": settings}
-    state = learner.init(jax.random.key(0))
-    report = evaluation.evaluate(learner, state, grid, config, num_tasks=64, with_baselines=False)
-    assert report["agent"] == "memory", "not the agent of the settings, which it has no use for"
+    learner = make_learner("rl2", grid, {"num_adaptations": 2, "memory.width": 4})
+    report = evaluation.evaluate(learner, learner.init(jax.random.key(0)), grid, num_tasks=64, with_baselines=False)
+    assert report["agent"] == "memory", "in place of an agent, which it has none of"
     best = report["baselines"]["bayes_oracle"]
     assert abs(best["trial_return"] - bayes_optimal_return(3, 4, 2)) < 4 * best["trial_return_se"]
     assert best["trial_return"] > report["trial_return"]
@@ -182,7 +180,7 @@ def test_flops_count_loops_and_gradients():
 
 
 def test_the_same_seed_gives_the_same_returns_and_another_seed_others(grid):
-    learner = recipes.make_recipe("maml", grid, **TINY)
+    learner = make_learner("maml", grid, TINY)
     meta = learner.init(jax.random.key(0)).meta
     env_params = sample_tasks(jax.random.key(1), grid, "test", 6)
     run = jax.jit(lambda key: measure(key, learner, meta, grid, env_params).trial)
@@ -190,82 +188,80 @@ def test_the_same_seed_gives_the_same_returns_and_another_seed_others(grid):
     assert np.any(run(jax.random.key(2)) != run(jax.random.key(3)))
 
 
-def told(**changes):
-    usual = {"learning_rate": 3e-3, "epsilon": 0.3, "temperature": 0.0, "inner_steps": 5, "n_step": 1}
+def reported(**changes):
+    usual = {"learning_rate": 3e-3, "epsilon": 0.3, "temperature": 0.0, "num_steps": 5, "n_step": 1}
     return baselines.Choice(**usual | changes)
 
 
 @pytest.mark.slow
-def test_baselines_adapt_as_they_are_told(grid):
-    settings = config_of(grid)["settings"]
-    env_params = sample_tasks(jax.random.key(1), grid, "test", 32)
+def test_baselines_adapt_as_they_are_told(grid, standard):
+    key, env_params = jax.random.key(0), sample_tasks(jax.random.key(1), grid, "test", 32)
 
     def measured(choices, **options):
-        return tuned_baselines.measure_baselines(
-            jax.random.key(0),
-            grid,
-            settings,
-            env_params,
-            pretraining_steps=1,
-            seed=0,
-            choices=choices,
-            meter=Meter(tuned_baselines.parts_of_work(settings), lambda stage, done: stages.append(stage)),
-            **options,
-        )
+        meter = Meter(tuned_baselines.parts_of_work(standard), lambda stage, done: stages.append(stage))
+        config = configure("maml", grid, TINY)
+        those = tuned_baselines.Baselines(key, grid, config, pretraining_steps=1, seed=0, meter=meter)
+        return tuned_baselines.measure_baselines(those, key, env_params, choices=choices, **options)
 
     stages = []
-    still = measured({"scratch": told(learning_rate=0.0), "finetune": told(learning_rate=0.0)}, starts=2)
+    still = measured({"scratch": reported(learning_rate=0.0), "finetune": reported(learning_rate=0.0)}, starts=2)
     assert stages
     assert not any("tuning" in stage for stage in stages)
-    busy = measured({"scratch": told(learning_rate=0.1), "finetune": told(learning_rate=0.0)})
+    busy = measured({"scratch": reported(learning_rate=0.1), "finetune": reported(learning_rate=0.0)})
     assert np.any(busy["scratch"][0][0].trial != still["scratch"][0][0].trial)
     np.testing.assert_array_equal(busy["finetune"][0][0].returns, still["finetune"][0][0].returns)
-    assert still["scratch"][0][0].returns.shape == (32, settings["rounds"] + 1)
+    assert still["scratch"][0][0].returns.shape == (32, TINY["num_adaptations"] + 1)
     for entries, _ in still.values():
         assert len(entries) == 2
         assert np.any(entries[0].trial != entries[1].trial), "each start is its own"
-    assert still["finetune"][1] == baselines.Tried(told(learning_rate=0.0), baselines.grid_of(settings), None, "given")
+    assert still["finetune"][1] == baselines.Tried(
+        reported(learning_rate=0.0), baselines.grid_of(standard), None, "given"
+    )
 
 
-def test_scratch_starts_anew_in_every_task(grid):
-    starts = baselines.fresh_starts(grid, config_of(grid)["settings"])(jax.random.key(0), 3)
+def test_scratch_starts_anew_in_every_task(grid, standard):
+    starts = baselines.fresh_starts(grid, standard)(jax.random.key(0), 3)
     kernel = starts["network"]["params"]["torso_0"]["kernel"]
     assert not np.allclose(kernel[0], kernel[1])
 
 
-GRID = baselines.grid_of({"agent": "dqn", "temperature": 0.2, "rounds": 3})
+GRID = baselines.grid_of(FinetuneConfig(agent=DQNConfig(temperature=0.2)))
 
 
-@pytest.mark.parametrize(("rounds", "ladder"), [(3, (10, 30, 100, 300, 1000)), (20, (10, 30, 100)), (1000, (10,))])
-def test_long_lifetimes_learn_less_in_every_round(rounds, ladder):
-    assert baselines.grid_of({"agent": "dqn", "temperature": 0.0, "rounds": rounds}).inner_steps == ladder
+@pytest.mark.parametrize(
+    ("num_adaptations", "ladder"), [(3, (10, 30, 100, 300, 1000)), (20, (10, 30, 100)), (1000, (10,))]
+)
+def test_long_lifetimes_learn_less_in_every_adaptation(num_adaptations, ladder):
+    adaptation = AdaptationConfig(num_adaptations=num_adaptations)
+    config = FinetuneConfig(adaptation=adaptation, agent=DQNConfig(temperature=0.0))
+    assert baselines.grid_of(config).num_steps == ladder
 
 
 def test_the_edge_of_a_grid_is_reported():
-    assert not told(inner_steps=100).on_edge(GRID)
-    assert told(learning_rate=1e-4, inner_steps=100).on_edge(GRID)
-    assert told(inner_steps=1000).on_edge(GRID)
+    assert not reported(num_steps=100).on_edge(GRID)
+    assert reported(learning_rate=1e-4, num_steps=100).on_edge(GRID)
+    assert reported(num_steps=1000).on_edge(GRID)
 
 
 @pytest.mark.parametrize(
     ("best", "tried"),
     [
-        (told(learning_rate=1e-2, epsilon=1.0, inner_steps=30, n_step=0), {100, 300, 30, 10}),
-        (told(learning_rate=3e-4, epsilon=0.3, temperature=0.2, inner_steps=1000, n_step=1), {100, 300, 1000}),
-        (told(learning_rate=3e-3, epsilon=1.0, inner_steps=100, n_step=1), {100, 300, 30}),
+        (reported(learning_rate=1e-2, epsilon=1.0, num_steps=30, n_step=0), {100, 300, 30, 10}),
+        (reported(learning_rate=3e-4, epsilon=0.3, temperature=0.2, num_steps=1000, n_step=1), {100, 300, 1000}),
+        (reported(learning_rate=3e-3, epsilon=1.0, num_steps=100, n_step=1), {100, 300, 30}),
     ],
 )
 def test_tuning_finds_the_best_of_a_hill(grid, best, tried):
     """On returns that fall off on every side of a known choice."""
     asked = set()
 
-    def programs(inner_steps, n_step):
-        asked.add(inner_steps)
+    def programs(num_steps, n_step):
+        asked.add(num_steps)
 
         def program(key, params, learning_rates, epsilon, temperature, env_params):
             distance = np.abs(np.log(learning_rates) - np.log(best.learning_rate)) + abs(epsilon - best.epsilon)
             distance += abs(temperature - best.temperature)
-            distance += abs(np.log(inner_steps) - np.log(best.inner_steps)) + abs(n_step - best.n_step)
+            distance += abs(np.log(num_steps) - np.log(best.num_steps)) + abs(n_step - best.n_step)
             returns = np.broadcast_to(-distance[:, None, None], (len(learning_rates), 32, 2))
             return Measured(returns, returns[..., 0])
 
@@ -277,7 +273,7 @@ def test_tuning_finds_the_best_of_a_hill(grid, best, tried):
     assert asked == tried
 
 
-def test_baselines_are_tuned_on_validation_tasks_and_trained_on_training_tasks(grid):
+def test_baselines_are_tuned_on_validation_tasks_and_trained_on_training_tasks(grid, standard):
     drawn = []
     watched = grid._replace(sample=lambda key, split: drawn.append(split) or grid.sample(key, split))
 
@@ -287,52 +283,50 @@ def test_baselines_are_tuned_on_validation_tasks_and_trained_on_training_tasks(g
     baselines.tune(jax.random.key(0), watched, lambda *_: program, lambda key, count: None, GRID)
     assert set(drawn) == {"validation"}
     drawn.clear()
-    jax.eval_shape(baselines.make_pretraining(watched, config_of(grid)["settings"], 1), jax.random.key(0))
+    jax.eval_shape(baselines.make_pretraining(watched, standard, 1), jax.random.key(0))
     assert set(drawn) == {"train"}
 
 
 def test_tuning_tries_the_other_targets_again(grid):
     """Where one-step targets win under few gradient steps, and Monte-Carlo targets under many."""
 
-    def programs(inner_steps, n_step):
+    def programs(num_steps, n_step):
         def program(key, params, learning_rates, epsilon, temperature, env_params):
-            worth = (1.0 if n_step == 1 else 0.5) if inner_steps <= 100 else (2.0 if n_step == 1 else 3.0)
-            returns = np.full((len(learning_rates), 32, 2), worth + (inner_steps == 300))
+            worth = (1.0 if n_step == 1 else 0.5) if num_steps <= 100 else (2.0 if n_step == 1 else 3.0)
+            returns = np.full((len(learning_rates), 32, 2), worth + (num_steps == 300))
             return Measured(returns, returns[..., 0])
 
         return program
 
     found = baselines.tune(jax.random.key(0), grid, programs, lambda key, count: None, GRID)
-    assert (found.choice.inner_steps, found.choice.n_step, found.validation_return) == (300, 0, 4.0)
+    assert (found.choice.num_steps, found.choice.n_step, found.validation_return) == (300, 0, 4.0)
 
 
 def test_of_a_policy_only_how_long_it_learns_is_tuned():
     """Targets, exploration rates and temperatures of action values are none of its concern."""
-    grid = baselines.grid_of({"agent": "actor_critic", "temperature": 0.2})
+    grid = baselines.grid_of(FinetuneConfig(agent=ActorCriticConfig()))
     assert [len(values) for values in grid] == [1, 1, 1, 5]
 
-    def programs(inner_steps, n_step):
+    def programs(num_steps, n_step):
         def program(key, params, learning_rates, epsilon, temperature, env_params):
-            returns = np.broadcast_to((inner_steps == 30) - learning_rates[:, None, None], (len(learning_rates), 32, 2))
+            returns = np.broadcast_to((num_steps == 30) - learning_rates[:, None, None], (len(learning_rates), 32, 2))
             return Measured(returns, returns[..., 0])
 
         return program
 
     found = baselines.tune(jax.random.key(0), make_tasks("probe"), programs, lambda key, count: None, grid)
-    assert (found.choice.inner_steps, found.choice.learning_rate) == (30, baselines.LEARNING_RATES[0])
+    assert (found.choice.num_steps, found.choice.learning_rate) == (30, baselines.LEARNING_RATES[0])
 
 
 @pytest.mark.slow
 def test_a_policy_over_continuous_actions_is_evaluated_beside_its_baselines():
     distribution = make_tasks("point_navigation:horizon=5")
-    settings = {"envs": 2, "rounds": 1, "tasks_per_batch": 2, "query_envs": 2, "hidden": (4,)}
-    config = {"recipe": "maml", "seed": 0}
-    config["settings"] = recipes.resolve_settings("maml", distribution, **settings)
-    assert config["settings"]["agent"] == "actor_critic"
-    learner = recipes.make_recipe("maml", distribution, **config["settings"])
+    settings = {"num_envs": 2, "num_adaptations": 1, "tasks_per_batch": 2, "num_query_envs": 2, "hidden": (4,)}
+    learner = make_learner("maml", distribution, settings)
+    assert isinstance(learner.config.agent, ActorCriticConfig)
     state = learner.init(jax.random.key(0)).replace(step=jnp.ones((), jnp.int32))
-    choices = dict.fromkeys(("scratch", "finetune"), told(inner_steps=1))
-    report = evaluation.evaluate(learner, state, distribution, config, num_tasks=3, choices=choices)
+    choices = dict.fromkeys(("scratch", "finetune"), reported(num_steps=1))
+    report = evaluation.evaluate(learner, state, distribution, num_tasks=3, choices=choices)
     assert set(report["baselines"]) == {"random", "oracle", "scratch", "finetune"}
     assert all(np.all(np.isfinite(entry["returns"])) for entry in report["baselines"].values())
     assert len(report["returns"]) == 2
@@ -369,6 +363,6 @@ def test_compare_pools_no_runs_of_unlike_lifetimes(report):
     ],
 )
 def test_bad_requests_are_refused(grid, how, named):
-    learner = recipes.make_recipe("maml", grid, **TINY)
+    learner = make_learner("maml", grid, TINY)
     with pytest.raises(UsageError, match=named.replace("(", r"\(")):
-        evaluation.evaluate(learner, learner.init(jax.random.key(0)), grid, config_of(grid), **how)
+        evaluation.evaluate(learner, learner.init(jax.random.key(0)), grid, **how)

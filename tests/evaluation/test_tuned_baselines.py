@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.registry import configure, make_learner
 from jaxmeta.core.tasks import make_tasks
 from jaxmeta.core.types import sample_tasks
 from jaxmeta.evaluation import baseline_cache, baselines, tuned_baselines
@@ -17,7 +17,7 @@ from jaxmeta.evaluation.measurement import Measured
 from jaxmeta.evaluation.tuned_baselines import Baselines
 from tests.conftest import TINY
 
-BEST = Choice(learning_rate=3e-3, epsilon=0.3, temperature=0.0, inner_steps=10, n_step=1)
+BEST = Choice(learning_rate=3e-3, epsilon=0.3, temperature=0.0, num_steps=10, n_step=1)
 
 
 @pytest.fixture(autouse=True)
@@ -52,11 +52,9 @@ EVERYTHING = ["tune scratch", "measure scratch", "tune finetune", "measure finet
 
 
 def measured(tasks, seed=0, num_tasks=4, pretraining_steps=1000, retune=False, **settings):
-    resolved = recipes.resolve_settings("maml", tasks, **TINY | settings)
-    key = jax.random.key(seed)
-    env_params = sample_tasks(key, tasks, "test", num_tasks)
-    options = {"pretraining_steps": pretraining_steps, "seed": seed, "retune": retune}
-    return tuned_baselines.measure_baselines(key, tasks, resolved, env_params, **options)
+    config, key = configure("maml", tasks, TINY | settings), jax.random.key(seed)
+    those = Baselines(key, tasks, config, pretraining_steps=pretraining_steps, seed=seed)
+    return tuned_baselines.measure_baselines(those, key, sample_tasks(key, tasks, "test", num_tasks), retune=retune)
 
 
 def test_what_is_known_is_not_found_out_again(grid, work):
@@ -73,7 +71,7 @@ def test_what_is_known_is_not_found_out_again(grid, work):
 @pytest.mark.parametrize(
     ("change", "done"),
     [
-        ({"rounds": 3}, EVERYTHING),
+        ({"num_adaptations": 3}, EVERYTHING),
         ({"hidden": (9,)}, EVERYTHING),
         ({"temperature": 0.7}, EVERYTHING),
         ({"seed": 1}, EVERYTHING),
@@ -81,8 +79,8 @@ def test_what_is_known_is_not_found_out_again(grid, work):
         ({"num_tasks": 5}, ["measure scratch", "measure finetune"]),
         ({"pretraining_steps": 1001}, ["measure scratch", "measure finetune"]),
         ({"pretraining_steps": 100_000}, ["measure scratch", "tune finetune", "measure finetune"]),
-        ({"outer_learning_rate": 0.7, "meta_steps": 3, "entropy": 0.5}, []),
-        ({"learning_rate": 0.7, "inner_steps": 7, "epsilon": 0.7, "n_step": 3}, []),
+        ({"outer.learning_rate": 0.7, "meta_steps": 3, "entropy": 0.5}, []),
+        ({"inner.learning_rate": 0.7, "inner.num_steps": 7, "agent.epsilon": 0.7, "n_step": 3}, []),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
@@ -138,8 +136,8 @@ def test_a_folder_that_cannot_be_written_is_told_and_left(grid, work, tmp_path, 
 
 
 def test_what_ships_is_used_and_said(grid, work, monkeypatch):
-    settings = recipes.resolve_settings("maml", grid, **TINY)
-    those = Baselines(jax.random.key(0), grid, settings, pretraining_steps=1000, seed=0)
+    config = configure("maml", grid, TINY)
+    those = Baselines(jax.random.key(0), grid, config, pretraining_steps=1000, seed=0)
     entry = {"choice": dataclasses.asdict(BEST), "validation_return": 2.5}
     shipped = {json.dumps(those.content(name), sort_keys=True): entry for name in tuned_baselines.NAMES}
     monkeypatch.setattr(baseline_cache, "_shipped", lambda: shipped)
@@ -155,27 +153,25 @@ def test_the_main_job_s_baselines_ship(monkeypatch):
     monkeypatch.undo()
     tasks = make_tasks("grid_navi")
     for meta_steps in (20, 1000):
-        learner = recipes.make_recipe("maml", tasks)
-        config = {"settings": recipes.resolve_settings("maml", tasks), "meta_steps": meta_steps}
-        those = evaluation.baselines_of(learner, tasks, config)
+        learner = make_learner("maml", tasks, {"meta_steps": meta_steps})
+        those = evaluation.baselines_of(learner, tasks)
         for name in tuned_baselines.NAMES:
             shipped = baseline_cache.shipped_choice(those.content(name))
             assert shipped is not None
             tried = Tried(Choice(**shipped["choice"]), those.grid, shipped["validation_return"], "shipped")
             assert tried.choice.learning_rate in baselines.LEARNING_RATES
-            assert tried.choice.inner_steps in those.grid.inner_steps
+            assert tried.choice.num_steps in those.grid.num_steps
 
 
 @pytest.mark.slow
 def test_an_evaluation_repeats_itself_and_retuning_arrives_there_again():
     """With the real tuning, on a family where it is quick."""
     tasks = make_tasks("probe")
-    settings = {"hidden": (4,), "envs": 2, "tasks_per_batch": 2, "rounds": 1, "query_envs": 2}
-    config = {"recipe": "maml", "seed": 0, "settings": recipes.resolve_settings("maml", tasks, **settings)}
-    learner = recipes.make_recipe("maml", tasks, **settings)
+    settings = {"hidden": (4,), "num_envs": 2, "tasks_per_batch": 2, "num_adaptations": 1, "num_query_envs": 2}
+    learner = make_learner("maml", tasks, settings)
     state = learner.init(jax.random.key(0))
     first, second, third = (
-        evaluation.evaluate(learner, state, tasks, config, num_tasks=2, with_gap_and_cost=False, retune=retune)
+        evaluation.evaluate(learner, state, tasks, num_tasks=2, with_gap_and_cost=False, retune=retune)
         for retune in (False, False, True)
     )
     for name in tuned_baselines.NAMES:

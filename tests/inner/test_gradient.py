@@ -4,33 +4,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta.core.config import InnerConfig, LifetimeConfig
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.rollout import Runner
 from jaxmeta.core.trees import scale_down
 from jaxmeta.core.types import Task
 from jaxmeta.inner import in_head
-from jaxmeta.inner.gradient import gradient_steps
-from jaxmeta.inner.optimizers import UpdateRule
+from jaxmeta.inner.gradient import GradientConfig, gradient_steps
+from jaxmeta.inner.optimizers import INNER_OPTIMIZERS, UpdateRule
 from jaxmeta.nets.networks import QNetwork
+from jaxmeta.rl.q_learning import QLearningConfig
 from tests import toy
 
-ROUNDS, INNER_STEPS = 3, 2
+ADAPTATIONS, INNER_STEPS = 3, 2
 
 
-def lived(observe, **options):
-    """What is observed after each round of a life in the quadratic task, leaves [rounds, ...]."""
-    lifetime = LifetimeConfig(envs=2, steps=3, rounds=ROUNDS)
-    hypers = toy.hypers(epsilon=0.8, epsilon_decay=0.5)
-    adapter = gradient_steps(
-        toy.quadratic_agent(), toy.SPEC, lifetime, InnerConfig(inner_steps=INNER_STEPS), hypers, **options
-    )
+def lived(observe, rule=INNER_OPTIMIZERS["sgd"]):
+    """What is observed after each adaptation of a life in the quadratic task, leaves [adaptations, ...]."""
+    lifetime = AdaptationConfig(num_envs=2, rollout_length=3, num_adaptations=ADAPTATIONS)
+    agent = toy.quadratic_agent()._replace(config=QLearningConfig(epsilon=0.8, epsilon_decay=0.5))
+    adapter = gradient_steps(agent, lifetime, GradientConfig(num_steps=INNER_STEPS), rule)
     env, meta, task = toy.CentreEnv(), adapter.init(jax.random.key(0)), Task(jnp.zeros(2), None)
-    life = Runner(env, adapter).begin(jax.random.key(1), meta, task, lifetime.envs)
-    return Runner(env, adapter).live(jax.random.key(2), meta, task, life, lifetime, lambda _, lived: observe(lived))[1]
+    life = Runner(env, adapter).reset(jax.random.key(1), meta, task, lifetime.num_envs)
+    return Runner(env, adapter).adapt_for(
+        jax.random.key(2), meta, task, life, lifetime, lambda _, lived: observe(lived)
+    )[1]
 
 
-def test_epsilon_decays_after_each_round():
-    before, after = lived(lambda lived: (lived.before.fast.hypers.epsilon, lived.after.fast.hypers.epsilon))
+def test_epsilon_decays_after_each_adaptation():
+    before, after = lived(lambda lived: (lived.before.fast.hyperparams.epsilon, lived.after.fast.hyperparams.epsilon))
     np.testing.assert_allclose(before, [0.8, 0.4, 0.2], rtol=1e-6)
     np.testing.assert_allclose(after, [0.4, 0.2, 0.1], rtol=1e-6)
 
@@ -39,9 +40,9 @@ def test_an_update_rule_is_told_the_share_of_the_lifetime_that_has_passed():
     def update(weights, gradient, state, params, seen):
         return jax.tree.map(jnp.zeros_like, gradient), jnp.append(state[1:], seen.progress)
 
-    rule = UpdateRule(lambda key, params: None, lambda params: jnp.full(ROUNDS * INNER_STEPS, -1.0), update)
-    told = lived(lambda lived: lived.after.fast.rule, rule=rule)[-1]
-    np.testing.assert_allclose(told, np.arange(ROUNDS * INNER_STEPS) / (ROUNDS * INNER_STEPS), rtol=1e-6)
+    rule = UpdateRule(lambda key, params: None, lambda params: jnp.full(ADAPTATIONS * INNER_STEPS, -1.0), update)
+    reported = lived(lambda lived: lived.after.fast.rule, rule=rule)[-1]
+    np.testing.assert_allclose(reported, np.arange(ADAPTATIONS * INNER_STEPS) / (ADAPTATIONS * INNER_STEPS), rtol=1e-6)
 
 
 def test_the_head_is_the_last_layer():

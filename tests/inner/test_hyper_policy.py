@@ -1,28 +1,35 @@
 """The policy over hyper-parameters: what it sees, what it sets, and that what it sets makes a difference."""
 
+from types import MappingProxyType
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.algorithms import composition, recipes
+from jaxmeta.algorithms.maml import inner_loop
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core import tasks
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.rollout import Runner
+from jaxmeta.core.settings import with_values
+from jaxmeta.core.spec import spec_of
 from jaxmeta.core.types import Percept, Rollout
 from jaxmeta.inner.gradient import mixed
 from jaxmeta.inner.hyper_policy import DECAYS, FORMS, SET, Statistics, moved, view_of, with_round
 from jaxmeta.nets.networks import WHOLE, taking_part
+from jaxmeta.rl import make_agent
 from tests import tiers, toy
-from tests.conftest import TINY
+from tests.conftest import TINY, tiny
 
 SETTINGS = {name: value for name, value in TINY.items() if name != "epsilon_decay"} | {
-    "population": 2,
+    "num_perturbations": 2,
     "n_step": 3,
     "mixed_targets": True,
-    "learning_rate": 0.3,
+    "inner.learning_rate": 0.3,
     "discount": 0.9,
-    "epsilon": 0.4,
+    "agent.epsilon": 0.4,
     "mixing": 0.3,
     "target_step_size": 0.5,
     "temperature": 0.5,
@@ -30,11 +37,9 @@ SETTINGS = {name: value for name, value in TINY.items() if name != "epsilon_deca
 }
 
 
-def made(grid, **settings):
+def made(grid, settings=MappingProxyType({})):
     """A learner, and its meta-parameters, with a policy that sees what it sees."""
-    fitting = {"hidden": SETTINGS["hidden"]} if settings.get("agent") != "tabular_q" else {}
-    plain = {name: value for name, value in SETTINGS.items() if name != "hidden"}
-    learner = recipes.make_recipe("hyper_policy", grid, **plain | fitting | settings)
+    learner = make_learner("hyper_policy", grid, tiny("hyper_policy", settings, small=SETTINGS))
     return learner, learner.adapter.init(jax.random.key(0))
 
 
@@ -45,16 +50,16 @@ def with_output(meta, index, value):
     return meta.replace(policy=changed)
 
 
-def lived(grid, learner, rounds=2):
-    """`live(meta)`: where a life stands after so many rounds, and what was done."""
+def lived(grid, learner, adaptations=2):
+    """`live(meta)`: where a life stands after so many adaptations, and what was done."""
 
     @jax.jit
     def live(meta):
         env_params = grid.sample(jax.random.key(1), "train")
         task = learner.task(jax.random.key(2), env_params)
-        life = Runner(grid.env, learner.adapter).begin(jax.random.key(3), meta, task, learner.lifetime.envs)
-        shape = learner.lifetime.__class__(envs=3, steps=4, rounds=rounds)
-        return Runner(grid.env, learner.adapter).live(
+        life = Runner(grid.env, learner.adapter).reset(jax.random.key(3), meta, task, learner.lifetime.num_envs)
+        shape = AdaptationConfig(num_envs=3, rollout_length=4, num_adaptations=adaptations)
+        return Runner(grid.env, learner.adapter).adapt_for(
             jax.random.key(4), meta, task, life, shape, lambda key, round_: round_.rollout
         )
 
@@ -63,10 +68,11 @@ def lived(grid, learner, rounds=2):
 
 @pytest.mark.parametrize("form", ["online", *tiers.slow("schedule", "static", "constant")])
 def test_at_first_it_sets_what_the_settings_say(grid, form):
-    learner, meta = made(grid, form=form)
+    learner, meta = made(grid, {"policy.form": form})
     life, _ = lived(grid, learner)(meta)
+    settings = {path.rpartition(".")[2]: value for path, value in SETTINGS.items()}
     for name in SET:
-        np.testing.assert_allclose(getattr(life.fast.learner.hypers, name), SETTINGS[name], rtol=1e-5)
+        np.testing.assert_allclose(getattr(life.fast.learner.hyperparams, name), settings[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +86,8 @@ def test_at_first_it_sets_what_the_settings_say(grid, form):
 )
 def test_every_output_that_teaches_changes_the_next_update(grid, agent, name):
     """From the first step on, but for the slow targets, which begin to differ from the others after it."""
-    learner, meta = made(grid, agent=agent, inner_steps=2)
-    live = lived(grid, learner, rounds=1)
+    learner, meta = made(grid, {"agent": agent, "inner.num_steps": 2})
+    live = lived(grid, learner, adaptations=1)
     plain, other = (live(m)[0].fast.learner.params for m in (meta, with_output(meta, SET.index(name), 0.5)))
     apart = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), plain["network"], other["network"])
     assert max(jax.tree.leaves(apart)) > 1e-6
@@ -90,16 +96,16 @@ def test_every_output_that_teaches_changes_the_next_update(grid, agent, name):
 
 def test_epsilon_changes_what_is_done_next(grid):
     learner, meta = made(grid)
-    live = lived(grid, learner, rounds=1)
+    live = lived(grid, learner, adaptations=1)
     logits = [live(m)[1].extras["logits"] for m in (meta, with_output(meta, SET.index("epsilon"), 2.0))]
     assert np.all(np.ptp(logits[1], axis=-1) < np.ptp(logits[0], axis=-1))
 
 
 @pytest.mark.slow
 def test_no_gradient_of_epsilon_passes_and_one_of_all_else_does(grid):
-    """Two rounds later, of what the parameters are then."""
-    by_backpropagation = {"outer_gradient": "backpropagation", "outer_loss": "td", "inner_optimizer": "sgd"}
-    learner, meta = made(grid, form="constant", inner_steps=2, **by_backpropagation)
+    """Two adaptations later, of what the parameters are then."""
+    by_backpropagation = {"gradient_estimator": "backpropagation", "objective.loss": "td", "inner.optimizer": "sgd"}
+    learner, meta = made(grid, {"policy.form": "constant", "inner.num_steps": 2, **by_backpropagation})
     live = lived(grid, learner)
 
     def size(meta):
@@ -111,12 +117,12 @@ def test_no_gradient_of_epsilon_passes_and_one_of_all_else_does(grid):
 
 @pytest.mark.slow
 def test_structure_is_set_once_and_stays(grid):
-    learner, meta = made(grid, structure=True, hidden=(8, 6))
+    learner, meta = made(grid, {"structure": True, "hidden": (8, 6)})
     live = lived(grid, learner)
     plain, other = (live(m)[0].fast.learner for m in (meta, with_output(meta, len(SET) + 1, -3.0)))
     np.testing.assert_allclose(plain.params["structure"], [WHOLE, WHOLE])
     np.testing.assert_allclose(other.params["structure"], [WHOLE, WHOLE - 12.0])
-    np.testing.assert_array_equal(other.params["structure"], other.slow["structure"])
+    np.testing.assert_array_equal(other.params["structure"], other.target_params["structure"])
     assert float(jnp.max(jnp.abs(plain.params["network"]["params"]["head"]["kernel"]))) != float(
         jnp.max(jnp.abs(other.params["network"]["params"]["head"]["kernel"]))
     )
@@ -148,11 +154,11 @@ def test_forms_see_what_they_are_named_after():
 def test_only_the_static_form_is_told_of_its_task(grid):
     env_params = grid.sample(jax.random.key(1), "train")
     for form in FORMS:
-        context = made(grid, form=form)[0].task(jax.random.key(0), env_params).context
+        context = made(grid, {"policy.form": form})[0].task(jax.random.key(0), env_params).context
         assert (context is not None) == (form == "static")
 
 
-def test_statistics_are_averages_over_rounds():
+def test_statistics_are_averages_over_rollouts():
     rewards, errors = [[1.0, 3.0], [-6.0, -2.0]], [0.5, 0.25]
     statistics = Statistics(jnp.array(0), jnp.zeros(2), jnp.zeros(2), jnp.zeros(()))
     for reward, error in zip(rewards, errors, strict=True):
@@ -167,7 +173,7 @@ def test_statistics_are_averages_over_rounds():
 
 
 def test_numbers_move_rates_by_factors_and_shares_by_odds():
-    start = toy.hypers(learning_rate=0.1, discount=0.8, epsilon=0.0, target_step_size=1.0, mixing=0.5)
+    start = toy.hyperparams(learning_rate=0.1, discount=0.8, epsilon=0.0, target_step_size=1.0, mixing=0.5)
     after = moved(start, jnp.log(jnp.array([2.0, 2.0, 1.0, 1.0, 3.0])))
     np.testing.assert_allclose(after.learning_rate, 0.2, rtol=1e-5)
     np.testing.assert_allclose(after.discount, 8 / 9, rtol=1e-5)  # odds of 4 become 8
@@ -176,40 +182,44 @@ def test_numbers_move_rates_by_factors_and_shares_by_odds():
 
 
 def test_mixed_targets_have_the_gradient_of_their_mean():
-    def loss(params, slow, batch, hypers):
+    def loss(params, target_params, batch, hyperparams):
         return 0.5 * jnp.sum((params - batch) ** 2), {}
 
     params, near, far = jnp.array([0.3, -1.0]), jnp.array([1.0, 2.0]), jnp.array([-2.0, 0.5])
-    hypers = toy.hypers(mixing=0.25)
-    gradient = jax.grad(lambda p: mixed(loss)(p, p, (near, far), hypers)[0])(params)
+    hyperparams = toy.hyperparams(mixing=0.25)
+    gradient = jax.grad(lambda p: mixed(loss)(p, p, (near, far), hyperparams)[0])(params)
     np.testing.assert_allclose(gradient, params - (0.75 * near + 0.25 * far), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"form": "on-line"}, "Did you mean 'online'?"),
-        ({"policy_width": 0}, "policy_width must be at least 1, got 0"),
-        ({"structure": True, "agent": "tabular_q"}, "structure must be false for agent 'tabular_q'"),
+        ({"policy.form": "on-line"}, "Did you mean 'online'?"),
+        ({"policy.width": 0}, "policy.width must be at least 1, got 0"),
+        (
+            {"structure": True, "agent": "tabular_q"},
+            "setting must be one that hyper_policy reads with agent 'tabular_q'",
+        ),
         ({"mixing": 1.5}, "mixing must be at most 1, got 1.5"),
     ],
 )
 def test_mistakes_are_told_before_anything_compiles(grid, settings, sentence):
     with pytest.raises(UsageError, match=sentence):
-        recipes.make_recipe("hyper_policy", grid, **SETTINGS | settings)
+        made(grid, settings)
 
 
 def test_a_task_without_a_description_is_refused():
     undescribed = tasks.make_tasks("grid_navi:size=3,horizon=4")._replace(describe=lambda params: jnp.zeros(0))
     with pytest.raises(UsageError, match=r"form must see something of a task, of which .* tells nothing, got 'static'"):
-        recipes.make_recipe("hyper_policy", undescribed, **SETTINGS | {"form": "static"})
+        make_learner("hyper_policy", undescribed, SETTINGS | {"policy.form": "static"})
 
 
 def test_fixed_settings_are_those_of_gradient_steps(grid):
     """What it sets at first teaches as the same hyper-parameters do without it."""
     learner, meta = made(grid)
-    parts = composition.make_parts(grid, recipes.resolve_settings("hyper_policy", grid, **SETTINGS, epsilon_decay=1.0))
-    plain = learner._replace(adapter=composition.learner_by_gradient(parts, fresh=True, slow_targets=True))
+    config = with_values(learner.config, {"agent.epsilon_decay": 1.0})
+    agent = make_agent(spec_of(grid), config.agent)
+    plain = learner._replace(adapter=inner_loop(grid, agent, config, fresh=True, target_network=True))
     ours = lived(grid, learner)(meta)[0].fast.learner.params
     theirs = lived(grid, plain)(meta.start)[0].fast.params
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), ours, theirs)

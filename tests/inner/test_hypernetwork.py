@@ -1,16 +1,19 @@
 """Hypernetworks: sets without order, generated parameters, and what of a lifetime they read."""
 
+from types import MappingProxyType
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.algorithms import recipes
-from jaxmeta.algorithms.composition import spec_of
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core import tasks
+from jaxmeta.core.config import kinds
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.rollout import Runner
-from jaxmeta.core.types import sample_tasks
+from jaxmeta.core.spec import spec_of
+from jaxmeta.core.types import Task, sample_tasks
 from jaxmeta.nets import encoders, generators
 from jaxmeta.rl import replay
 from tests import tiers
@@ -18,12 +21,12 @@ from tests.trees import drawn
 
 TINY = {
     "hidden": (4,),
-    "envs": 2,
-    "rounds": 3,
-    "replay_rounds": 3,
-    "inner_steps": 1,
+    "num_envs": 2,
+    "num_adaptations": 3,
+    "agent.replay_capacity": 3,
+    "inner.num_steps": 1,
     "tasks_per_batch": 2,
-    "encoder_width": 8,
+    "encoder.width": 8,
 }
 GENERATORS = {"whole": generators.Whole(), "low_rank": generators.LowRank(2), "film": generators.Film()}
 
@@ -33,7 +36,7 @@ def elements():
     return jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
 
 
-@pytest.mark.parametrize("pooling", encoders.ENCODERS)
+@pytest.mark.parametrize("pooling", kinds(encoders.EncoderConfig)["pooling"].values)
 def test_a_summary_knows_neither_order_nor_what_is_absent(elements, pooling):
     encoder = encoders.SetEncoder(8, pooling)
     present = jnp.array([True, True, True, True, False, False])
@@ -103,21 +106,21 @@ def test_what_is_generated_is_its_formula():
         np.testing.assert_allclose(generated[name]["bias"], bias, rtol=1e-4, atol=1e-5)
 
 
-def lived(grid, **settings):
-    """The adapter and meta of a hypernetwork that has learned something, and the lives before and after each round."""
-    learner = recipes.make_recipe("hypernetwork", grid, **TINY | settings)
+def lived(grid, settings=MappingProxyType({})):
+    """The adapter and meta of a hypernetwork that has learned something, and lives before and after each adaptation."""
+    learner = make_learner("hypernetwork", grid, {**TINY, **settings})
     meta = jax.jit(learner.init)(jax.random.key(0)).meta
     meta = meta.replace(encoder=drawn(meta.encoder), generator=drawn(meta.generator, 1))
     task = learner.task(jax.random.key(1), sample_tasks(jax.random.key(2), grid, "train", 1))
     task = jax.tree.map(lambda leaf: leaf[0], task)
-    envs = learner.lifetime.envs
-    life = jax.jit(lambda key: Runner(grid.env, learner.adapter).begin(key, meta, task, envs))(jax.random.key(3))
+    envs = learner.lifetime.num_envs
+    life = jax.jit(lambda key: Runner(grid.env, learner.adapter).reset(key, meta, task, envs))(jax.random.key(3))
 
     def observe(key, lived):
         return lived.before.fast, lived.after.fast, lived.rollout
 
     live = jax.jit(
-        lambda key: Runner(grid.env, learner.adapter).live(key, meta, task, life, learner.lifetime, observe)[1]
+        lambda key: Runner(grid.env, learner.adapter).adapt_for(key, meta, task, life, learner.lifetime, observe)[1]
     )
     return learner.adapter, meta, life.fast, live(jax.random.key(4))
 
@@ -126,19 +129,19 @@ def differs(one, other):
     return any(bool(jnp.any(a != b)) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-def test_parameters_are_generated_from_all_rounds_or_from_the_first(grid):
-    for renewed in ("every", "first"):
-        _, _, begun, (before, after, _) = lived(grid, renewed=renewed)
+def test_parameters_are_generated_from_all_rollouts_or_from_the_first(grid):
+    for regenerate in ("every", "first"):
+        _, _, begun, (before, after, _) = lived(grid, {"regenerate": regenerate})
         network = after.params["network"]
-        rounds = [jax.tree.map(lambda leaf, index=index: leaf[index], network) for index in range(3)]
-        assert differs(begun.params["network"], rounds[0])
-        assert differs(rounds[0], rounds[1]) == differs(rounds[1], rounds[2]) == (renewed == "every")
+        adapted = [jax.tree.map(lambda leaf, index=index: leaf[index], network) for index in range(3)]
+        assert differs(begun.params["network"], adapted[0])
+        assert differs(adapted[0], adapted[1]) == differs(adapted[1], adapted[2]) == (regenerate == "every")
         np.testing.assert_array_equal(after.replay.written, [1, 2, 3])
-        assert np.all(after.hypers.epsilon < before.hypers.epsilon)
+        assert np.all(after.hyperparams.epsilon < before.hyperparams.epsilon)
 
 
 def test_what_is_generated_is_what_encoder_and_generator_say_of_the_replay(grid):
-    _, meta, _, (_, after, _) = lived(grid, generated="low_rank")
+    _, meta, _, (_, after, _) = lived(grid, {"generator.form": "low_rank"})
     spec = spec_of(grid)
     last = jax.tree.map(lambda leaf: leaf[1], after)
     elements, written = replay.elements_of(spec, last.replay)
@@ -149,14 +152,16 @@ def test_what_is_generated_is_what_encoder_and_generator_say_of_the_replay(grid)
 
 
 def test_targets_teach_what_generates_nothing(grid):
-    learner = recipes.make_recipe("hypernetwork", grid, **TINY)
+    learner = make_learner("hypernetwork", grid, TINY)
     adapter, meta = learner.adapter, learner.init(jax.random.key(0)).meta
 
     def size(meta, part):
-        begun = adapter.begin(jax.random.key(0), meta, None)[0]
+        begun = adapter.reset(jax.random.key(0), meta, None)[0]
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(getattr(begun, part)["network"]))
 
-    of_slow, of_params = jax.jit(lambda meta: [jax.grad(size)(meta, part) for part in ("slow", "params")])(meta)
+    of_slow, of_params = jax.jit(lambda meta: [jax.grad(size)(meta, part) for part in ("target_params", "params")])(
+        meta
+    )
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(of_slow))
     assert any(np.any(leaf) for leaf in jax.tree.leaves(of_params.generator))
 
@@ -183,7 +188,7 @@ def test_elements_are_the_transitions(grid):
 @pytest.mark.slow
 def test_gradient_steps_may_follow(grid):
     _, _, _, (_, plain, _) = lived(grid)
-    _, _, _, (_, tuned, _) = lived(grid, fine_tuned=True)
+    _, _, _, (_, tuned, _) = lived(grid, {"fine_tune": True})
     first_plain, first_tuned = (jax.tree.map(lambda leaf: leaf[0], fast.params["network"]) for fast in (plain, tuned))
     assert differs(first_plain, first_tuned)
     np.testing.assert_array_equal(tuned.age, [1, 2, 3])
@@ -191,37 +196,42 @@ def test_gradient_steps_may_follow(grid):
 
 @pytest.mark.slow
 def test_all_parts_learn(grid):
-    rounds = tiers.number(3, 1)
-    settings = TINY | {"rounds": rounds, "replay_rounds": rounds, "generated": "low_rank", "encoder": "attention"}
-    learner = recipes.make_recipe("hypernetwork", grid, **settings)
+    adaptations = tiers.number(3, 1)
+    settings = TINY | {
+        "num_adaptations": adaptations,
+        "agent.replay_capacity": adaptations,
+        "generator.form": "low_rank",
+        "encoder.pooling": "attention",
+    }
+    learner = make_learner("hypernetwork", grid, settings)
     state = jax.jit(learner.init)(jax.random.key(0))
     state = state.replace(meta=state.meta.replace(generator=drawn(state.meta.generator)))
     env_params = sample_tasks(jax.random.key(2), grid, "train", 2)
-    after, _ = jax.jit(learner.update)(jax.random.key(1), state, env_params)
+    after, _ = jax.jit(learner.update)(jax.random.key(1), state, Task(env_params, None))
     for part in ("encoder", "generator"):
         assert differs(getattr(state.meta, part), getattr(after.meta, part))
     assert differs(state.meta.start.params, after.meta.start.params)
-    assert not differs(state.meta.start.hypers, after.meta.start.hypers)
+    assert not differs(state.meta.start.hyperparams, after.meta.start.hyperparams)
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"generated": "part"}, "generated must be one of film, low_rank, whole, got 'part'"),
-        ({"encoder": "means"}, "Did you mean 'mean'?"),
+        ({"generator.form": "part"}, "generator.form must be one of film, low_rank, whole, got 'part'"),
+        ({"encoder.pooling": "means"}, "Did you mean 'mean'?"),
         (
-            {"encoder": "attention", "encoder_width": 6},
-            "encoder_width must be a multiple of 4 under encoder 'attention'",
+            {"encoder.pooling": "attention", "encoder.width": 6},
+            "width must be a multiple of 4 under pooling 'attention'",
         ),
-        ({"agent": "actor_critic"}, "agent must have action values for hypernetwork, which puts out a Q-network"),
-        ({"rank": 0}, "rank must be at least 1, got 0"),
+        ({"agent": "actor_critic"}, "agent must be one of dqn, tabular_q, got 'actor_critic'"),
+        ({"generator.rank": 0}, "generator.rank must be at least 1, got 0"),
     ],
 )
 def test_mistakes_are_told(grid, settings, sentence):
     with pytest.raises(UsageError, match=sentence.replace("?", r"\?")):
-        recipes.make_recipe("hypernetwork", grid, **TINY | settings)
+        make_learner("hypernetwork", grid, TINY | settings)
 
 
 def test_continuous_tasks_are_refused():
     with pytest.raises(UsageError, match="agent must"):
-        recipes.make_recipe("hypernetwork", tasks.make_tasks("pendulum:torques=0"), **TINY)
+        make_learner("hypernetwork", tasks.make_tasks("pendulum:torques=0"), TINY)

@@ -8,23 +8,26 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmeta.algorithms import composition, recipes
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core import tasks
-from jaxmeta.core.config import LifetimeConfig, PolicyConfig, ProximalConfig
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.rollout import Runner
+from jaxmeta.core.spec import spec_of
 from jaxmeta.core.types import Rollout, Spec, Task, sample_tasks
 from jaxmeta.evaluation.measurement import measure
 from jaxmeta.inner import in_context
 from jaxmeta.nets.memories import Recurrent
-from jaxmeta.outer.epochs import clipped_gain
-from jaxmeta.outer.ppo import in_first, policy_optimisation
+from jaxmeta.outer import ppo
+from jaxmeta.outer.epochs import TrustRegionConfig, clipped_gain
+from jaxmeta.outer.ppo import PPOConfig, in_first, policy_optimisation
 from jaxmeta.rl import distributions
 from jaxmeta_envs.bandit.family import bandit
 from tests.toy import CentreEnv
 
 MEANS = np.array([0.2, 0.7])
 PULLS = 2
+ONE_STEP = TrustRegionConfig(epochs=1, minibatches=1)
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +36,9 @@ def arms():
 
 
 def learner_of(tasks, cell="gru"):
-    spec = composition.spec_of(tasks)
+    spec = spec_of(tasks)
     actions = distributions.of_actions(spec)
     return in_context(Recurrent(actions.size, cell, 6), spec, actions), actions
-
-
-def pose(key, env_params):
-    return Task(env_params, None)
 
 
 def task_of(tasks):
@@ -50,7 +49,7 @@ def task_of(tasks):
 def test_memory_lasts_through_episodes_and_is_cleared_between_lifetimes(arms, cell):
     adapter, _ = learner_of(arms, cell)
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
-    life = Runner(arms.env, adapter).begin(jax.random.key(1), meta, task, 1)
+    life = Runner(arms.env, adapter).reset(jax.random.key(1), meta, task, 1)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(life.memory))
     after, taken = Runner(arms.env, adapter).rollout(jax.random.key(2), meta, task, life, 3)
     assert np.all(taken.terminated)
@@ -63,7 +62,7 @@ def test_what_was_remembered_decides_the_first_action_of_an_episode(arms):
     """Of one that goes on as much as of one that is played beside the lifetime."""
     adapter, _ = learner_of(arms)
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
-    life = Runner(arms.env, adapter).begin(jax.random.key(1), meta, task, 1)
+    life = Runner(arms.env, adapter).reset(jax.random.key(1), meta, task, 1)
     assert np.all(life.percept.first)
 
     before, remembered = life.memory
@@ -72,7 +71,7 @@ def test_what_was_remembered_decides_the_first_action_of_an_episode(arms):
     def first_logits(remembered):
         start = life.replace(memory=(before, remembered))
         goes_on = Runner(arms.env, adapter).rollout(jax.random.key(2), meta, task, start, 1)[1]
-        beside = Runner(arms.env, adapter).play(jax.random.key(2), meta, task, start, 1, 1)
+        beside = Runner(arms.env, adapter).evaluate_policy(jax.random.key(2), meta, task, start, 1, 1)
         return goes_on.extras["logits"], beside.extras["logits"]
 
     other = jax.tree.map(lambda leaf: leaf + 1.0, remembered)
@@ -83,12 +82,12 @@ def test_what_was_remembered_decides_the_first_action_of_an_episode(arms):
 def test_what_was_done_and_paid_last_is_perceived(arms):
     adapter, _ = learner_of(arms)
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
-    life = Runner(arms.env, adapter).begin(jax.random.key(1), meta, task, 1)
+    life = Runner(arms.env, adapter).reset(jax.random.key(1), meta, task, 1)
     life, taken = Runner(arms.env, adapter).rollout(jax.random.key(2), meta, task, life, 5)
     np.testing.assert_array_equal(taken.percept.previous_action[1:], taken.action[:-1])
     np.testing.assert_array_equal(taken.percept.previous_reward[1:], taken.reward[:-1])
     assert np.all(taken.percept.first)
-    guest = Runner(arms.env, adapter).play(jax.random.key(3), meta, task, life, 4, 1)
+    guest = Runner(arms.env, adapter).evaluate_policy(jax.random.key(3), meta, task, life, 4, 1)
     np.testing.assert_array_equal(guest.percept.previous_action[0], np.repeat(taken.action[-1], 4))
     np.testing.assert_array_equal(guest.percept.previous_reward[0], np.repeat(taken.reward[-1], 4))
 
@@ -98,7 +97,7 @@ def test_the_observation_before_is_shown():
     grid = tasks.make_tasks("grid_navi:size=3,horizon=4")
     adapter, _ = learner_of(grid)
     meta, task = adapter.init(jax.random.key(0)), Task(grid.sample(jax.random.key(1), "train"), None)
-    life = Runner(grid.env, adapter).begin(jax.random.key(2), meta, task, 1)
+    life = Runner(grid.env, adapter).reset(jax.random.key(2), meta, task, 1)
     life, taken = Runner(grid.env, adapter).rollout(jax.random.key(3), meta, task, life, 3)
     before, remembered = jax.tree.map(lambda leaf: leaf[0], life.memory)
     np.testing.assert_array_equal(before, taken.percept.observation[-1, 0])
@@ -111,7 +110,7 @@ def test_the_observation_before_is_shown():
 
 def expected_return(adapter, meta, task):
     """Of a trial, by enumeration of everything that can be pulled and paid."""
-    life = Runner(bandit(arms=2).env, adapter).begin(jax.random.key(1), meta, task, 1)
+    life = Runner(bandit(arms=2).env, adapter).reset(jax.random.key(1), meta, task, 1)
     start = jax.tree.map(lambda leaf: leaf[0], (life.memory, life.percept))
 
     def part(history):
@@ -126,25 +125,21 @@ def expected_return(adapter, meta, task):
     return jnp.sum(jax.vmap(part)(jnp.array(list(itertools.product(*[(0, 1)] * (2 * PULLS))))))
 
 
+@pytest.fixture
+def descent(monkeypatch):
+    """Plain steps of size 1 in place of Adam's, so that where they lead is the gradient."""
+    monkeypatch.setattr(ppo, "outer_optimizer", lambda config, steps: optax.sgd(1.0))
+
+
+@pytest.mark.usefixtures("descent")
 def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms):
     """Without discount or clipping, and with advantages that reach to the end, its mean is the derivative, known
     exactly, of the expected return of a trial, but for the scale of the advantages.
     """
     adapter, actions = learner_of(arms)
-    config, policy = ProximalConfig(epochs=1, minibatches=1), PolicyConfig(gae_lambda=1.0, value_weight=0.0)
-    lifetime = LifetimeConfig(envs=1, steps=1, rounds=PULLS)
-    init, update = policy_optimisation(
-        Runner(arms.env, adapter),
-        actions,
-        pose,
-        optax.sgd(1.0),
-        lifetime,
-        PULLS,
-        config,
-        policy,
-        discount=1.0,
-        entropy=lambda step: 0.0,
-    )
+    lifetime = AdaptationConfig(num_envs=1, rollout_length=1, num_adaptations=PULLS)
+    config = PPOConfig(trust_region=ONE_STEP, discount=1.0, gae_lambda=1.0, value_weight=0.0, entropy=0.0)
+    init, update = policy_optimisation(Runner(arms.env, adapter), actions, lifetime, config, meta_steps=1, horizon=1)
     state = init(jax.random.key(0))
     meta = jax.tree.map(lambda leaf: leaf + 0.5 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), state.meta)
     state = state.replace(meta=meta)
@@ -152,7 +147,7 @@ def test_the_first_step_of_policy_optimisation_is_along_the_exact_gradient(arms)
 
     lives = 20_000
     env_params = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (lives, *leaf.shape)), task_of(arms))
-    steps = jax.jit(lambda key: jax.tree.map(jnp.subtract, update(key, state, env_params)[0].meta, meta))
+    steps = jax.jit(lambda key: jax.tree.map(jnp.subtract, update(key, state, Task(env_params, None))[0].meta, meta))
     samples = [jax.flatten_util.ravel_pytree(steps(jax.random.key(seed)))[0] for seed in range(8)]
     mean, error = np.mean(samples, axis=0), np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples))
     exact = np.asarray(jax.flatten_util.ravel_pytree(exact)[0])
@@ -188,29 +183,23 @@ class Afterwards(CentreEnv):
         return jnp.zeros(2), jnp.zeros((), jnp.int32)
 
 
+@pytest.mark.usefixtures("descent")
 def test_what_comes_after_the_last_episode_that_counts_changes_nothing():
     """Neither through rewards, nor values, nor the entropy of what is done there."""
     spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32), None, 2)
     actions = distributions.of_actions(spec)
     adapter = in_context(Recurrent(actions.size, "gru", 6), spec, actions)
+    lifetime = AdaptationConfig(num_envs=2, rollout_length=6, num_adaptations=1)
+    config = PPOConfig(trust_region=TrustRegionConfig(epochs=2, minibatches=2), discount=0.9, entropy=0.5)
     init, update = policy_optimisation(
-        Runner(Afterwards(), adapter),
-        actions,
-        pose,
-        optax.sgd(1.0),
-        LifetimeConfig(envs=2, steps=2, rounds=3),
-        1,
-        ProximalConfig(epochs=2, minibatches=2),
-        PolicyConfig(),
-        discount=0.9,
-        entropy=lambda step: 0.5,
+        Runner(Afterwards(), adapter), actions, lifetime, config, meta_steps=1, horizon=6
     )
     state = init(jax.random.key(0))
-    after = {tail: jax.jit(update)(jax.random.key(1), state, jnp.full(4, tail)) for tail in (0.0, 5.0)}
-    (quiet, told), (loud, told_too) = after.values()
+    after = {tail: jax.jit(update)(jax.random.key(1), state, Task(jnp.full(4, tail), None)) for tail in (0.0, 5.0)}
+    (quiet, reported), (loud, told_too) = after.values()
     assert not jax.tree.all(jax.tree.map(np.allclose, quiet.meta, state.meta))
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), quiet.meta, loud.meta)
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6), told, told_too)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6), reported, told_too)
 
 
 class Paid(CentreEnv):
@@ -226,15 +215,15 @@ class Paid(CentreEnv):
         return jnp.ones(2), jnp.zeros((), jnp.int32)
 
 
+@pytest.mark.usefixtures("descent")
 def test_a_policy_learns_as_much_from_large_rewards_as_from_small_ones():
     """For its advantages are normalised; the value, which is not, stays at zero."""
     spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32), None, 2)
     actions = distributions.of_actions(spec)
     adapter = in_context(Recurrent(actions.size, "gru", 4, "plain"), spec, actions)
-    lifetime = LifetimeConfig(envs=2, steps=3, rounds=1)
-    config, policy = ProximalConfig(epochs=1, minibatches=1), PolicyConfig(value_weight=0.0)
-    given = (Runner(Paid(), adapter), actions, pose, optax.sgd(1.0), lifetime, 1, config, policy, 0.9, lambda step: 0.0)
-    init, update = policy_optimisation(*given)
+    lifetime = AdaptationConfig(num_envs=2, rollout_length=3, num_adaptations=1)
+    config = PPOConfig(trust_region=ONE_STEP, discount=0.9, value_weight=0.0, entropy=0.0)
+    init, update = policy_optimisation(Runner(Paid(), adapter), actions, lifetime, config, meta_steps=1, horizon=3)
     state = init(jax.random.key(0))
     network = state.meta["params"]
     state = state.replace(
@@ -242,7 +231,7 @@ def test_a_policy_learns_as_much_from_large_rewards_as_from_small_ones():
     )
     # What is perceived of a reward changes what is done next; the memory is told of none.
     small, large = (
-        jax.jit(update)(jax.random.key(1), state, jnp.full(8, scale))[0].meta["params"]["head"]["bias"]
+        jax.jit(update)(jax.random.key(1), state, Task(jnp.full(8, scale), None))[0].meta["params"]["head"]["bias"]
         for scale in (1e-3, 2e-3)
     )
     assert np.any(np.abs(small) > 1e-2)
@@ -253,27 +242,29 @@ def test_a_policy_learns_as_much_from_large_rewards_as_from_small_ones():
 def test_a_pole_that_falls_costs_the_rest_of_its_episode():
     """An environment that begins anew by itself pays as much whether poles fall or not."""
     family = tasks.make_tasks("cartpole:horizon=100")
-    learner = recipes.make_recipe("rl2", family, rounds=2, memory_width=4, tasks_per_batch=8, epochs=1, minibatches=1)
+    learner = make_learner(
+        "rl2", family, {"num_adaptations": 2, "memory.width": 4, "tasks_per_batch": 8, "epochs": 1, "minibatches": 1}
+    )
     params = sample_tasks(jax.random.key(0), family, "train", 8)
-    metrics = jax.jit(learner.update)(jax.random.key(1), learner.init(jax.random.key(2)), params)[1]
+    metrics = jax.jit(learner.update)(jax.random.key(1), learner.init(jax.random.key(2)), Task(params, None))[1].metrics
     assert 5 < metrics["return"] < 60
     assert metrics["trial_return"] == pytest.approx(2 * metrics["return"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["rl2", "mann", "snail"])
-def test_a_memory_is_trained_on_more_rounds_than_it_lives(arms, recipe):
+@pytest.mark.parametrize("name", ["rl2", "mann", "snail"])
+def test_a_memory_is_trained_on_more_rollouts_than_it_lives(arms, name):
     """Its training is that of whoever lives as long, and its lifetime is not."""
-    small = {"tasks_per_batch": 4, "memory_width": 8, "envs": 1, "minibatches": 2, "epochs": 1}
-    if recipe == "snail":  # keeps the longer lifetime and a round, as it is parameters that are compared
-        small |= {"attention_layers": 1, "context": 5}
-    short = recipes.make_recipe(recipe, arms, rounds=3, trial_rounds=4, **small)
-    whole = recipes.make_recipe(recipe, arms, rounds=4, **small)
-    assert (short.lifetime.rounds, whole.lifetime.rounds) == (3, 4)
-    assert short.env_steps_per_task == whole.env_steps_per_task == 4 * short.lifetime.steps
+    small = {"tasks_per_batch": 4, "memory.width": 8, "num_envs": 1, "minibatches": 2, "epochs": 1}
+    if name == "snail":  # keeps the longer lifetime and a rollout, as it is parameters that are compared
+        small |= {"layers": 1, "context": 5}
+    short = make_learner(name, arms, {"num_adaptations": 3, "trial_rollouts": 4, **small})
+    whole = make_learner(name, arms, {"num_adaptations": 4, **small})
+    assert (short.lifetime.num_adaptations, whole.lifetime.num_adaptations) == (3, 4)
+    assert short.env_steps_per_task == whole.env_steps_per_task == 4 * short.lifetime.rollout_length
     params = sample_tasks(jax.random.key(0), arms, "train", 4)
     ends = [
-        jax.jit(learner.update)(jax.random.key(1), learner.init(jax.random.key(2)), params)[0].meta
+        jax.jit(learner.update)(jax.random.key(1), learner.init(jax.random.key(2)), Task(params, None))[0].meta
         for learner in (short, whole)
     ]
     jax.tree.map(np.testing.assert_array_equal, *ends)
@@ -283,18 +274,18 @@ def test_a_memory_is_trained_on_more_rounds_than_it_lives(arms, recipe):
 
 
 @pytest.mark.parametrize(
-    ("settings", "kept"), [({}, 4), ({"trial_rounds": 4}, 4), ({"trial_rounds": 6}, 6), ({"context": 9}, 9)]
+    ("settings", "kept"), [({}, 4), ({"trial_rollouts": 4}, 4), ({"trial_rollouts": 6}, 6), ({"context": 9}, 9)]
 )
 def test_attention_keeps_a_trial_and_what_a_lifetime_led_to_and_no_more(arms, settings, kept):
-    learner = recipes.make_recipe("snail", arms, rounds=3, memory_width=8, tasks_per_batch=4, **settings)
+    learner = make_learner("snail", arms, {"num_adaptations": 3, "memory.width": 8, "tasks_per_batch": 4, **settings})
     meta = jax.eval_shape(learner.init, jax.random.key(0)).meta
     assert meta["params"]["place"]["embedding"].shape == (kept, 8)
 
 
 def test_a_trial_is_no_shorter_than_a_lifetime(arms):
-    rule = r"^trial_rounds must be 0 or at least rounds = 3, which a lifetime has, got 2\.$"
+    rule = r"^trial_rollouts must be 0 or at least num_adaptations = 3, which a lifetime has, got 2\.$"
     with pytest.raises(UsageError, match=rule):
-        recipes.make_recipe("rl2", arms, rounds=3, trial_rounds=2)
+        make_learner("rl2", arms, {"num_adaptations": 3, "trial_rollouts": 2})
 
 
 @pytest.mark.parametrize("action_range", [None, (np.array([-2.0, 0.0, -1.0]), np.array([2.0, 1.0, 3.0]))])
@@ -349,21 +340,21 @@ def test_an_action_that_became_far_more_probable_leaves_the_gain_finite(advantag
 
 
 def test_the_range_of_actions_is_read_off_where_tasks_share_it():
-    low, high = composition.spec_of(tasks.make_tasks("point_navigation")).action_range
+    low, high = spec_of(tasks.make_tasks("point_navigation")).action_range
     np.testing.assert_allclose((low, high), ([-0.1, -0.1], [0.1, 0.1]), rtol=1e-6)
-    assert composition.spec_of(tasks.make_tasks("bandit")).action_range is None
-    assert (
-        composition.spec_of(tasks.make_tasks("gymnax:id=PointRobot-misc,vary=max_force@0.1@0.5")).action_range is None
-    )
+    assert spec_of(tasks.make_tasks("bandit")).action_range is None
+    assert spec_of(tasks.make_tasks("gymnax:id=PointRobot-misc,vary=max_force@0.1@0.5")).action_range is None
 
 
 @pytest.mark.slow
 def test_the_entropys_weight_falls_along_a_line(arms):
-    settings = {"memory_width": 4, "tasks_per_batch": 4, "epochs": 1, "minibatches": 1, "entropy": 0.5}
-    learner = recipes.make_recipe("rl2", arms, **settings, entropy_left=0.2, meta_steps=10)
+    settings = {"memory.width": 4, "tasks_per_batch": 4, "epochs": 1, "minibatches": 1, "entropy": 0.5}
+    learner = make_learner("rl2", arms, {**settings, "final_entropy_fraction": 0.2, "meta_steps": 10})
     start = jax.jit(learner.init)(jax.random.key(0))
     env_params = sample_tasks(jax.random.key(1), arms, "train", 4)
-    update = jax.jit(lambda step: learner.update(jax.random.key(2), start.replace(step=step), env_params)[1])
+    update = jax.jit(
+        lambda step: learner.update(jax.random.key(2), start.replace(step=step), Task(env_params, None))[1].metrics
+    )
     first, half, last = (update(jnp.int32(step)) for step in (0, 5, 10))
     np.testing.assert_allclose(half["loss"] - first["loss"], 0.5 * 0.4 * first["entropy"], rtol=1e-4)
     np.testing.assert_allclose(last["loss"] - first["loss"], 0.5 * 0.8 * first["entropy"], rtol=1e-4)

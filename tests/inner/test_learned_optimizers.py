@@ -1,4 +1,4 @@
-"""Learned update rules: what they are before they have learned, and what their weights mean."""
+"""Learned optimizers: what their rules are before they have learned, and what their weights mean."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxmeta
-from jaxmeta.algorithms import recipes
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core.errors import UsageError
 from jaxmeta.inner.learned_optimizers import (
     DECAYS,
@@ -19,7 +19,7 @@ from jaxmeta.inner.learned_optimizers import (
     layers_of,
     learned_rule,
 )
-from jaxmeta.inner.optimizers import Seen
+from jaxmeta.inner.optimizers import UpdateContext
 from jaxmeta.nets.networks import QNetwork
 from tests import tiers
 from tests.conftest import TINY, tiny
@@ -101,9 +101,9 @@ def test_the_structured_rule_is_its_formula():
     rule = learned_rule(Structured, "adam")
     weights, update = moved(jax.jit(rule.init)(jax.random.key(0), params)), jax.jit(rule.update)
     gradients = [jax.tree.map(lambda leaf, s=seed: jnp.sin(leaf * 5 + s), params) for seed in range(3)]
-    values, state = (2.0, 3.0, 1.0), rule.begin(params)
+    values, state = (2.0, 3.0, 1.0), rule.init_state(params)
     for gradient, value in zip(gradients, values, strict=True):
-        seen = Seen(jnp.float32(RATE), jnp.float32(value), jnp.float32(0.25))
+        seen = UpdateContext(jnp.float32(RATE), jnp.float32(value), jnp.float32(0.25))
         change, state = update(weights, gradient, state, params, seen)
     averages = [
         sum((1 - decay) * decay ** (2 - index) * value for index, value in enumerate(values)) / (1 - decay**3)
@@ -124,8 +124,8 @@ def weights_of(network, params):
 def change_of(network, params, weights, gradient):
     rule = learned_rule(NETWORKS[network], "adam")
     update = jax.jit(rule.update)
-    state = rule.begin(params)
-    seen = Seen(jnp.float32(RATE), jnp.float32(1.0), jnp.float32(0.5))
+    state = rule.init_state(params)
+    seen = UpdateContext(jnp.float32(RATE), jnp.float32(1.0), jnp.float32(0.5))
     for _ in range(2):
         change, state = update(weights, gradient, state, params, seen)
     return change
@@ -176,8 +176,8 @@ def test_what_belongs_to_no_layer_is_changed_by_hand():
     rule = learned_rule(Structured, "sgd")
     weights = moved(jax.jit(rule.init)(jax.random.key(0), params))
     gradient = jax.tree.map(jnp.ones_like, params)
-    seen = Seen(jnp.float32(RATE), jnp.float32(1.0), jnp.float32(0.5))
-    change, _ = jax.jit(rule.update)(weights, gradient, rule.begin(params), params, seen)
+    seen = UpdateContext(jnp.float32(RATE), jnp.float32(1.0), jnp.float32(0.5))
+    change, _ = jax.jit(rule.update)(weights, gradient, rule.init_state(params), params, seen)
     np.testing.assert_allclose(change["exploration"], -RATE)
     assert not np.allclose(change["network"]["params"]["head"]["bias"], -RATE)
 
@@ -195,10 +195,10 @@ def test_no_derivative_is_lost_to_a_gradient_of_zero():
     params = params_of()
     rule = learned_rule(Structured, "adam")
     weights = jax.jit(rule.init)(jax.random.key(0), params)
-    seen = Seen(jnp.float32(RATE), jnp.float32(0.0), jnp.float32(0.0))
+    seen = UpdateContext(jnp.float32(RATE), jnp.float32(0.0), jnp.float32(0.0))
 
     def total(weights, gradient):
-        change, _ = rule.update(weights, gradient, rule.begin(params), params, seen)
+        change, _ = rule.update(weights, gradient, rule.init_state(params), params, seen)
         return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(change))
 
     for derivative in jax.jit(jax.grad(total, (0, 1)))(weights, jax.tree.map(jnp.zeros_like, params)):
@@ -224,52 +224,56 @@ def test_networks_that_a_rule_cannot_fit_are_refused():
         learned.init(params_of((4,)))
 
 
-RULE = TINY | {"population": 2, "meta_steps": 2, "rounds": 2}
+RULE = TINY | {"num_perturbations": 2, "meta_steps": 2, "num_adaptations": 2}
 
 
 @pytest.mark.slow
 def test_a_trained_rule_is_exported(tmp_path):
-    run = tmp_path / "run"
-    learner, state = jaxmeta.train(
-        "learned_rule", "grid_navi:size=3,horizon=4", run_dir=run, **RULE, outer_learning_rate=0.5
-    )
-    exported, params = jaxmeta.export_rule(run), params_of((6,))
+    settings = RULE | {"outer.learning_rate": 0.5}
+    run = jaxmeta.train("learned_optimizer", "grid_navi:size=3,horizon=4", settings, run_dir=tmp_path / "run")
+    exported, params = jaxmeta.export_optimizer(tmp_path / "run"), params_of((6,))
     state_of_rule = exported.init(params)
     gradient = jax.grad(loss)(params, (6,))
     change, _ = exported.update(gradient, state_of_rule, params, value=1.0, progress=0.5)
-    by_hand, _ = optax.adam(RULE["learning_rate"]).update(gradient, optax.adam(0.1).init(params))
+    by_hand, _ = optax.adam(RULE["inner.learning_rate"]).update(gradient, optax.adam(0.1).init(params))
     difference = jax.tree.map(lambda one, other: float(jnp.max(jnp.abs(one - other))), change, by_hand)
     assert min(jax.tree.leaves(difference)) > 1e-3
-    twice, _ = jaxmeta.export_rule(run, learning_rate=2 * RULE["learning_rate"]).update(
+    twice, _ = jaxmeta.export_optimizer(tmp_path / "run", learning_rate=2 * RULE["inner.learning_rate"]).update(
         gradient, state_of_rule, params, value=1.0, progress=0.5
     )
     jax.tree.map(lambda one, other: np.testing.assert_allclose(2 * one, other, rtol=1e-5), change, twice)
-    assert learner.meta(state).rule["params"]["schedule"]["kernel"].shape == (3, OUTPUTS)
+    assert run.learner.meta(run.state).rule["params"]["schedule"]["kernel"].shape == (3, OUTPUTS)
 
 
 def test_only_rules_are_exported(tmp_path):
-    jaxmeta.train("scratch", "grid_navi:size=3,horizon=4", run_dir=tmp_path, **tiny("scratch"), meta_steps=1)
-    with pytest.raises(UsageError, match="run_dir must hold a run of learned_rule, got 'scratch'"):
-        jaxmeta.export_rule(tmp_path)
+    jaxmeta.train("scratch", "grid_navi:size=3,horizon=4", tiny("scratch"), run_dir=tmp_path, meta_steps=1)
+    with pytest.raises(UsageError, match="run_dir must hold a run of learned_optimizer, got 'scratch'"):
+        jaxmeta.export_optimizer(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"stretch": 3, "rounds": 4}, "stretch must divide rounds = 4, got 3"),
-        ({"population": 3}, "population must be even, for antithetic pairs, got 3"),
-        ({"perturbation": 0.0}, "perturbation must be above 0, got 0.0"),
-        ({"outer_gradient": "backprop"}, "Did you mean 'backpropagation'?"),
-        ({"outer_gradient": "backpropagation"}, "outer_gradient must be 'es' or 'pes' under outer_loss 'return'"),
-        ({"outer_loss": "policy_gradient"}, "outer_loss must have a value that is to be lowered"),
-        ({"lives_per_task": 2}, "lives_per_task must be 1 under outer_gradient 'es' or 'pes', got 2"),
-        ({"rule": "structure"}, "Did you mean 'structured'?"),
-        ({"rule": "attention", "rule_width": 5}, "rule_width must be a multiple of 2 under rule 'attention', got 5"),
+        ({"truncation_length": 3, "num_adaptations": 4}, "truncation_length must divide num_adaptations = 4, got 3"),
+        ({"num_perturbations": 3}, "num_perturbations must be even, for antithetic pairs, got 3"),
+        ({"perturbation_scale": 0.0}, "perturbation_scale must be above 0, got 0.0"),
+        ({"gradient_estimator": "backprop"}, "Did you mean 'backpropagation'?"),
+        (
+            {"gradient_estimator": "backpropagation"},
+            "gradient_estimator must be 'es' or 'pes' under objective.loss 'return'",
+        ),
+        ({"objective.loss": "policy_gradient"}, "objective.loss must have a value that is to be lowered"),
+        ({"lifetimes_per_task": 2}, "lifetimes_per_task must be 1 under gradient_estimator 'es' or 'pes', got 2"),
+        ({"rule.network": "structure"}, "Did you mean 'structured'?"),
+        (
+            {"rule.network": "attention", "rule.width": 5},
+            "width must be a multiple of 2 under network 'attention', got 5",
+        ),
     ],
 )
 def test_mistakes_are_told_before_anything_compiles(grid, settings, sentence):
     with pytest.raises(UsageError, match=sentence):
-        recipes.make_recipe("learned_rule", grid, **RULE | settings)
+        make_learner("learned_optimizer", grid, RULE | settings)
 
 
 @pytest.mark.slow
@@ -281,8 +285,8 @@ def test_a_step_within_many_batches_does_not_crash_the_compiler(network):
 
     def step(params):
         weights = moved(rule.init(jax.random.key(0), params))
-        seen = Seen(learning_rate=0.1, progress=0.5, value=1.0)
-        return rule.update(weights, params, rule.begin(params), params, seen)[0]
+        seen = UpdateContext(learning_rate=0.1, progress=0.5, value=1.0)
+        return rule.update(weights, params, rule.init_state(params), params, seen)[0]
 
     every = step
     for _ in range(5):

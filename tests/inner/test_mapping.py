@@ -1,6 +1,7 @@
 """Mappings: what maps do to parameters, which sources are read, what the bank holds, and the gradient of the loss."""
 
 import itertools
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -9,32 +10,32 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jaxmeta
-from jaxmeta.algorithms import recipes
-from jaxmeta.algorithms.composition import make_parts
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.rollout import Runner
+from jaxmeta.core.spec import spec_of
 from jaxmeta.core.types import sample_tasks
 from jaxmeta.inner import mapping as mappings
 from jaxmeta.inner import parameter_maps as maps
 from jaxmeta.nets.encoders import SetEncoder
-from jaxmeta.rl import replay
+from jaxmeta.rl import make_agent, replay
 from tests import tiers
 from tests.trees import drawn
 
 TINY = {
     "hidden": (4,),
-    "envs": 2,
-    "rounds": 3,
-    "replay_rounds": 3,
-    "inner_steps": 1,
-    "max_inner_norm": 1.0,
-    "sources": 3,
-    "source_steps": 2,
-    "source_replay_rounds": 4,
-    "source_epsilon": 0.3,
-    "map_width": 3,
+    "num_envs": 2,
+    "num_adaptations": 3,
+    "agent.replay_capacity": 3,
+    "inner.num_steps": 1,
+    "inner.max_gradient_norm": 1.0,
+    "num_sources": 3,
+    "sources.num_steps": 2,
+    "sources.replay_capacity": 4,
+    "sources.epsilon": 0.3,
+    "map.width": 3,
     "bank_batch": 5,
-    "encoder_width": 4,
+    "encoder.width": 4,
 }
 FORMS = {
     "full": maps.Full(3),
@@ -107,59 +108,61 @@ def test_a_diagonal_map_and_one_of_low_rank_are_their_formulas(network, applied)
 
 def test_a_full_map_too_large_is_refused_with_its_size(grid):
     sentence = (
-        r"map_form must be another than 'full' for \d\d,\d\d\d parameters, whose map would have weights of \d+\.\d GB"
+        r"map\.form must be another than 'full' for \d\d,\d\d\d parameters, whose map would have weights of \d+\.\d GB"
     )
     with pytest.raises(UsageError, match=sentence):
-        recipes.make_recipe("mapping", grid, **TINY | {"hidden": (128, 128), "map_form": "full"}).init(
-            jax.random.key(0)
-        )
+        make_learner("mapping", grid, TINY | {"hidden": (128, 128), "map.form": "full"}).init(jax.random.key(0))
 
 
-def carrier_of(grid, reads, map_of=None, encoder=None):
-    parts = make_parts(grid, recipes.resolve_settings("mapping", grid, **TINY, reads=reads))
+def carrier_of(grid, selection, map_of=None, encoder=None):
     size = grid.describe(grid.sample(jax.random.key(0), "train")).size
-    return parts, mappings.mapping(parts.spec, map_of or maps.Identity(), reads, 3, size, encoder, 3)
+    return mappings.mapping(spec_of(grid), map_of or maps.Identity(), selection, 3, size, encoder, 3)
 
 
-def stocked(grid, **settings):
+def stocked(grid, settings=MappingProxyType({})):
     """A state of `mapping` whose bank and weights are drawn anew, so that no two sources and no two maps are alike."""
-    learner = recipes.make_recipe("mapping", grid, **TINY | settings)
+    learner = make_learner("mapping", grid, {**TINY, **settings})
     state = jax.jit(learner.init)(jax.random.key(0))
     bank = state.meta.bank.replace(network=drawn(state.meta.bank.network))
     weights = jax.tree.map(lambda leaf: 0.3 * leaf, drawn(state.meta.weights, 1))
     return learner, state.replace(meta=state.meta.replace(bank=bank, weights=weights))
 
 
+def bank_loss_of(grid, config, parameter_map, reads_one):
+    agent = make_agent(spec_of(grid), config.agent)
+    return mappings.bank_loss(parameter_map, agent, config.loss, config.inner.max_gradient_norm, reads_one)
+
+
 @pytest.mark.parametrize(
-    ("reads", "shares"),
+    ("selection", "shares"),
     [("nearest", [0, 0, 1]), ("random", [1, 0, 0]), ("average", [1 / 3, 1 / 3, 1 / 3])],
 )
-def test_which_sources_are_read(grid, reads, shares):
-    _, carrier = carrier_of(grid, reads)
-    _, state = stocked(grid, reads=reads, map_form="identity")
+def test_which_sources_are_read(grid, selection, shares):
+    parameter_map = carrier_of(grid, selection)
+    _, state = stocked(grid, {"source_selection": selection, "map.form": "identity"})
     sources = state.meta.bank.description
-    result = carrier.carry(state.meta, sources[2] + 0.01, sources, jnp.ones(3, bool))
+    result = parameter_map.carry(state.meta, sources[2] + 0.01, sources, jnp.ones(3, bool))
     expected = jax.tree.map(
         lambda leaf: jnp.tensordot(jnp.array(shares, jnp.float32), leaf, 1), state.meta.bank.network
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), result, expected)
 
 
-@pytest.mark.parametrize("reads", ["nearest", "attention", *tiers.slow("random", "average")])
-def test_what_is_not_allowed_is_not_read(grid, reads):
-    _, carrier = carrier_of(grid, reads)
-    _, state = stocked(grid, reads=reads, map_form="identity")
+@pytest.mark.parametrize("selection", ["nearest", "attention", *tiers.slow("random", "average")])
+def test_what_is_not_allowed_is_not_read(grid, selection):
+    parameter_map = carrier_of(grid, selection)
+    _, state = stocked(grid, {"source_selection": selection, "map.form": "identity"})
     sources, allowed = state.meta.bank.description, jnp.array([False, True, True])
     network = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), state.meta.bank.network)
     without = state.meta.replace(bank=state.meta.bank.replace(network=jax.tree.map(jnp.nan_to_num, network)))
-    one = carrier.carry(state.meta, sources[0], sources, allowed)
-    other = carrier.carry(without, sources[0], sources, allowed)
+    one = parameter_map.carry(state.meta, sources[0], sources, allowed)
+    other = parameter_map.carry(without, sources[0], sources, allowed)
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def test_attention_is_its_formula(grid):
-    _, carrier = carrier_of(grid, "attention", maps.Kronecker(3))
-    _, state = stocked(grid, reads="attention", map_form="kronecker")
+    parameter_map = carrier_of(grid, "attention", maps.Kronecker(3))
+    _, state = stocked(grid, {"source_selection": "attention", "map.form": "kronecker"})
     meta, sources = state.meta, state.meta.bank.description
     target = jnp.array([0.4, -0.2])[: sources.shape[1]]
     weights = jax.tree.map(np.asarray, meta.weights.attention["params"])
@@ -168,25 +171,23 @@ def test_attention_is_its_formula(grid):
     share = np.exp(keys @ query / np.sqrt(3))
     share /= share.sum()
     mixture = jax.tree.map(lambda leaf: np.tensordot(share, leaf, 1), meta.bank.network)
-    expected = ravel_pytree(carrier.apply(meta, target, share @ np.asarray(sources), mixture))[0]
-    result = ravel_pytree(carrier.carry(meta, target, sources, jnp.ones(3, bool)))[0]
+    expected = ravel_pytree(parameter_map.apply(meta, target, share @ np.asarray(sources), mixture))[0]
+    result = ravel_pytree(parameter_map.carry(meta, target, sources, jnp.ones(3, bool)))[0]
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("reads", "representation"), [("attention", "described"), ("random", "inferred")])
-def test_the_gradient_of_the_bank_loss_matches_finite_differences(grid, reads, representation):
-    settings = TINY | {
-        "reads": reads, "representation": representation, "beta": 0.3, "td": 0.7, "td_steps": 2, "agent": "dqn",
-        "temperature": 0.5, "learning_rate": 0.1,
+@pytest.mark.parametrize(("selection", "embedding"), [("attention", "described"), ("random", "inferred")])
+def test_the_gradient_of_the_bank_loss_matches_finite_differences(grid, selection, embedding):
+    settings = {
+        "source_selection": selection, "task_embedding": embedding, "loss.beta": 0.3, "loss.td": 0.7,
+        "loss.td_steps": 2, "agent": "dqn", "temperature": 0.5, "inner.learning_rate": 0.1,
     }  # fmt: skip
-    learner, state = stocked(grid, **settings)
-    parts = make_parts(grid, recipes.resolve_settings("mapping", grid, **settings))
-    encoder = SetEncoder(4, "mean") if representation == "inferred" else None
-    _, carrier = carrier_of(grid, reads, maps.Kronecker(3), encoder)
+    learner, state = stocked(grid, settings)
+    encoder = SetEncoder(4, "mean") if embedding == "inferred" else None
+    parameter_map = carrier_of(grid, selection, maps.Kronecker(3), encoder)
     state, _ = jax.jit(learner.update)(jax.random.key(1), state, None)
-    grouped = parts.settings
-    loss = mappings.bank_loss(carrier, parts.agent, grouped.mapping, grouped.inner, parts.hypers)
+    loss = bank_loss_of(grid, learner.config, parameter_map, reads_one=selection == "random")
     with jax.enable_x64(True):
         weights = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), state.meta.weights)
         vector, unravel = ravel_pytree(weights)
@@ -194,7 +195,7 @@ def test_the_gradient_of_the_bank_loss_matches_finite_differences(grid, reads, r
         @jax.jit
         def value(vector):
             meta = state.meta.replace(weights=unravel(vector))
-            return loss(jax.random.key(2), meta, state.carried.lives.fast)[0]
+            return loss(jax.random.key(2), meta, state.aux_state.lives.fast)[0]
 
         gradient = jax.jit(jax.grad(value))(vector)
         rng = np.random.default_rng(0)
@@ -206,15 +207,15 @@ def test_the_gradient_of_the_bank_loss_matches_finite_differences(grid, reads, r
 
 def test_a_source_is_never_made_of_itself(grid):
     """Of two sources whose places in the bank are swapped each is a copy of what it is to be compared with."""
-    settings = TINY | {"reads": "average", "map_form": "identity", "sources": 2, "agent": "dqn"}
-    learner = recipes.make_recipe("mapping", grid, **settings)
+    settings = TINY | {"source_selection": "average", "map.form": "identity", "num_sources": 2, "agent": "dqn"}
+    learner = make_learner("mapping", grid, settings)
     state = jax.jit(learner.init)(jax.random.key(0))
-    parts = make_parts(grid, recipes.resolve_settings("mapping", grid, **settings))
-    carrier = mappings.mapping(parts.spec, maps.Identity(), "average", 2, state.meta.bank.description.shape[1], None, 3)
-    loss = mappings.bank_loss(carrier, parts.agent, parts.settings.mapping, parts.settings.inner, parts.hypers)
+    size = state.meta.bank.description.shape[1]
+    parameter_map = mappings.mapping(spec_of(grid), maps.Identity(), "average", 2, size, None, 3)
+    loss = bank_loss_of(grid, learner.config, parameter_map, reads_one=False)
     network = drawn(state.meta.bank.network)
     meta = state.meta.replace(bank=state.meta.bank.replace(network=network))
-    fast = state.carried.lives.fast
+    fast = state.aux_state.lives.fast
     fast = fast.replace(replay=fast.replay.replace(written=jnp.ones(2, jnp.int32)))
 
     @jax.jit
@@ -228,7 +229,7 @@ def test_a_source_is_never_made_of_itself(grid):
 
 
 def test_the_bank_holds_what_sources_have_learned_from_one_start(grid):
-    learner = recipes.make_recipe("mapping", grid, **TINY)
+    learner = make_learner("mapping", grid, TINY)
     state = jax.jit(learner.init)(jax.random.key(0))
     start = state.meta.start.params["network"]
     jax.tree.map(
@@ -236,36 +237,41 @@ def test_the_bank_holds_what_sources_have_learned_from_one_start(grid):
     )
     assert len(np.unique(np.asarray(state.meta.bank.description), axis=0)) == 3
     update = jax.jit(learner.update)
-    after, metrics = update(jax.random.key(1), state, None)
-    after, metrics = update(jax.random.key(2), after, None)
-    jax.tree.map(np.testing.assert_array_equal, after.meta.bank.network, after.carried.lives.fast.params["network"])
+    after, _ = update(jax.random.key(1), state, None)
+    after, info = update(jax.random.key(2), after, None)
+    jax.tree.map(np.testing.assert_array_equal, after.meta.bank.network, after.aux_state.lives.fast.params["network"])
     heads = np.asarray(after.meta.bank.network["params"]["head"]["kernel"])
     assert np.any(heads[0] != heads[1])
-    np.testing.assert_array_equal(after.carried.lives.fast.replay.written, [2, 2, 2])
-    np.testing.assert_allclose(after.carried.lives.fast.hypers.epsilon, 0.3)
+    np.testing.assert_array_equal(after.aux_state.lives.fast.replay.written, [2, 2, 2])
+    np.testing.assert_allclose(after.aux_state.lives.fast.hyperparams.epsilon, 0.3)
     jax.tree.map(np.testing.assert_array_equal, after.meta.start, state.meta.start)
-    assert np.isfinite(metrics["distillation"])
+    assert np.isfinite(info.metrics["distillation"])
 
 
 @pytest.mark.slow
 def test_tasks_that_are_inferred_are_known_by_what_newcomers_see(grid):
-    """Whose parameters never change: they show it in every round."""
-    settings = {"representation": "inferred", "reads": "average", "map_form": "identity", "epsilon": 0.0}
-    learner = recipes.make_recipe("mapping", grid, **TINY | settings)
+    """Whose parameters never change: they show it in every rollout."""
+    settings = {
+        "task_embedding": "inferred",
+        "source_selection": "average",
+        "map.form": "identity",
+        "agent.epsilon": 0.0,
+    }
+    learner = make_learner("mapping", grid, TINY | settings)
     state = jax.jit(learner.init)(jax.random.key(0))
     before = state.meta
-    assert state.meta.bank.replay.rounds.reward.shape == (3, 3, 4, 2)  # sources, rounds of a life, steps, environments
+    assert state.meta.bank.replay.rollouts.reward.shape == (3, 3, 4, 2)  # sources, adaptations, steps, environments
     state, _ = jax.jit(learner.update)(jax.random.key(1), state, None)
     replay = state.meta.bank.replay
     np.testing.assert_array_equal(replay.written, [1, 1, 1])
-    env_params = jax.tree.map(lambda leaf: leaf[0], state.carried.env_params)
+    env_params = jax.tree.map(lambda leaf: leaf[0], state.aux_state.env_params)
     task = learner.task(jax.random.key(2), env_params)
-    life = Runner(grid.env, learner.adapter).begin(jax.random.key(3), before, task, 2)
+    life = Runner(grid.env, learner.adapter).reset(jax.random.key(3), before, task, 2)
     seen = Runner(grid.env, learner.adapter).rollout(jax.random.key(4), before, task, life, 4)[1]
-    np.testing.assert_array_equal(replay.rounds.action[0, 0], seen.action)  # greedy, in an environment without chance
+    np.testing.assert_array_equal(replay.rollouts.action[0, 0], seen.action)  # greedy, in an environment without chance
 
 
-def test_as_many_rounds_are_known_as_there_are_moments_in_a_life():
+def test_as_many_rollouts_are_known_as_there_are_moments_in_a_life():
     buffer = replay.Replay(replay.Transitions(*[jnp.zeros((3, 4, 2))] * 6), jnp.asarray(7))
     known = jax.vmap(lambda key: mappings.some_rounds(key, buffer).written)(jax.random.split(jax.random.key(0), 4000))
     np.testing.assert_allclose(np.bincount(known) / 4000, [0.25] * 4, atol=0.03)
@@ -274,16 +280,16 @@ def test_as_many_rounds_are_known_as_there_are_moments_in_a_life():
     assert set(known.tolist()) == {0, 1}
 
 
-def lives(grid, **settings):
-    """Parameters of a life at its start and after each round, and the carrier's meta."""
-    learner, state = stocked(grid, **settings)
+def lives(grid, settings):
+    """Parameters of a life at its start and after each adaptation, and the carrier's meta."""
+    learner, state = stocked(grid, settings)
     meta = state.meta
     task = learner.task(
         jax.random.key(1), jax.tree.map(lambda x: x[0], sample_tasks(jax.random.key(2), grid, "train", 1))
     )
-    life = jax.jit(lambda key: Runner(grid.env, learner.adapter).begin(key, meta, task, 2))(jax.random.key(3))
+    life = jax.jit(lambda key: Runner(grid.env, learner.adapter).reset(key, meta, task, 2))(jax.random.key(3))
     kept = jax.jit(
-        lambda key: Runner(grid.env, learner.adapter).live(
+        lambda key: Runner(grid.env, learner.adapter).adapt_for(
             key, meta, task, life, learner.lifetime, lambda _, lived: lived.after.fast.params
         )[1]
     )(jax.random.key(4))
@@ -291,51 +297,56 @@ def lives(grid, **settings):
 
 
 def test_a_described_task_starts_from_what_is_carried_to_it(grid):
-    _, meta, task, begun, after = lives(grid, reads="nearest", learning_rate=0.0)
-    _, carrier = carrier_of(grid, "nearest", maps.Kronecker(3))
-    expected = carrier.carry(meta, task.context, meta.bank.description, jnp.ones(3, bool))
+    _, meta, task, begun, after = lives(grid, {"source_selection": "nearest", "inner.learning_rate": 0.0})
+    parameter_map = carrier_of(grid, "nearest", maps.Kronecker(3))
+    expected = parameter_map.carry(meta, task.context, meta.bank.description, jnp.ones(3, bool))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), begun["network"], expected)
     for index in range(3):  # a step size of zero: nothing is renewed
         jax.tree.map(lambda a, b, index=index: np.testing.assert_array_equal(a[index], b), after, begun)
 
 
 @pytest.mark.parametrize(
-    ("renewed", "changes"), [("first", [True, False, False]), *tiers.slow(("every", [True, True, True]))]
+    ("regenerate", "changes"), [("first", [True, False, False]), *tiers.slow(("every", [True, True, True]))]
 )
-def test_an_inferred_representation_is_renewed_with_the_data(grid, renewed, changes):
-    settings = {"representation": "inferred", "reads": "attention", "learning_rate": 0.0, "renewed": renewed}
-    _, _, _, begun, after = lives(grid, **settings)
+def test_an_inferred_embedding_is_renewed_with_the_data(grid, regenerate, changes):
+    settings = {
+        "task_embedding": "inferred",
+        "source_selection": "attention",
+        "inner.learning_rate": 0.0,
+        "regenerate": regenerate,
+    }
+    _, _, _, begun, after = lives(grid, settings)
     heads = [np.asarray(begun["network"]["params"]["head"]["kernel"]), *after["network"]["params"]["head"]["kernel"]]
     assert [bool(np.any(one != other)) for one, other in itertools.pairwise(heads)] == changes
 
 
 @pytest.mark.slow
 def test_a_run_is_resumed_with_its_bank_and_refused_with_another_network(grid, tmp_path):
-    options = {"log_every": 1, "checkpoint_every": 1, "learning_rate_left": 1.0}
-    whole = jaxmeta.train("mapping", grid, run_dir=tmp_path / "whole", **TINY, meta_steps=4, **options)[1]
-    jaxmeta.train("mapping", grid, run_dir=tmp_path / "parts", **TINY, meta_steps=2, **options)
-    parts = jaxmeta.train("mapping", grid, run_dir=tmp_path / "parts", resume=True, meta_steps=4)[1]
+    settings, options = TINY | {"final_learning_rate_fraction": 1.0}, {"log_every": 1, "checkpoint_every": 1}
+    whole = jaxmeta.train("mapping", grid, settings, run_dir=tmp_path / "whole", meta_steps=4, **options).state
+    jaxmeta.train("mapping", grid, settings, run_dir=tmp_path / "parts", meta_steps=2, **options)
+    parts = jaxmeta.train("mapping", grid, run_dir=tmp_path / "parts", resume=True, meta_steps=4).state
     assert jaxmeta.state_digest(whole) == jaxmeta.state_digest(parts)
     with pytest.raises(UsageError, match="hidden must be"):
-        jaxmeta.train("mapping", grid, run_dir=tmp_path / "parts", resume=True, hidden=(5,))
+        jaxmeta.train("mapping", grid, {"hidden": (5,)}, run_dir=tmp_path / "parts", resume=True)
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"sources": 1}, "sources must be at least 2, got 1"),
-        ({"map_form": "diagnal"}, "Did you mean 'diagonal'?"),
-        ({"reads": "near"}, "reads must be one of"),
-        ({"agent": "actor_critic"}, "agent must have action values for mapping, which carries a Q-network"),
+        ({"num_sources": 1}, "num_sources must be at least 2, got 1"),
+        ({"map.form": "diagnal"}, "Did you mean 'diagonal'?"),
+        ({"source_selection": "near"}, "source_selection must be one of"),
+        ({"agent": "actor_critic"}, "agent must be one of dqn, tabular_q, got 'actor_critic'"),
     ],
 )
 def test_mistakes_are_told(grid, settings, sentence):
     with pytest.raises(UsageError, match=sentence.replace("?", r"\?")):
-        recipes.make_recipe("mapping", grid, **TINY | settings)
+        make_learner("mapping", grid, TINY | settings)
 
 
 def test_tasks_without_a_description_cannot_be_described(grid):
     undescribed = grid._replace(describe=lambda env_params: jnp.zeros(0))
-    sentence = "representation must be 'inferred' for grid_navi:size=3,horizon=4, whose tasks have no description"
+    sentence = "task_embedding must be 'inferred' for grid_navi:size=3,horizon=4, whose tasks have no description"
     with pytest.raises(UsageError, match=sentence):
-        recipes.make_recipe("mapping", undescribed, **TINY)
+        make_learner("mapping", undescribed, TINY)

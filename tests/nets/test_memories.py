@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.algorithms import recipes
-from jaxmeta.core import tasks
+from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core.errors import UsageError
 from jaxmeta.nets.memories import Attentive, ContentAddressed, Recurrent
 from tests import tiers
-from tests.conftest import TINY
+from tests.conftest import tiny
 from tests.reference import memories as reference
 
 STEPS, FEATURES, OUTPUTS = 7, 5, 3
@@ -51,15 +50,15 @@ def test_content_addressed_memory_reads_and_writes_as_in_numpy():
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("reading", ["product", "plain"])
-def test_a_cell_is_read_by_products_with_the_features(reading):
-    network = Recurrent(OUTPUTS, "gru", 6, reading)
+@pytest.mark.parametrize("readout", ["product", "plain"])
+def test_a_cell_is_read_by_products_with_the_features(readout):
+    network = Recurrent(OUTPUTS, "gru", 6, readout)
     params, features, _, numbers, values = run(network)
     memory = network.initial_memory()
     for now, got_numbers, got_value in zip(features, numbers, values, strict=True):
         memory, output = nn.GRUCell(6).apply({"params": params["cell"]}, memory, now)
         read = np.asarray(output)
-        if reading == "product":
+        if readout == "product":
             read = reference.dense(params["select"], now) * reference.dense(params["read"], read)
         np.testing.assert_allclose(got_numbers, reference.dense(params["head"], read), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(got_value, reference.dense(params["head_value"], read)[0], rtol=1e-4, atol=1e-5)
@@ -83,12 +82,12 @@ def test_steps_at_once_are_the_steps_one_by_one(network):
     params, features, memory, numbers, values = run(network)
 
     @jax.jit
-    def along(memory, features):
-        return network.apply({"params": params}, memory, features, method="along")
+    def unroll(memory, features):
+        return network.apply({"params": params}, memory, features, method="unroll")
 
     for got in (
-        along(network.initial_memory(), features),
-        along(along(network.initial_memory(), features[:3])[0], features[3:]),
+        unroll(network.initial_memory(), features),
+        unroll(unroll(network.initial_memory(), features[:3])[0], features[3:]),
     ):
         steps = len(got[1])
         np.testing.assert_allclose(got[1], numbers[-steps:], rtol=1e-4, atol=1e-5)
@@ -115,20 +114,20 @@ def test_what_was_perceived_first_is_remembered(network):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "settings", "sentence"),
+    ("name", "settings", "sentence"),
     [
         ("mann", {"slots": 3, "heads": 4}, "slots must be at least heads = 4, a read each, got 3"),
         ("snail", {"context": 7}, "context must be at least 8, the steps of a trial, got 7"),
-        ("snail", {"memory_width": 9, "heads": 2}, "heads must divide memory_width = 9, got 2"),
+        ("snail", {"memory.width": 9, "heads": 2}, "heads must divide width = 9, got 2"),
         ("rl2", {"minibatches": 3}, "minibatches must divide tasks_per_batch = 4, got 3"),
         ("rl2", {"cell": "rnn"}, "cell must be"),
-        ("rl2", {"reading": "sum"}, "reading must be"),
+        ("rl2", {"readout": "sum"}, "readout must be"),
         ("rl2", {"span": -1}, "span must be at least 0"),
     ],
 )
-def test_what_does_not_fit_is_refused(recipe, settings, sentence):
+def test_what_does_not_fit_is_refused(name, settings, sentence):
     with pytest.raises(UsageError, match=sentence):
-        recipes.make_recipe(recipe, tasks.make_tasks("grid_navi:size=3,horizon=4"), **TINY | settings)
+        make_learner(name, "grid_navi:size=3,horizon=4", tiny(name, settings))
 
 
 def test_initial_memories_hold_nothing():

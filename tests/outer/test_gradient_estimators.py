@@ -14,7 +14,8 @@ import optax
 import pytest
 
 from jaxmeta.core.types import Objective, Task
-from jaxmeta.outer import by_stretches
+from jaxmeta.outer import truncated_unrolls
+from jaxmeta.outer.batching import BatchConfig
 from jaxmeta.outer.gradient_estimators import (
     SIGNS,
     backpropagation,
@@ -73,13 +74,13 @@ def exact():
     return jax.grad(lambda meta: live(meta, Task(CENTRE, None), jnp.zeros(2), STEPS)[0])(META)["learned"]
 
 
-def of_a_lifetime(estimator, stretches):
+def of_a_lifetime(estimator, num_unrolls):
     """`estimate(key)`: the sum of what is estimated from the stretches of one lifetime, at fixed meta-parameters."""
 
     def estimate(key):
-        carried = None if stretches == 1 else estimator.begin(key, META, Task(CENTRE, None))
+        carried = None if num_unrolls == 1 else estimator.begin(key, META, Task(CENTRE, None))
         total = jnp.zeros(2)
-        for index in range(stretches):
+        for index in range(num_unrolls):
             gradient, carried, _ = estimator.gradient(
                 jax.random.fold_in(key, index), META, Task(CENTRE, None), carried, jnp.array(index == 0)
             )
@@ -109,10 +110,12 @@ def test_truncated_backpropagation_sees_half_of_the_gradient_or_less():
 
 
 @pytest.mark.parametrize(
-    ("estimator", "stretches"), [(ES(STEPS), 1), (PES(STEPS), 1), (PES(STRETCH), STRETCHES)], ids=["es", "pes1", "pes"]
+    ("estimator", "num_unrolls"),
+    [(ES(STEPS), 1), (PES(STEPS), 1), (PES(STRETCH), STRETCHES)],
+    ids=["es", "pes1", "pes"],
 )
-def test_evolution_strategies_are_right_on_average(estimator, stretches):
-    mean, error = mean_and_error(of_a_lifetime(estimator, stretches))
+def test_evolution_strategies_are_right_on_average(estimator, num_unrolls):
+    mean, error = mean_and_error(of_a_lifetime(estimator, num_unrolls))
     assert np.linalg.norm(error) < 0.03 * np.linalg.norm(exact())
     assert np.all(np.abs(mean - exact()) < 3 * error)
 
@@ -166,22 +169,20 @@ def adding_up():
     return optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), update)
 
 
-def run_of(estimator, stretches, num_tasks, tasks_per_group=0):
+def run_of(estimator, num_unrolls, num_tasks, tasks_per_group=0):
     """States after 0, 1, 2, ... meta-steps, the n-th of which is given tasks with centres n * CENTRE."""
     adapter = toy.quadratic_objective(1, 0.1)[0]._replace(init=lambda key: META)
-    init, update = by_stretches(
+    init, update = truncated_unrolls(
         adapter,
         estimator,
-        toy.pose,
-        lambda key: jnp.zeros(2),
+        lambda key: Task(jnp.zeros(2), None),
         adding_up(),
-        stretches,
-        num_tasks,
-        tasks_per_group,
+        num_unrolls,
+        BatchConfig(tasks_per_batch=num_tasks, tasks_per_group=tasks_per_group),
     )
     states = [init(jax.random.key(0))]
-    for step in range(1, 3 * stretches + 1):
-        tasks = step * jnp.broadcast_to(CENTRE, (num_tasks, 2))
+    for step in range(1, 3 * num_unrolls + 1):
+        tasks = Task(step * jnp.broadcast_to(CENTRE, (num_tasks, 2)), None)
         states.append(jax.jit(update)(jax.random.key(step), states[-1], tasks)[0])
     return states
 
@@ -189,20 +190,22 @@ def run_of(estimator, stretches, num_tasks, tasks_per_group=0):
 def test_lifetimes_are_staggered_and_keep_their_tasks():
     states = run_of(truncated(STRETCH), STRETCHES, STRETCHES)
     for step, state in enumerate(states):
-        np.testing.assert_array_equal(state.carried.age, (np.arange(STRETCHES) + step) % STRETCHES)
+        np.testing.assert_array_equal(state.aux_state.age, (np.arange(STRETCHES) + step) % STRETCHES)
     for before, after, step in zip(states, states[1:], range(1, len(states)), strict=False):
-        begun = np.asarray(before.carried.age) == 0
+        begun = np.asarray(before.aux_state.age) == 0
         assert begun.sum() == 1
-        centres = np.asarray(after.carried.task.env_params)
+        centres = np.asarray(after.aux_state.task.env_params)
         np.testing.assert_array_equal(centres[begun], step * np.asarray(CENTRE)[None])
-        np.testing.assert_array_equal(centres[~begun], np.asarray(before.carried.task.env_params)[~begun])
+        np.testing.assert_array_equal(centres[~begun], np.asarray(before.aux_state.task.env_params)[~begun])
 
 
 def test_a_lifetime_goes_on_where_it_was_left():
     """After its first stretch a life stands where so many steps in its task lead."""
     states = run_of(truncated(STRETCH), STRETCHES, STRETCHES)
-    np.testing.assert_allclose(states[1].carried.lives[0], live(META, Task(CENTRE, None), jnp.zeros(2), STRETCH)[1])
-    np.testing.assert_allclose(states[3].carried.lives[0], live(META, Task(CENTRE, None), jnp.zeros(2), 3 * STRETCH)[1])
+    np.testing.assert_allclose(states[1].aux_state.lives[0], live(META, Task(CENTRE, None), jnp.zeros(2), STRETCH)[1])
+    np.testing.assert_allclose(
+        states[3].aux_state.lives[0], live(META, Task(CENTRE, None), jnp.zeros(2), 3 * STRETCH)[1]
+    )
 
 
 @pytest.mark.parametrize("build", [truncated, ES, PES])
@@ -213,7 +216,7 @@ def test_groups_of_tasks_change_nothing(build):
 
 def test_whole_lifetimes_leave_nothing_to_carry():
     states = run_of(PES(STEPS), 1, 3)
-    assert all(state.carried is None for state in states)
+    assert all(state.aux_state is None for state in states)
 
 
 def test_signs_are_antithetic():

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.algorithms import recipes
-from jaxmeta.core.config import LifetimeConfig, OuterConfig
+from jaxmeta.algorithms.registry import make_learner
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Adapter, Task, sample_tasks
 from jaxmeta.outer import objectives
@@ -41,25 +41,26 @@ def copycat() -> Adapter:
     def act(key, meta, fast, memory, percept):
         return jax.random.categorical(key, meta).astype(jnp.int32), memory, {"logits": jax.nn.log_softmax(meta)}
 
-    def exploit(key, meta, fast, memory, percept):
+    def eval_policy(key, meta, fast, memory, percept):
         return fast, memory, {"logits": jnp.zeros(3)}
 
     return Adapter(
         init=lambda key: jnp.zeros(3),
-        begin=lambda key, meta, context: (jnp.zeros((), jnp.int32), None),
+        reset=lambda key, meta, context: (jnp.zeros((), jnp.int32), None),
         act=act,
-        exploit=exploit,
+        eval_policy=eval_policy,
         adapt=lambda key, meta, fast, rollout: (rollout.action[0, 0], {}),
     )
 
 
-def hold_credit_to_the_exact_derivative(adapter, lives, rounds):
+def hold_credit_to_the_exact_derivative(adapter, lifetimes, adaptations):
     """E[gradient] = -d/d logits sum_a p_a r_a, known exactly, where the first action decides what is earned."""
 
     def no_score(meta, life, query):
         return jnp.zeros(()), {}
 
-    config, lifetime = OuterConfig(lives_per_task=lives, query_envs=1), LifetimeConfig(envs=1, steps=1, rounds=rounds)
+    config = objectives.ObjectiveConfig(lifetimes_per_task=lifetimes, num_query_envs=1)
+    lifetime = AdaptationConfig(num_envs=1, rollout_length=1, num_adaptations=adaptations)
     objective = objectives.post_adaptation(Runner(Pull(), adapter), ACTIONS, lifetime, no_score, config, steps=1)
     logits, task = jnp.array([0.3, -0.4, 0.1]), Task(REWARDS, None)
     gradient = jax.vmap(jax.grad(lambda meta, key: objective(key, meta, task, None)[0]), (None, 0))
@@ -71,40 +72,40 @@ def hold_credit_to_the_exact_derivative(adapter, lives, rounds):
     assert np.all(standard_error < 0.1 * np.linalg.norm(exact))
 
 
-@pytest.mark.parametrize("lives", [2, 3])
-def test_credit_of_exploration_is_the_derivative_of_the_return_after_adaptation(lives):
-    hold_credit_to_the_exact_derivative(copycat(), lives, rounds=1)
+@pytest.mark.parametrize("lifetimes", [2, 3])
+def test_credit_of_exploration_is_the_derivative_of_the_return_after_adaptation(lifetimes):
+    hold_credit_to_the_exact_derivative(copycat(), lifetimes, adaptations=1)
 
 
-def test_a_round_is_credited_with_what_it_leads_to_in_later_rounds():
+def test_a_rollout_is_credited_with_what_it_leads_to_after_later_adaptations():
     """Where the first action is repeated ever after, the later actions earn nothing."""
     first = copycat()._replace(
-        begin=lambda key, meta, context: (jnp.full((), -1, jnp.int32), None),
+        reset=lambda key, meta, context: (jnp.full((), -1, jnp.int32), None),
         adapt=lambda key, meta, fast, rollout: (jnp.where(fast < 0, rollout.action[0, 0], fast), {}),
     )
-    hold_credit_to_the_exact_derivative(first, lives=2, rounds=2)
+    hold_credit_to_the_exact_derivative(first, lifetimes=2, adaptations=2)
 
 
 def test_entropy_lowers_the_outer_loss():
     """By its weight, and by a uniform policy over three actions by log 3 a step."""
     adapter, task, steps = copycat(), Task(REWARDS, None), 2
-    life = Runner(Pull(), adapter).begin(jax.random.key(0), jnp.zeros(3), task, 1)
-    query = Runner(Pull(), adapter).play(jax.random.key(1), jnp.zeros(3), task, life, 4, steps)
-    plain, bonus = (
-        objectives.policy_gradient(adapter, ACTIONS, OuterConfig(entropy=weight))(jnp.zeros(3), life, query)[0]
-        for weight in (0.0, 0.3)
-    )
+    life = Runner(Pull(), adapter).reset(jax.random.key(0), jnp.zeros(3), task, 1)
+    query = Runner(Pull(), adapter).evaluate_policy(jax.random.key(1), jnp.zeros(3), task, life, 4, steps)
+    outer_losses = [
+        objectives.policy_gradient(adapter, ACTIONS, objectives.ScoreConfig(entropy=weight)) for weight in (0.0, 0.3)
+    ]
+    plain, bonus = (outer_loss(jnp.zeros(3), life, query)[0] for outer_loss in outer_losses)
     np.testing.assert_allclose(bonus - plain, -steps * 0.3 * np.log(3), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("name", "lives", "moves"), [("fomaml", 2, True), *tiers.slow(("maml", 2, True), ("maml", 1, False))]
+    ("name", "lifetimes", "moves"), [("fomaml", 2, True), *tiers.slow(("maml", 2, True), ("maml", 1, False))]
 )
-def test_exploration_is_learned_where_a_task_is_lived_more_than_once(grid, name, lives, moves):
-    learner = recipes.make_recipe(name, grid, **TINY | {"lives_per_task": lives})
+def test_exploration_is_learned_where_a_task_is_lived_more_than_once(grid, name, lifetimes, moves):
+    learner = make_learner(name, grid, TINY | {"lifetimes_per_task": lifetimes})
     state = jax.jit(learner.init)(jax.random.key(0))
     env_params = sample_tasks(jax.random.key(1), grid, "train", 4)
-    after = jax.jit(learner.update)(jax.random.key(2), state, env_params)[0]
+    after = jax.jit(learner.update)(jax.random.key(2), state, Task(env_params, None))[0]
     assert bool(np.any(after.meta.params["exploration"])) == moves
 
 
@@ -112,14 +113,14 @@ def test_exploration_is_learned_where_a_task_is_lived_more_than_once(grid, name,
     ("scored", "mean"), [("every", (1 + 2 + 3) / 3), ("last", 3), ("before_and_every", (0 + 1 + 2 + 3) / 4)]
 )
 def test_scores_count_as_configured(scored, mean):
-    """The score is how many rounds a life has lasted."""
-    config = OuterConfig(query_envs=1, scored_rounds=scored)
+    """The score is how many adaptations a life has seen."""
+    config = objectives.ObjectiveConfig(num_query_envs=1, scored=scored)
     ageing = copycat()._replace(adapt=lambda key, meta, fast, rollout: (fast + 1, {}))
 
     def age(meta, life, query):
         return life.fast.astype(jnp.float32), {}
 
-    lifetime = LifetimeConfig(envs=1, steps=1, rounds=3)
+    lifetime = AdaptationConfig(num_envs=1, rollout_length=1, num_adaptations=3)
     objective = objectives.post_adaptation(Runner(Pull(), ageing), ACTIONS, lifetime, age, config, steps=1)
     score = jax.jit(lambda meta: objective(jax.random.key(0), meta, Task(REWARDS, None), None)[0])
     assert np.isclose(score(jnp.zeros(3)), mean)
@@ -127,6 +128,13 @@ def test_scores_count_as_configured(scored, mean):
 
 @pytest.mark.parametrize(("scored", "episodes"), [("every", 3), ("last", 3), ("before_and_every", 4)])
 def test_steps_of_all_queries_are_counted(grid, scored, episodes):
-    settings = {"envs": 2, "steps": 5, "rounds": 3, "query_envs": 4, "lives_per_task": 2, "scored_rounds": scored}
-    learner = recipes.make_recipe("maml", grid, **TINY | settings)
+    settings = {
+        "num_envs": 2,
+        "rollout_length": 5,
+        "num_adaptations": 3,
+        "num_query_envs": 4,
+        "lifetimes_per_task": 2,
+        "scored": scored,
+    }
+    learner = make_learner("maml", grid, TINY | settings)
     assert learner.env_steps_per_task == 2 * (3 * 2 * 5 + episodes * 4 * grid.horizon)

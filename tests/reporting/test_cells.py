@@ -88,8 +88,8 @@ def test_a_cell_that_was_taken_away_is_told_a_baseline_as_well(tmp_path):
 
 def test_a_whole_scoreboard_of_another_version_is_one_sentence(tmp_path):
     boards.write(tmp_path, [boards.cell(name, versions={"jaxmeta": "0.0.1"}) for name in ("maml", "rl2")])
-    told = f"Made by jaxmeta 0.0.1, and this is {jaxmeta.__version__}: all cells of {str(tmp_path)!r}."
-    assert cells.load(tmp_path)[1] == [told]
+    reported = f"Made by jaxmeta 0.0.1, and this is {jaxmeta.__version__}: all cells of {str(tmp_path)!r}."
+    assert cells.load(tmp_path)[1] == [reported]
 
 
 def test_a_folder_without_results_is_refused(tmp_path):
@@ -100,8 +100,8 @@ def test_a_folder_without_results_is_refused(tmp_path):
 def test_cells_of_other_seeds_are_pooled_and_the_same_ones_count_once():
     made = {"device": "1 x gpu", "versions": {"jaxmeta": "0.0.1"}}
     first, second = boards.cell("maml", seeds=(0, 1)), boards.cell("maml", seeds=(2, 3), **made)
-    (pooled,), told = cells.pooled([first, second, first])
-    assert told == []
+    (pooled,), reported = cells.pooled([first, second, first])
+    assert reported == []
     assert pooled["seeds"] == [0, 1, 2, 3]
     for point, one, other in zip(pooled["points"], first["points"], second["points"], strict=True):
         assert point["scores"] == one["scores"] + other["scores"]
@@ -111,7 +111,9 @@ def test_cells_of_other_seeds_are_pooled_and_the_same_ones_count_once():
 
 
 @pytest.mark.parametrize(
-    "changed", [{"settings": {"rounds": 3}}, {"tasks": "maze"}, {"num_tasks": 8}, {"tasks_seed": 7}], ids=str
+    "changed",
+    [{"settings": {"adaptation": {"num_adaptations": 3}}}, {"tasks": "maze"}, {"num_tasks": 8}, {"tasks_seed": 7}],
+    ids=str,
 )
 def test_what_differs_by_more_than_its_seeds_is_not_pooled(changed):
     cell = boards.cell("maml", seeds=(3, 4), **{name: value for name, value in changed.items() if name != "tasks_seed"})
@@ -133,8 +135,8 @@ def test_cells_that_share_seeds_share_their_time():
     first, second = boards.cell("maml", seeds=(0, 1)), boards.cell("maml", seeds=(0, 1, 2))
     for one, other in zip(first["points"], second["points"], strict=True):
         other |= {name: one[name] + other[name][2:] for name in cells.MEASURED}
-    (pooled,), told = cells.pooled([first, second])
-    assert (pooled["seeds"], told) == ([0, 1, 2], [])
+    (pooled,), reported = cells.pooled([first, second])
+    assert (pooled["seeds"], reported) == ([0, 1, 2], [])
     assert pooled["training"]["seconds"] == pytest.approx(12.0 + 12.0 / 3)
 
 
@@ -171,59 +173,63 @@ def evaluated(tmp_path):
     def report(**more):
         return {"returns": [0.0, 1.0], "task_scores": [0.5, 0.25], "steps_to_threshold": None} | more
 
-    told = {
+    reported = {
         **report(),
-        **{"recipe": "maml", "agent": "dqn", "tasks": "probe", "split": "test", "settings": {"rounds": 1, "rank": 2}},
+        **{"algorithm": "maml", "agent": "dqn", "tasks": "probe", "split": "test"},
+        "settings": {"adaptation": {"num_adaptations": 1}, "agent": {"type": "dqn", "n_step": 2}},
         **{"train_seed": 3, "meta_env_steps": 50, "seed": 9, "num_tasks": 2, "env_steps": 8, "seconds": 0.1},
-        "members": [report(seed=seed, hypers={"discount": value}) for value in (0.5, 0.9) for seed in (3, 4)],
+        "members": [
+            report(seed=seed, hyperparams={"agent.discount": value}) for value in (0.5, 0.9) for seed in (3, 4)
+        ],
         "baselines": {
             "random": report(),
-            "scratch": report(members=[report(), report()], tuned={"learning_rate": 0.01, "on_edge": False}),
+            "scratch": report(members=[report(), report()], tuned={"inner.learning_rate": 0.01, "on_edge": False}),
             "finetune": report(members=[report(), report()]),
         },
     }
-    runs.write_json(run.evaluation, told)
-    return run, told
+    runs.write_json(run.evaluation, reported)
+    return run, reported
 
 
 def test_a_run_makes_a_cell_for_what_it_swept_and_what_it_stood_beside(evaluated):
-    run, _ = evaluated
+    run, reported = evaluated
     found, missing = cells.load(run.path)
     assert missing == []
-    assert [(cell["kind"], cell["method"], cell["hypers"], cell["seeds"]) for cell in found] == [
-        ("method", "maml", {"discount": 0.5}, [3, 4]),
-        ("method", "maml", {"discount": 0.9}, [3, 4]),
+    assert [(cell["kind"], cell["method"], cell["hyperparams"], cell["seeds"]) for cell in found] == [
+        ("method", "maml", {"agent.discount": 0.5}, [3, 4]),
+        ("method", "maml", {"agent.discount": 0.9}, [3, 4]),
         ("reference", "random", {}, [9]),
         ("baseline", "scratch", {}, [9, 10]),
         ("baseline", "finetune", {}, [9, 10]),
     ]
     assert found[0]["commands"] == [
-        f"jaxmeta train --recipe maml --tasks probe --agent dqn --meta-steps 2 --seed 0 --run-dir {run.path}",
+        f"jaxmeta train maml probe --agent dqn --meta-steps 2 --seed 0 --run-dir {run.path}",
         f"jaxmeta evaluate {run.path} --split test --num-tasks 2 --seed 9 --baselines",
     ]
     assert found[0]["points"][0]["scores"] == [[0.5, 0.25]] * 2
     assert found[0]["training"]["seconds"] == 4.0, "its half of the members' time"
-    assert found[0]["settings"] == {"rounds": 1, "rank": 2}
-    assert found[3]["settings"] == {"rounds": 1, "learning_rate": 0.01, "on_edge": False}, "its own, and the lifetime"
+    assert found[0]["settings"] == reported["settings"]
+    beside = {"adaptation.num_adaptations": 1, "inner.learning_rate": 0.01, "on_edge": False}
+    assert found[3]["settings"] == beside, "its own, and the lifetime"
     assert [cell["training"].get("env_steps") for cell in found] == [50, 50, None, None, 50]
 
 
 @pytest.mark.parametrize(
     "harm",
     [
-        lambda told: told.update(steps_to_threshold="x"),
-        lambda told: told.update(seconds="fast"),
-        lambda told: told["members"][0].update(steps_to_threshold=[]),
-        lambda told: told["members"][0].update(task_scores=[0.5]),
-        lambda told: told["members"][0].update(returns=[0.5]),
-        lambda told: told["baselines"]["scratch"].update(members=7),
-        lambda told: told["baselines"]["scratch"]["members"][0].update(task_scores=[0.5]),
-        lambda told: told["baselines"]["scratch"].update(tuned=[]),
+        lambda reported: reported.update(steps_to_threshold="x"),
+        lambda reported: reported.update(seconds="fast"),
+        lambda reported: reported["members"][0].update(steps_to_threshold=[]),
+        lambda reported: reported["members"][0].update(task_scores=[0.5]),
+        lambda reported: reported["members"][0].update(returns=[0.5]),
+        lambda reported: reported["baselines"]["scratch"].update(members=7),
+        lambda reported: reported["baselines"]["scratch"]["members"][0].update(task_scores=[0.5]),
+        lambda reported: reported["baselines"]["scratch"].update(tuned=[]),
     ],
 )
 def test_an_evaluation_that_is_damaged_is_refused(evaluated, harm):
-    run, told = evaluated
-    harm(told)
-    runs.write_json(run.evaluation, told)
+    run, reported = evaluated
+    harm(reported)
+    runs.write_json(run.evaluation, reported)
     with pytest.raises(jaxmeta.UsageError, match=r"evaluation\.json"):
         cells.load(run.path)

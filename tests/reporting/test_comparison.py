@@ -52,7 +52,7 @@ def test_a_better_baseline_in_other_tasks_does_not_keep_from_a_comparison():
 
 
 def test_cells_of_one_label_are_told_apart_and_all_of_them_are_shown():
-    settings = {"rounds": 3, "hidden": [8]}
+    settings = {"adaptation": {"num_adaptations": 3}, "agent": {"hidden": [8]}}
     found = [
         boards.cell("maml", 0.9),
         boards.cell("maml", 0.2, settings=settings),
@@ -61,12 +61,12 @@ def test_cells_of_one_label_are_told_apart_and_all_of_them_are_shown():
     ]
     rows = {row["name"]: row for row in comparison.rows(found)}
     assert list(rows) == [
-        "maml rounds=2 hidden=None",
-        "maml rounds=3 hidden=[8]",
+        "maml adaptation.num_adaptations=2 agent.hidden=None",
+        "maml adaptation.num_adaptations=3 agent.hidden=[8]",
         "scratch tasks=8",
         "scratch tasks=16",
     ]
-    assert rows["maml rounds=2 hidden=None"]["beats"]["scratch tasks=16"] > 0.9
+    assert rows["maml adaptation.num_adaptations=2 agent.hidden=None"]["beats"]["scratch tasks=16"] > 0.9
     assert {row["name"] for row in comparison.overall(comparison.rows(found))} == set(rows)
     assert [row["name"] for row in comparison.rows([found[0], found[0]])] == ["maml (1)", "maml (2)"]
 
@@ -163,7 +163,7 @@ def test_the_interval_of_a_difference_shrinks_where_tasks_are_shared():
     assert 0.08 < low < high < 0.12
 
 
-def test_a_learner_in_context_has_no_agent_whatever_its_cell_names(tmp_path):
+def test_a_learner_in_context_has_no_agent(tmp_path):
     rows = by_method(comparison.rows(boards.board()))
     assert {name: row["agent"] for name, row in rows.items() if row["kind"] != "reference"} == {
         **{"maml": "dqn", "reptile": "dqn", "scratch": "dqn"},

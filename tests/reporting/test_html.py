@@ -103,9 +103,9 @@ def test_compare_prints_rows_and_what_is_missing(page, capsys, tmp_path):
     out = capsys.readouterr().out
     assert "no difference shown" in out
     assert "grid_navi-anil.cell.json" in out
-    told = json.loads((tmp_path / "rows.json").read_text())
-    assert len(told["rows"]) == len(boards.board()) + 1
-    assert len(told["missing"]) == 2, "the damaged cell, and those that only some families have"
+    reported = json.loads((tmp_path / "rows.json").read_text())
+    assert len(reported["rows"]) == len(boards.board()) + 1
+    assert len(reported["missing"]) == 2, "the damaged cell, and those that only some families have"
 
 
 @pytest.mark.parametrize("verb", [["compare"], ["report", "--out", "page.html"]])

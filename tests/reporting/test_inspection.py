@@ -16,12 +16,13 @@ from jax.experimental.compilation_cache import compilation_cache as jax_cache
 import jaxmeta
 from jaxmeta.cli.main import main
 from jaxmeta.core import compilation_cache
-from jaxmeta.core.types import MetaState
+from jaxmeta.core.config import AlgorithmConfig
+from jaxmeta.core.types import MetaState, StepInfo
 from jaxmeta.reporting import inspection
 from jaxmeta.training import checkpoints, jobs
 from tests import learners
 
-PLAN = ["inspect", "--plan", "--recipe", "products", "--tasks", "probe", "--meta-steps", "6"]
+PLAN = ["inspect", "--plan", "products", "probe", "--meta-steps", "6"]
 BOTH = {"config", "changed_settings", "parameters", "parameters_by_part", "env_steps_per_meta_step"}
 BOTH |= {"flops_per_meta_step", "memory", "devices", "members"}
 OF_RUN = {"run_dir", "meta_step", "state_digest", "last_log_point", "checkpoints", "checkpoints_damaged"}
@@ -32,18 +33,18 @@ LARGE = 300
 SLEEPS, FIRST_SLEEP = 0.05, 0.5
 
 
-def learner_of(parts, update, meta):
+def learner_of(config, update, meta):
     """A learner that keeps nothing but its meta."""
 
     def step(key, state):
         metrics = {"loss": jnp.zeros(()), "return": jnp.zeros(())}
-        return state.replace(meta=update(key, state.meta), step=state.step + 1), metrics
+        return state.replace(meta=update(key, state.meta), step=state.step + 1), StepInfo(metrics)
 
-    start = MetaState(meta=meta, optimizer=(), step=jnp.zeros((), jnp.int32), carried=None)
-    return learners.learner_of(parts, lambda key: start, step)
+    start = MetaState(meta=meta, optimizer=(), step=jnp.zeros((), jnp.int32), aux_state=None)
+    return learners.learner_of(config, lambda key: start, step)
 
 
-def products(parts):
+def products(tasks, config: AlgorithmConfig = AlgorithmConfig()):
     """A learner whose meta-step is a known number of small matrix products."""
 
     def update(key, meta):
@@ -51,20 +52,20 @@ def products(parts):
         table, _ = jax.lax.scan(lambda table, _: (0.5 * table + left @ right, None), meta["table"], length=PRODUCTS)
         return {**meta, "table": table}
 
-    return learner_of(parts, update, {"table": jnp.zeros((ROWS, COLUMNS)), "bias": jnp.zeros(COLUMNS)})
+    return learner_of(config, update, {"table": jnp.zeros((ROWS, COLUMNS)), "bias": jnp.zeros(COLUMNS)})
 
 
-def spacious(parts):
+def spacious(tasks, config: AlgorithmConfig = AlgorithmConfig()):
     """A learner that needs room for two large tables, and keeps one number."""
 
     def update(key, meta):
         table = jax.random.normal(key, (LARGE, LARGE))
         return meta + jnp.sum(jnp.tanh(table @ table))
 
-    return learner_of(parts, update, jnp.zeros(()))
+    return learner_of(config, update, jnp.zeros(()))
 
 
-def slow(parts):
+def slow(tasks, config: AlgorithmConfig = AlgorithmConfig()):
     """A learner whose meta-steps last a known time, the first one longer."""
     calls = []
 
@@ -73,11 +74,11 @@ def slow(parts):
         calls.append(value)
         return np.asarray(value)
 
-    return learner_of(parts, lambda key, meta: jax.pure_callback(wait, meta, meta), jnp.zeros(()))
+    return learner_of(config, lambda key, meta: jax.pure_callback(wait, meta, meta), jnp.zeros(()))
 
 
 @pytest.fixture(autouse=True)
-def _recipes(monkeypatch):
+def _algorithms(monkeypatch):
     learners.register(monkeypatch, products, spacious, slow)
 
 
@@ -89,8 +90,8 @@ def run_dir(tmp_path):
     return tmp_path / "run"
 
 
-def plan(recipe, **settings):
-    return inspection.plan(jobs.prepare(recipe, "probe", settings=settings))
+def plan(algorithm, **settings):
+    return inspection.plan(jobs.prepare(algorithm, "probe", settings))
 
 
 def snapshot(folder):
@@ -112,21 +113,21 @@ def damage(checkpoint):
 
 def test_a_run_is_told_whole(run_dir):
     before = snapshot(run_dir)
-    told = inspection.inspect_run(run_dir)
-    assert set(told) == BOTH | OF_RUN
-    json.dumps(told, allow_nan=False)
-    _, state, _, config = jaxmeta.restore(run_dir)
-    assert told["config"] == config
-    assert (told["meta_step"], told["state_digest"]) == (6, checkpoints.state_digest(state))
-    assert told["last_log_point"]["env_steps"] == 6 * told["env_steps_per_meta_step"] == 60
-    assert [(found["step"], found["intact"], found["problem"]) for found in told["checkpoints"]] == [
+    reported = inspection.inspect_run(run_dir)
+    assert set(reported) == BOTH | OF_RUN
+    json.dumps(reported, allow_nan=False)
+    _, state, _, config = jobs.restore(run_dir)
+    assert reported["config"] == config
+    assert (reported["meta_step"], reported["state_digest"]) == (6, checkpoints.state_digest(state))
+    assert reported["last_log_point"]["env_steps"] == 6 * reported["env_steps_per_meta_step"] == 60
+    assert [(found["step"], found["intact"], found["problem"]) for found in reported["checkpoints"]] == [
         (2, True, None),
         (4, True, None),
         (6, True, None),
     ]
     files = [path for path in (run_dir / "checkpoints" / "6").rglob("*") if path.is_file()]
-    assert told["checkpoints"][-1]["bytes"] == sum(len(path.read_bytes()) for path in files)
-    assert told["checkpoints_damaged"] == []
+    assert reported["checkpoints"][-1]["bytes"] == sum(len(path.read_bytes()) for path in files)
+    assert reported["checkpoints_damaged"] == []
     assert snapshot(run_dir) == before
 
 
@@ -137,15 +138,15 @@ def test_damage_is_told_and_nothing_is_touched(run_dir):
     for name in ("8-again", "8"):
         (run_dir / "checkpoints-damaged" / name).mkdir(parents=True)
     before = snapshot(run_dir)
-    told = inspection.inspect_run(run_dir)
-    assert {found["step"]: found["problem"] for found in told["checkpoints"]} == {
+    reported = inspection.inspect_run(run_dir)
+    assert {found["step"]: found["problem"] for found in reported["checkpoints"]} == {
         2: "state/manifest.ocdbt is missing",
         4: None,
         6: f"{broken} is damaged",
     }
-    assert [found["intact"] for found in told["checkpoints"]] == [False, True, False]
-    assert told["meta_step"] == 4
-    assert told["checkpoints_damaged"] == ["8", "8-again"]
+    assert [found["intact"] for found in reported["checkpoints"]] == [False, True, False]
+    assert reported["meta_step"] == 4
+    assert reported["checkpoints_damaged"] == ["8", "8-again"]
     assert snapshot(run_dir) == before
 
 
@@ -174,56 +175,58 @@ def test_parameters_are_those_of_the_network(hidden):
     observation, actions = 1, 2
     widths = [observation, *hidden, actions]
     layers = sum((above + 1) * below for above, below in itertools.pairwise(widths))
-    exploration, hypers = actions, 8
-    assert inspection.parameters_by_part(job.learner, state) == {"params": layers + exploration, "hypers": hypers}
+    exploration, hyperparams = actions, 8
+    assert inspection.parameters_by_part(job.learner, state) == {
+        "params": layers + exploration,
+        "hyperparams": hyperparams,
+    }
 
 
-@pytest.mark.parametrize("recipe", ["meta_sgd", "hyper_policy", "rl2"])
-def test_every_part_is_counted_once(recipe):
-    job = jobs.prepare(recipe, "probe")
+@pytest.mark.parametrize("algorithm", ["meta_sgd", "hyper_policy", "rl2"])
+def test_every_part_is_counted_once(algorithm):
+    job = jobs.prepare(algorithm, "probe")
     state = jax.eval_shape(job.learner.init, jax.random.key(0))
     parts = inspection.parameters_by_part(job.learner, state)
     assert set(parts) == {
-        "meta_sgd": {"params", "rule", "hypers"},
+        "meta_sgd": {"params", "rule", "hyperparams"},
         "hyper_policy": {"start", "policy"},
         "rl2": {"params"},
-    }.get(recipe)
+    }.get(algorithm)
     assert sum(parts.values()) == sum(leaf.size for leaf in jax.tree.leaves(job.learner.meta(state)))
 
 
 @pytest.mark.parametrize("meta_steps", [6, 400])
 def test_a_plan_is_told_whole(meta_steps):
-    told = plan("products", meta_steps=meta_steps)
-    assert set(told) == BOTH | OF_PLAN
-    json.dumps(told, allow_nan=False)
+    reported = plan("products", meta_steps=meta_steps)
+    assert set(reported) == BOTH | OF_PLAN
+    json.dumps(reported, allow_nan=False)
     flops = PRODUCTS * 2 * ROWS * INNER * COLUMNS
-    assert told["flops_per_meta_step"] == flops
-    assert told["flops"] == meta_steps * flops
-    assert told["env_steps"] == meta_steps * 2 * 5
-    assert told["parameters_by_part"] == {"table": ROWS * COLUMNS, "bias": COLUMNS}
+    assert reported["flops_per_meta_step"] == flops
+    assert reported["flops"] == meta_steps * flops
+    assert reported["env_steps"] == meta_steps * 2 * 5
+    assert reported["parameters_by_part"] == {"table": ROWS * COLUMNS, "bias": COLUMNS}
     step = 1
     state_bytes = 4 * (ROWS * COLUMNS + COLUMNS + step)
-    assert told["memory"]["state_bytes"] == told["checkpoint_bytes"] == state_bytes
-    assert told["memory"]["argument_bytes"] >= state_bytes
-    assert told["memory"]["output_bytes"] >= state_bytes
-    assert told["config"]["settings"]["meta_steps"] == told["changed_settings"]["meta_steps"] == meta_steps
+    assert reported["memory"]["state_bytes"] == reported["checkpoint_bytes"] == state_bytes
+    assert reported["memory"]["argument_bytes"] >= state_bytes
+    assert reported["memory"]["output_bytes"] >= state_bytes
+    assert reported["config"]["settings"]["meta_steps"] == reported["changed_settings"]["meta_steps"] == meta_steps
 
 
 @pytest.mark.parametrize(
-    ("recipe", "tasks", "given"),
+    ("algorithm", "tasks", "given"),
     [
         ("maml", "grid_navi", {}),
-        ("maml", "grid_navi", {"rounds": 7}),
-        ("maml", "point_navigation", {"outer_learning_rate": 0.5}),
+        ("maml", "grid_navi", {"num_adaptations": 7}),
+        ("maml", "point_navigation", {"outer.learning_rate": 0.5}),
         ("maml", "grid_navi", {"agent": "actor_critic"}),
-        ("rl2", "maze", {"memory_width": 16, "meta_steps": 5}),
+        ("rl2", "maze", {"width": 16, "meta_steps": 5}),
         ("scratch", "bandit", {"hidden": (4,)}),
     ],
 )
-def test_settings_that_were_changed_are_those_that_were_given(recipe, tasks, given):
-    job = jobs.prepare(recipe, tasks, settings=given)
-    changed = inspection.changed_settings(recipe, job.tasks, job.config["settings"])
-    assert changed == {name: list(value) if name == "hidden" else value for name, value in given.items()}
+def test_settings_that_were_changed_are_those_that_were_given(algorithm, tasks, given):
+    job = jobs.prepare(algorithm, tasks, given)
+    assert inspection.changed_settings(algorithm, job.tasks, job.learner.config) == given
 
 
 def test_temporary_memory_is_what_a_meta_step_needs():
@@ -233,9 +236,9 @@ def test_temporary_memory_is_what_a_meta_step_needs():
 
 
 def test_the_estimate_is_timed_and_the_first_meta_step_is_not():
-    told = plan("slow", meta_steps=1000)
-    assert SLEEPS <= told["seconds_per_meta_step"] < FIRST_SLEEP
-    assert told["estimated_seconds"] == told["compile_seconds"] + 1000 * told["seconds_per_meta_step"]
+    reported = plan("slow", meta_steps=1000)
+    assert SLEEPS <= reported["seconds_per_meta_step"] < FIRST_SLEEP
+    assert reported["estimated_seconds"] == reported["compile_seconds"] + 1000 * reported["seconds_per_meta_step"]
 
 
 def test_tasks_are_laid_out_on_what_is_there():
@@ -247,21 +250,21 @@ def test_tasks_are_laid_out_on_what_is_there():
 @pytest.mark.slow
 @pytest.mark.optimised
 def test_a_plan_agrees_with_the_run(tmp_path):
-    settings = {"hidden": (4,), "envs": 2, "tasks_per_batch": 2, "rounds": 1, "meta_steps": 3}
+    settings = {"hidden": (4,), "num_envs": 2, "tasks_per_batch": 2, "num_adaptations": 1, "meta_steps": 3}
     planned = plan("finetune", **settings)
     records = []
-    jaxmeta.train("finetune", "probe", run_dir=tmp_path / "run", on_log=records.append, **settings)
+    jaxmeta.train("finetune", "probe", settings, run_dir=tmp_path / "run", hooks=jaxmeta.Hooks(on_log=records.append))
     assert planned["env_steps"] == records[-1]["env_steps"] > 0
-    told = inspection.inspect_run(tmp_path / "run")
+    reported = inspection.inspect_run(tmp_path / "run")
     for name in ("parameters", "flops_per_meta_step", "memory", "changed_settings"):
-        assert planned[name] == told[name], name
+        assert planned[name] == reported[name], name
 
 
 def test_a_plan_is_shown_and_written_where_asked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compilation_cache, "enable", lambda: pytest.fail("the cache was turned on"))
-    told = {"evaluation_seconds": 95.0, "baseline_seconds": 62.0}
-    monkeypatch.setattr(inspection, "plan_evaluation", lambda job, on_stage: told)  # `products` cannot act
+    reported = {"evaluation_seconds": 95.0, "baseline_seconds": 62.0}
+    monkeypatch.setattr(inspection, "plan_evaluation", lambda job, on_stage: reported)  # `products` cannot act
     assert main(PLAN) == 0
     assert not list(tmp_path.iterdir())
     out = capsys.readouterr().out
@@ -304,11 +307,11 @@ def jax_options(**options):
 
 @pytest.mark.slow
 def test_a_learner_in_context_shows_no_agent(capsys):
-    small = ["memory_width=4", "tasks_per_batch=4", "epochs=1", "minibatches=1"]
-    argv = ["inspect", "--plan", "--recipe", "rl2", "--tasks", "point_navigation:horizon=4", "--set", *small]
+    small = ["width=4", "tasks_per_batch=4", "epochs=1", "minibatches=1"]
+    argv = ["inspect", "--plan", "rl2", "point_navigation:horizon=4", "--set", *small]
     assert main(argv) == 0
     shown = capsys.readouterr().out
-    assert re.search("^  recipe +rl2$", shown, re.MULTILINE)
+    assert re.search("^  algorithm +rl2$", shown, re.MULTILINE)
     assert "agent" not in shown
-    assert "memory_width" in shown
-    assert "query_envs" not in shown, "the family sets it, and rl2 does not read it"
+    assert re.search("^  width +4$", shown, re.MULTILINE)
+    assert "num_query_envs" not in shown, "the family sets it, and rl2 does not read it"

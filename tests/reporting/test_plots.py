@@ -19,7 +19,7 @@ def measured(returns):
 
 
 EVALUATION = {
-    "recipe": "maml",
+    "algorithm": "maml",
     "tasks": "grid_navi",
     "split": "test",
     "num_tasks": 128,
@@ -173,7 +173,7 @@ def test_a_family_without_a_scale_leaves_the_figure_empty():
 
 
 def test_what_was_swept_has_lines_of_its_own():
-    cells = [boards.cell("maml", mean, hypers={"learning_rate": mean}) for mean in (0.2, 0.7)]
+    cells = [boards.cell("maml", mean, hyperparams={"inner.learning_rate": mean}) for mean in (0.2, 0.7)]
     drawing = plots.as_svg(
         plots.plot_comparison, comparison.rows([*cells, *boards.references()]), "figure", "A figure."
     )

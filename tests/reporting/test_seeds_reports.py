@@ -11,32 +11,32 @@ from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.evaluation import statistics
 from jaxmeta.reporting import inspection, plots
 from jaxmeta.training import jobs
-from jaxmeta.training import seeds as populations
+from jaxmeta.training import seeds as multi_seed
 from tests import learners
 from tests.boards import rows_of
 from tests.conftest import TINY
 from tests.learners import begun, follower, quadratic
 
 OF_MEMBER = {"returns", "returns_ci95", "trial_return", "score", "score_mean", "ci95", "task_scores", "env_steps"}
-OF_MEMBER |= {"steps_to_threshold", "generalisation_gap", "seed", "hypers"}
+OF_MEMBER |= {"steps_to_threshold", "generalisation_gap", "seed", "hyperparams"}
 
 
 @pytest.fixture(autouse=True)
-def _recipes(monkeypatch):
+def _algorithms(monkeypatch):
     learners.register(monkeypatch, quadratic, follower)
 
 
 @pytest.fixture(scope="module")
 def evaluated(grid):
     """Four members that were not trained, what is told of them together, and what is told of the last one alone."""
-    job = jobs.prepare("maml", grid, settings=TINY, seeds=(1, 2), sweep={"temperature": [0.5, 5.0]})
+    job = jobs.prepare("maml", grid, TINY, seeds=(1, 2), sweep={"temperature": [0.5, 5.0]})
     state, _ = begun(job, job.config)
 
     def report(state, config):
         return evaluation.evaluate(job.learner, state, grid, config, num_tasks=6, with_baselines=False)
 
-    last = populations.config_of(job.config, populations.members_of(job.config)[-1])
-    return report(state, job.config), report(populations.members(state)[-1], last)
+    last = multi_seed.config_of(job.config, multi_seed.members_of(job.config)[-1])
+    return report(state, job.config), report(multi_seed.members(state)[-1], last)
 
 
 @pytest.mark.slow
@@ -44,9 +44,9 @@ def test_an_evaluation_pools_members_and_tells_what_each_did(evaluated):
     whole, last = evaluated
     members = whole["members"]
     expected = [(1, 0.5), (2, 0.5), (1, 5.0), (2, 5.0)]
-    assert [(report["seed"], report["hypers"]["temperature"]) for report in members] == expected
+    assert [(report["seed"], report["hyperparams"]["agent.temperature"]) for report in members] == expected
     assert all(set(report) >= OF_MEMBER for report in members)
-    for name in OF_MEMBER - {"seed", "hypers", "steps_to_threshold"}:
+    for name in OF_MEMBER - {"seed", "hyperparams", "steps_to_threshold"}:
         np.testing.assert_allclose(members[-1][name], last[name], rtol=1e-5, atol=1e-6, err_msg=name)
     scores = np.array([report["task_scores"] for report in members])
     assert whole["score"] == pytest.approx(statistics.interquartile_mean(scores))
@@ -61,7 +61,7 @@ def test_an_evaluation_pools_members_and_tells_what_each_did(evaluated):
 def test_compare_pools_the_seeds_of_each_swept_value(evaluated):
     whole, last = evaluated
     rows = rows_of(whole, {**last, "train_seed": 7})
-    of_learner = {row["hypers"]["temperature"]: row for row in rows if row["method"] == "maml"}
+    of_learner = {row["hyperparams"]["agent.temperature"]: row for row in rows if row["method"] == "maml"}
     assert {value: row["seeds"] for value, row in of_learner.items()} == {0.5: 2, 5.0: 3}
     first = np.array([report["task_scores"] for report in whole["members"][:2]])
     assert of_learner[0.5]["score"] == pytest.approx(statistics.interquartile_mean(first), rel=1e-3)
@@ -73,34 +73,34 @@ def test_compare_pools_the_seeds_of_each_swept_value(evaluated):
 def test_baselines_are_measured_once_under_the_first_member_s_settings(grid, monkeypatch):
     asked = []
 
-    def measured(key, tasks, settings, env_params, **options):
-        asked.append(settings["temperature"])
+    def measured(baselines, key, env_params, *arguments, **options):
+        asked.append(baselines.grid.temperatures)
         return {}
 
     monkeypatch.setattr(evaluation.tuned_baselines, "measure_baselines", measured)
-    job = jobs.prepare("maml", grid, settings=TINY, seeds=(1, 2), sweep={"temperature": [2.0, 5.0]})
+    job = jobs.prepare("maml", grid, TINY, seeds=(1, 2), sweep={"temperature": [2.0, 5.0]})
     evaluation.evaluate(job.learner, begun(job, job.config)[0], grid, job.config, num_tasks=2)
-    assert asked == [2.0]
+    assert asked == [(0.0, 2.0)]
 
 
 @pytest.mark.slow
 def test_the_command_line_trains_shows_and_inspects(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = ["--recipe", "follower", "--tasks", "probe", "--meta-steps", "2", "--no-compilation-cache"]
+    options = ["follower", "probe", "--meta-steps", "2", "--no-compilation-cache"]
     assert main(["train", *options, "--seeds", "0-2", "--sweep", "learning_rate=0.1,0.3", "--no-evaluate"]) == 0
-    run_dir = tmp_path / "runs" / "follower-dqn-probe-seeds0-2-learning_rate=0.1,0.3"
+    run_dir = tmp_path / "runs" / "follower-probe-seeds0-2-learning_rate=0.1,0.3"
     assert (run_dir / "training.png").is_file()
     assert "with seeds 0-2, learning_rate=0.1,0.3, in " in capsys.readouterr().err
     assert main(["train", "--resume", "--run-dir", str(run_dir), "--no-evaluate", "--no-compilation-cache"]) == 0
     assert main(["inspect", str(run_dir), "--json", "told.json", "--no-compilation-cache"]) == 0
-    told = json.loads((tmp_path / "told.json").read_text())
-    single = inspection.plan(jobs.prepare("follower", "probe", settings={"meta_steps": 2}))
-    assert (told["members"], single["members"]) == (6, 1)
-    assert told["parameters"] == single["parameters"]
-    assert told["memory"]["state_bytes"] == 6 * single["memory"]["state_bytes"]
+    reported = json.loads((tmp_path / "told.json").read_text())
+    single = inspection.plan(jobs.prepare("follower", "probe", {"meta_steps": 2}))
+    assert (reported["members"], single["members"]) == (6, 1)
+    assert reported["parameters"] == single["parameters"]
+    assert reported["memory"]["state_bytes"] == 6 * single["memory"]["state_bytes"]
     assert "6: seeds 0-2, learning_rate=0.1,0.3" in capsys.readouterr().out
-    told = {"evaluation_seconds": 1.0, "baseline_seconds": 1.0}
-    monkeypatch.setattr(inspection, "plan_evaluation", lambda job, on_stage: told)  # `follower` cannot act
+    reported = {"evaluation_seconds": 1.0, "baseline_seconds": 1.0}
+    monkeypatch.setattr(inspection, "plan_evaluation", lambda job, on_stage: reported)  # `follower` cannot act
     assert main(["inspect", "--plan", *options, "--seeds", "0-2"]) == 0
 
 
@@ -112,11 +112,11 @@ def test_the_command_line_trains_shows_and_inspects(tmp_path, capsys, monkeypatc
         ("--seeds 0,0", "seeds must repeat nothing, got [0, 0]."),
         ("--seeds 0-1 --seed 3", "seed must be left out where seeds are given, got 3."),
         ("--sweep learning_rate", "--sweep must be written key=value,value, got 'learning_rate'."),
-        ("--sweep rounds=1,2", "sweep must name a traced hyper-parameter (learning_rate, discount, "),
-        ("--sweep epsilon=0.1,x", "epsilon must be a number, got 'x'."),
+        ("--sweep num_envs=1,2", "sweep must name a traced hyper-parameter (discount, epsilon, "),
+        ("--sweep epsilon=0.1,x", "--sweep must be numbers between commas, got '0.1,x'."),
         ("--sweep epsilon=0.1 epsilon=0.2", "--sweep must name a setting once, got 'epsilon' twice."),
-        ("--sweep discount=0.9,2", "discount must be at most 1, got 2.0."),
-        ("--sweep epsilon=0.1,nan", "epsilon must be finite, got nan."),
+        ("--sweep discount=0.9,2", "agent.discount must be at most 1, got 2.0."),
+        ("--sweep epsilon=0.1,nan", "agent.epsilon must be finite, got nan."),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_sentence(tmp_path, monkeypatch, capsys, argv, sentence):

@@ -11,8 +11,8 @@ from jaxmeta.reporting.columns import Column, show
 
 WIDTHS = (60, 61, 80, 110, 200)
 NAMES = (
-    "learned_rule",
-    "hypernetwork kind=method envs=2 steps=1",
+    "learned_optimizer",
+    "hypernetwork kind=method num_envs=2 rollout_length=1",
     "scratch",
     "a name of many short words " * 4,
     "x" * 70,
@@ -39,8 +39,8 @@ def evaluation_of(names, rounds):
     first, *others = reports
     return {
         **reports[first],
-        **{"recipe": first, "tasks": "maze", "split": "test", "num_tasks": 128, "tasks_seen": False},
-        "members": [{**report(7, rounds), "seed": 3, "hypers": {"learning_rate": 0.1}}],
+        **{"algorithm": first, "tasks": "maze", "split": "test", "num_tasks": 128, "tasks_seen": False},
+        "members": [{**report(7, rounds), "seed": 3, "hyperparams": {"inner.learning_rate": 0.1}}],
         "baselines": {name: reports[name] for name in others} | {"unscored": {**report(0, rounds), "ci95": None}},
     }
 

@@ -16,17 +16,17 @@ def rows(text):
 
 def test_stages_tell_what_was_traced_and_compiled_in_them():
     out = io.StringIO()
-    with timings.told(Console(file=out, width=100)):
+    with timings.reported(Console(file=out, width=100)):
         timings.begin("compiling")
         jax.jit(lambda x: jax.lax.fori_loop(0, 3, lambda _, y: jnp.sin(jnp.tanh(y @ y)), x)).lower(
             jnp.ones((8, 8))
         ).compile()
         timings.begin("compiling")  # the same stage goes on
         timings.begin("idling")
-    told = rows(out.getvalue())
-    assert list(told) == ["preparing", "compiling", "idling", "all"]
-    assert told["idling"][:3] == [0, 0, 0]
-    assert told["all"][-1] == pytest.approx(sum(row[-1] for row in list(told.values())[:-1]), abs=0.2)
+    reported = rows(out.getvalue())
+    assert list(reported) == ["preparing", "compiling", "idling", "all"]
+    assert reported["idling"][:3] == [0, 0, 0]
+    assert reported["all"][-1] == pytest.approx(sum(row[-1] for row in list(reported.values())[:-1]), abs=0.2)
     timings.begin("afterwards")  # tells nobody
 
 

@@ -10,17 +10,20 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxmeta.algorithms import recipes
-from jaxmeta.core.config import AgentConfig, InnerConfig, LifetimeConfig, OuterConfig, PolicyConfig, ProximalConfig
+from jaxmeta.algorithms.registry import make_learner
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import UsageError
 from jaxmeta.core.rollout import Runner
 from jaxmeta.core.types import Percept, Rollout, Spec, Task
-from jaxmeta.inner.gradient import gradient_steps
+from jaxmeta.inner.gradient import GradientConfig, Variant, gradient_steps
 from jaxmeta.outer import meta_gradient, objectives
+from jaxmeta.outer.epochs import TrustRegionConfig
+from jaxmeta.outer.meta_gradient import MetaGradientConfig
+from jaxmeta.outer.objectives import ObjectiveConfig
 from jaxmeta.outer.promp import proximal
-from jaxmeta.rl import actor_critic, advantages, distributions, losses
+from jaxmeta.rl import ActorCriticConfig, actor_critic, advantages, distributions, losses
 from tests import tiers, toy
-from tests.conftest import TINY
+from tests.conftest import tiny
 
 REWARDS = np.array([[0.3, -0.5], [1.0, -1.2]])
 """By state and action. The first action is the next state, so that it decides what the second is worth."""
@@ -53,17 +56,17 @@ class Fork:
         return toy.TwoActions()
 
 
-def agent_by(estimator, **options):
+def agent_by(surrogate, **options):
     """A softmax policy without a hidden layer, and a value that never leaves zero."""
-    settings = {"baseline": "value", "value_weight": 0.0, "gae_lambda": 1.0, "normalised": False} | options
-    return actor_critic(SPEC, AgentConfig(hidden=()), PolicyConfig(estimator=estimator, **settings))
+    plain = {"baseline": "value", "value_weight": 0.0, "gae_lambda": 1.0, "normalised": False, "discount": 1.0}
+    return actor_critic(SPEC, ActorCriticConfig(hidden=(), surrogate=surrogate, **plain | options))
 
 
 def start_of(agent):
     """Parameters away from every symmetry, and what makes them of a vector."""
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float64), agent.init(jax.random.key(0)))
+    params = jax.tree.map(jnp.zeros_like, agent.init(jax.random.key(0)))
     params["policy"] = jax.tree.map(
-        lambda leaf: 0.7 * jax.random.normal(jax.random.key(leaf.size), leaf.shape, jnp.float64), params["policy"]
+        lambda leaf: 0.7 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params["policy"]
     )
     policy, unravel = ravel_pytree(params["policy"])
     return policy, lambda vector: params | {"policy": unravel(vector)}
@@ -127,14 +130,17 @@ def exact_meta_gradient(steps, episodes):
     return np.asarray(jax.jit(jax.grad(after_adaptation))(vector))
 
 
-def meta_gradients(estimator, steps, episodes, samples, **outer):
+def adapter_of(agent, lifetime):
+    """One step of plain gradient descent at a time."""
+    return gradient_steps(agent, lifetime, GradientConfig(learning_rate=RATE), variant=Variant(target_network=False))
+
+
+def meta_gradients(surrogate, steps, episodes, samples, **options):
     """Independent estimates by the engine, [samples, D], of the gradient of the return after adaptation."""
-    agent = agent_by(estimator)
-    lifetime = LifetimeConfig(envs=episodes, steps=steps, rounds=1)
-    hypers = toy.hypers(learning_rate=RATE, discount=1.0)
-    hypers = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), hypers)
-    adapter = gradient_steps(agent, SPEC, lifetime, InnerConfig(), hypers, slow_targets=False)
-    config = OuterConfig(query_envs=8, entropy=0.0, **outer)
+    agent = agent_by(surrogate)
+    lifetime = AdaptationConfig(num_envs=episodes, rollout_length=steps, num_adaptations=1)
+    adapter = adapter_of(agent, lifetime)
+    config = ObjectiveConfig(num_query_envs=8, entropy=0.0, **options)
     outer_loss = objectives.policy_gradient(adapter, ACTIONS, config)
     objective = objectives.post_adaptation(Runner(Fork(), adapter), ACTIONS, lifetime, outer_loss, config, steps)
     vector, unravel = start_of(agent)
@@ -158,36 +164,35 @@ def distance_in_standard_errors(samples, exact):
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_whole_graphs_score_function_matches_the_exact_meta_gradient(steps):
     """Inner data count once: by the sampling correction, and not by the inner surrogate's second derivative too."""
-    samples = meta_gradients("naive", steps, episodes=2, samples=12_000, lives_per_task=4)
+    samples = meta_gradients("naive", steps, episodes=2, samples=12_000, lifetimes_per_task=4)
     exact = exact_meta_gradient(steps, episodes=2)
     distance, relative_error = distance_in_standard_errors(samples, exact)
     assert relative_error < 0.02
     assert distance < 3
 
 
-@pytest.mark.parametrize(("estimator", "corrected"), [("lvc", True), *tiers.slow(("naive", False), ("dice", True))])
-def test_counting_the_inner_data_never_or_twice_misses_the_exact_meta_gradient(estimator, corrected):
-    settings = {"lives_per_task": 4, "sampling_correction": corrected}
-    samples = meta_gradients(estimator, 2, episodes=2, samples=12_000, **settings)
+@pytest.mark.parametrize(("surrogate", "corrected"), [("lvc", True), *tiers.slow(("naive", False), ("dice", True))])
+def test_counting_the_inner_data_never_or_twice_misses_the_exact_meta_gradient(surrogate, corrected):
+    options = {"lifetimes_per_task": 4, "sampling_correction": corrected}
+    samples = meta_gradients(surrogate, 2, episodes=2, samples=12_000, **options)
     distance, _ = distance_in_standard_errors(samples, exact_meta_gradient(2, episodes=2))
     assert distance > 10
 
 
-def inner_hessians(estimator, steps, samples):
+def inner_hessians(surrogate, steps, samples):
     """Second derivatives of the agent's loss, [samples, D * D], each on an episode of its own."""
-    agent = agent_by(estimator)
-    lifetime = LifetimeConfig(envs=1, steps=steps, rounds=1)
-    hypers = toy.hypers(discount=1.0)
-    adapter = gradient_steps(agent, SPEC, lifetime, InnerConfig(), hypers)
+    agent = agent_by(surrogate)
+    adapter = adapter_of(agent, AdaptationConfig(num_envs=1, rollout_length=steps, num_adaptations=1))
     vector, unravel = start_of(agent)
     meta = adapter.init(jax.random.key(0)).replace(params=unravel(vector))
 
     def hessian(key):
         begin_key, rollout_key = jax.random.split(key)
         task = Task(jnp.array(steps), None)
-        life = Runner(Fork(), adapter).begin(begin_key, meta, task, 1)
+        life = Runner(Fork(), adapter).reset(begin_key, meta, task, 1)
         taken = Runner(Fork(), adapter).rollout(rollout_key, meta, task, life, steps)[1]
-        return jax.hessian(lambda vector: agent.loss(unravel(vector), meta.params, taken, hypers)[0])(vector).ravel()
+        loss = functools.partial(agent.loss, target_params=meta.params, batch=taken, hyperparams=meta.hyperparams)
+        return jax.hessian(lambda vector: loss(unravel(vector))[0])(vector).ravel()
 
     return vector, np.asarray(jax.jit(jax.vmap(hessian))(jax.random.split(jax.random.key(2), samples)))
 
@@ -196,17 +201,17 @@ def exact_hessian(vector, steps):
     return -np.asarray(jax.jit(jax.hessian(lambda vector: expected_return(vector, steps)))(vector)).ravel() / steps
 
 
-@pytest.mark.parametrize(("estimator", "steps"), [("dice", 2), ("lvc", 1), *tiers.slow(("dice", 1))])
-def test_the_mean_inner_hessian_matches_the_exact_one(estimator, steps):
-    vector, samples = inner_hessians(estimator, steps, 30_000)
+@pytest.mark.parametrize(("surrogate", "steps"), [("dice", 2), ("lvc", 1), *tiers.slow(("dice", 1))])
+def test_the_mean_inner_hessian_matches_the_exact_one(surrogate, steps):
+    vector, samples = inner_hessians(surrogate, steps, 30_000)
     distance, relative_error = distance_in_standard_errors(samples, exact_hessian(vector, steps))
     assert relative_error < 0.02
     assert distance < 3.5  # the largest of 36
 
 
-@pytest.mark.parametrize(("estimator", "steps"), [("naive", 2), ("lvc", 2), *tiers.slow(("naive", 1))])
-def test_the_mean_inner_hessian_misses_the_exact_one(estimator, steps):
-    vector, samples = inner_hessians(estimator, steps, 30_000)
+@pytest.mark.parametrize(("surrogate", "steps"), [("naive", 2), ("lvc", 2), *tiers.slow(("naive", 1))])
+def test_the_mean_inner_hessian_misses_the_exact_one(surrogate, steps):
+    vector, samples = inner_hessians(surrogate, steps, 30_000)
     assert distance_in_standard_errors(samples, exact_hessian(vector, steps))[0] > 10
 
 
@@ -230,24 +235,25 @@ def test_low_variance_curvature_leaves_out_what_actions_do_to_later_values_and_n
 def test_the_first_proximal_step_is_along_the_meta_gradient():
     """Nothing is clipped yet, so that it is the same on average; later steps see what the first one changed."""
     agent = agent_by("dice")
-    lifetime = LifetimeConfig(envs=2, steps=2, rounds=tiers.number(2, 1))
-    hypers = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), toy.hypers(learning_rate=RATE, discount=1.0))
-    adapter = gradient_steps(agent, SPEC, lifetime, InnerConfig(), hypers, slow_targets=False)
-    outer = OuterConfig(query_envs=4, entropy=0.1, scored_rounds="before_and_every")
-    outer_loss = objectives.policy_gradient(adapter, ACTIONS, outer)
-    objective = objectives.post_adaptation(Runner(Fork(), adapter), ACTIONS, lifetime, outer_loss, outer, 2)
+    lifetime = AdaptationConfig(num_envs=2, rollout_length=2, num_adaptations=tiers.number(2, 1))
+    adapter = adapter_of(agent, lifetime)
+    config = ObjectiveConfig(num_query_envs=4, entropy=0.1, scored="before_and_every")
+    outer_loss = objectives.policy_gradient(adapter, ACTIONS, config)
+    objective = objectives.post_adaptation(Runner(Fork(), adapter), ACTIONS, lifetime, outer_loss, config, 2)
     vector, unravel = start_of(agent)
     meta = adapter.init(jax.random.key(0)).replace(params=unravel(vector))
     env_params = jnp.full(4, 2)
-    rules = {"descent": meta_gradient(adapter, objective, toy.pose, optax.sgd(0.05))}
+    rules = {"descent": meta_gradient(adapter, objective, optax.sgd(0.05))}
     for epochs in (1, 2)[: tiers.number(2, 1)]:
-        config = ProximalConfig(epochs=epochs, minibatches=1)
-        given = (Runner(Fork(), adapter), ACTIONS, toy.pose, optax.sgd(0.05), lifetime, outer, config, 2)
+        outer = MetaGradientConfig(trust_region=TrustRegionConfig(epochs=epochs, minibatches=1))
+        given = (Runner(Fork(), adapter), ACTIONS, lifetime, config, outer, optax.sgd(0.05), 2)
         rules[f"proximal, {epochs}"] = proximal(*given)
     moved = {}
     for name, (init, update) in rules.items():
         state = init(jax.random.key(0)).replace(meta=meta)
-        step = jax.vmap(lambda key, update=update, state=state: update(key, state, env_params)[0].meta.params["policy"])
+        step = jax.vmap(
+            lambda key, update=update, state=state: update(key, state, Task(env_params, None))[0].meta.params["policy"]
+        )
         after = jax.jit(step)(jax.random.split(jax.random.key(3), 3_000))
         moved[name] = np.asarray(jax.vmap(lambda tree: ravel_pytree(tree)[0])(after)) - vector
     first, again = moved["descent"], moved["proximal, 1"]
@@ -363,7 +369,7 @@ def test_a_learned_value_is_bootstrapped_where_an_episode_is_cut_short_and_not_w
     for truncated, error in ((np.array([True, False]), 0.0), (np.array([False, False]), 0.5 * 2.0**2 / 2)):
         terminated = np.array([not truncated[0], True])
         rollout = rollout_of(reward, terminated, truncated, observation, observation[jnp.array([1, 0])])
-        value_loss = jax.jit(agent.loss)(params, params, rollout, toy.hypers(discount=0.5))[1]["value_loss"]
+        value_loss = jax.jit(agent.loss)(params, params, rollout, toy.hyperparams(discount=0.5))[1]["value_loss"]
         np.testing.assert_allclose(value_loss, error, atol=1e-12)
 
 
@@ -375,12 +381,16 @@ def test_entropy_lowers_the_inner_loss_and_the_baseline_is_held_constant():
     agents = [agent_by("dice", inner_entropy=weight) for weight in (0.0, 0.3)]
     params = jax.tree.map(lambda leaf: leaf + 0.5, agents[0].init(jax.random.key(0)))  # of logits that are equal
     params["policy"] = jax.tree.map(jnp.zeros_like, params["policy"])
-    hypers = toy.hypers(discount=0.9)
+    hyperparams = toy.hyperparams(discount=0.9)
 
     @jax.jit
-    def losses_and_slope(params, slow):
-        plain, bonus = (agent.loss(params, slow, rollout, hypers)[0] for agent in agents)
-        return plain, bonus, jax.grad(lambda params: agents[0].loss(params, slow, rollout, hypers)[0])(params)
+    def losses_and_slope(params, target_params):
+        plain, bonus = (agent.loss(params, target_params, rollout, hyperparams)[0] for agent in agents)
+        return (
+            plain,
+            bonus,
+            jax.grad(lambda params: agents[0].loss(params, target_params, rollout, hyperparams)[0])(params),
+        )
 
     plain, bonus, slope = losses_and_slope(params, params)
     np.testing.assert_allclose(bonus - plain, -0.3 * np.log(2), rtol=1e-6)
@@ -391,15 +401,15 @@ def test_entropy_lowers_the_inner_loss_and_the_baseline_is_held_constant():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"estimator": "dize"}, "Did you mean 'dice'?"),
+        ({"surrogate": "dize"}, "Did you mean 'dice'?"),
         ({"baseline": "quadratic"}, "baseline must be"),
         ({"gae_lambda": 1.5}, "gae_lambda must be at most 1, got 1.5"),
         ({"initial_scale": 0.0}, "initial_scale must be above 0, got 0.0"),
-        ({"outer_loss": "td"}, "outer_loss must be 'policy_gradient' or 'return' for agent 'actor_critic'"),
+        ({"objective.loss": "td"}, "objective.loss must be 'policy_gradient' or 'return' for agent 'actor_critic'"),
     ],
 )
 def test_a_bad_setting_is_refused_with_a_sentence(grid, settings, named):
     with pytest.raises(UsageError) as refused:
-        recipes.make_recipe("maml", grid, **TINY | {"agent": "actor_critic"} | settings)
+        make_learner("maml", grid, tiny("maml", {"agent": "actor_critic"} | settings))
     assert named in str(refused.value)
     assert "\n" not in str(refused.value)

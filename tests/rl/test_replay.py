@@ -59,7 +59,7 @@ def test_ring_keeps_the_newest_rounds():
     buffer = replay.empty(SPEC, 2, STEPS, ENVS)
     for seed in range(3):
         buffer = replay.add(buffer, make_rollout(seed))
-    np.testing.assert_array_equal(buffer.rounds.reward, np.stack([make_rollout(2).reward, make_rollout(1).reward]))
+    np.testing.assert_array_equal(buffer.rollouts.reward, np.stack([make_rollout(2).reward, make_rollout(1).reward]))
 
 
 def test_slots_that_hold_nothing_weigh_nothing():
@@ -99,7 +99,7 @@ def test_what_is_stored_carries_no_gradient():
     def stored(scale):
         rollout = make_rollout(0)
         buffer = replay.add(replay.empty(SPEC, 1, STEPS, ENVS), rollout._replace(reward=scale * rollout.reward))
-        return buffer.rounds.reward.sum()
+        return buffer.rollouts.reward.sum()
 
     assert float(jax.grad(stored)(1.0)) == 0.0
 

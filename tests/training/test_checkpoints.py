@@ -22,7 +22,7 @@ def make_state(step=5, scale=1.0):
         meta=params,
         optimizer=optax.adam(1e-3).init(params),
         step=jnp.int32(step),
-        carried={"key": jax.random.key(3), "empty": jnp.zeros((0, 4)), "none": None, "flag": jnp.array(True)},
+        aux_state={"key": jax.random.key(3), "empty": jnp.zeros((0, 4)), "none": None, "flag": jnp.array(True)},
     )
 
 
@@ -58,7 +58,9 @@ def test_a_state_comes_back_to_the_bit(tmp_path):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), restored) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state
     )
-    np.testing.assert_array_equal(jax.random.key_data(restored.carried["key"]), jax.random.key_data(jax.random.key(3)))
+    np.testing.assert_array_equal(
+        jax.random.key_data(restored.aux_state["key"]), jax.random.key_data(jax.random.key(3))
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_a_state_comes_back_to_the_bit(tmp_path):
     [
         make_state(step=6),
         make_state(scale=1.0 + 1e-6),
-        make_state().replace(carried={}),
+        make_state().replace(aux_state={}),
         make_state().replace(step=jnp.float32(5)),
         make_state().replace(step=jnp.full((1,), 5, jnp.int32)),
     ],
@@ -95,11 +97,11 @@ def test_a_damaged_checkpoint_is_reported_and_passed_over(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "jaxmeta"):
         restored = checkpoints.restore(tmp_path, like(make_state()))
     assert int(restored.step) == 1
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("jaxmeta")]
-    assert told[0].startswith("Checkpoint 3 in ")
-    assert told[0].endswith(" is damaged.")
-    assert told[1].startswith("Checkpoint 2 in ")
-    assert told[1].endswith("state/manifest.ocdbt is missing.")
+    reported = [record.getMessage() for record in caplog.records if record.name.startswith("jaxmeta")]
+    assert reported[0].startswith("Checkpoint 3 in ")
+    assert reported[0].endswith(" is damaged.")
+    assert reported[1].startswith("Checkpoint 2 in ")
+    assert reported[1].endswith("state/manifest.ocdbt is missing.")
     assert checkpoints.finished_steps(tmp_path) == [1, 2, 3]
 
 
@@ -183,7 +185,7 @@ def test_what_is_saved_in_the_background_may_be_donated_at_once(tmp_path):
         return jax.tree.map(lambda leaf: leaf + 1, state)
 
     large = {"w": jnp.arange(2_000_000.0)}
-    state = MetaState(meta=large, optimizer=None, step=jnp.int32(1), carried=None)
+    state = MetaState(meta=large, optimizer=None, step=jnp.int32(1), aux_state=None)
     digest = checkpoints.state_digest(state)
     with checkpoints.Keeper(tmp_path) as keeper:
         keeper.save(state)

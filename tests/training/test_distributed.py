@@ -10,12 +10,13 @@ import time
 import pytest
 
 from jaxmeta.training.run_directory import RunDirectory
-from tests.records import digest, told
+from tests.records import digest, reported
 
 META_STEPS = 400
 TRAIN = [
-    *(sys.executable, "-m", "jaxmeta.cli", "train", "--recipe", "maml", "--tasks", "probe", "--run-dir", "run"),
-    *("--set", "hidden=4", "envs=2", "tasks_per_batch=2", "rounds=1", "query_envs=2", "lives_per_task=1"),
+    *(sys.executable, "-m", "jaxmeta.cli", "train", "maml", "probe", "--run-dir", "run"),
+    *("--set", "hidden=4", "num_envs=2", "tasks_per_batch=2", "num_adaptations=1", "num_query_envs=2"),
+    *("--set", "lifetimes_per_task=1"),
     *("--meta-steps", str(META_STEPS), "--log-every", "5", "--checkpoint-every", "10", "--num-processes", "2"),
 ]
 
@@ -73,5 +74,5 @@ def test_two_processes_of_which_one_is_killed_end_as_if_nothing_had_happened(tmp
     assert 0 < reached < META_STEPS
 
     finish(disturbed, start(disturbed, "--resume"))
-    ended = [(digest(folder / "run"), told(folder / "run")) for folder in (disturbed, undisturbed)]
+    ended = [(digest(folder / "run"), reported(folder / "run")) for folder in (disturbed, undisturbed)]
     assert ended[0] == ended[1]

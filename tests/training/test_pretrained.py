@@ -11,10 +11,10 @@ import jaxmeta
 from jaxmeta.cli.main import main
 from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.evaluation import measurement
-from jaxmeta.training import checkpoints, pretrained
-from jaxmeta.training import seeds as populations
+from jaxmeta.training import checkpoints, jobs, pretrained
+from jaxmeta.training import seeds as multi_seed
 from tests import tiers
-from tests.conftest import TINY
+from tests.conftest import TINY, tiny
 
 LIMIT = 2_000_000
 """Bytes of all that ships."""
@@ -24,12 +24,12 @@ LIMIT = 2_000_000
 def home(tmp_path_factory):
     """A folder with one artefact, of the second of two members, and the run it came from."""
     folder = tmp_path_factory.mktemp("artefacts")
-    settings = {**TINY, "meta_steps": 2}
-    recipe = "meta_sgd" if tiers.is_full() else "reptile"
-    jaxmeta.train(recipe, "grid_navi:size=3,horizon=4", seeds=(1, 2), run_dir=folder / "run", **settings)
-    learner, state, _, config = jaxmeta.restore(folder / "run")
-    chosen = populations.config_of(config, populations.members_of(config)[1])
-    member = populations.members(state)[1]
+    algorithm = "meta_sgd" if tiers.is_full() else "reptile"
+    settings = tiny(algorithm, {"meta_steps": 2})
+    jaxmeta.train(algorithm, "grid_navi:size=3,horizon=4", settings, seeds=(1, 2), run_dir=folder / "run")
+    learner, state, _, config = jobs.restore(folder / "run")
+    chosen = multi_seed.config_of(config, multi_seed.members_of(config)[1])
+    member = multi_seed.members(state)[1]
     pretrained.save(folder / "home" / "small", learner, member, chosen, summary="A test.", commands=[], figures={})
     return folder / "home"
 
@@ -37,8 +37,8 @@ def home(tmp_path_factory):
 def test_what_was_saved_is_what_adapts(home):
     assert pretrained.available(home) == {"small": "A test."}
     learner, state, _, config = pretrained.load("small", home)
-    trained, states, *_ = jaxmeta.restore(home.parent / "run")
-    expected = trained.meta(populations.members(states)[1])
+    trained, states, *_ = jobs.restore(home.parent / "run")
+    expected = trained.meta(multi_seed.members(states)[1])
     assert checkpoints.state_digest(learner.meta(state)) == checkpoints.state_digest(expected)
     assert (config["seed"], state.steps_taken) == (2, 2)
 
@@ -46,9 +46,9 @@ def test_what_was_saved_is_what_adapts(home):
 @pytest.mark.slow
 def test_what_was_saved_is_evaluated_as_the_member_that_it_was(home):
     learner, state, tasks, config = pretrained.load("small", home)
-    told = evaluation.evaluate(learner, state, tasks, config, num_tasks=3, with_baselines=False)
-    assert told["train_seed"] == 2
-    assert len(told["returns"]) == TINY["rounds"] + 1
+    reported = evaluation.evaluate(learner, state, tasks, config, num_tasks=3, with_baselines=False)
+    assert reported["train_seed"] == 2
+    assert len(reported["returns"]) == TINY["num_adaptations"] + 1
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_a_damaged_one_is_refused(home, tmp_path, harm):
     elif harm == "another digest":
         card.write_text(json.dumps(json.loads(card.read_text()) | {"digest": "0" * 64}))
     elif harm == "another network":
-        told = json.loads(card.read_text())
-        told["config"]["settings"]["hidden"] = [9]
-        card.write_text(json.dumps(told))
+        reported = json.loads(card.read_text())
+        reported["config"]["settings"]["agent.hidden"] = [9]
+        card.write_text(json.dumps(reported))
     elif harm == "cut card":
         card.write_text(card.read_text()[:-30])
     elif harm == "poor card":
@@ -84,7 +84,7 @@ def test_a_damaged_one_is_refused(home, tmp_path, harm):
 
 def test_nothing_is_overwritten(home):
     with pytest.raises(jaxmeta.UsageError, match=r"^The folder of an artefact must be new, got "):
-        pretrained.save(home / "small", *jaxmeta.restore(home.parent / "run")[:2], {}, summary="")
+        pretrained.save(home / "small", *jobs.restore(home.parent / "run")[:2], {}, summary="")
 
 
 def test_those_that_ship_are_small_and_say_where_they_are_from():
@@ -92,10 +92,10 @@ def test_those_that_ship_are_small_and_say_where_they_are_from():
     assert sum(path.stat().st_size for path in files) < LIMIT
     assert pretrained.available()
     for name in pretrained.available():
-        told = pretrained.card(name)
-        assert {"summary", "commands", "figures", "config", "digest", "versions", "device"} <= set(told)
-        assert told["config"]["recipe"] in name
-        assert told["commands"][-1].startswith(f"jaxmeta evaluate --pretrained {name} --split test --num-tasks ")
+        reported = pretrained.card(name)
+        assert {"summary", "commands", "figures", "config", "digest", "versions", "device"} <= set(reported)
+        assert reported["config"]["algorithm"] in name
+        assert reported["commands"][-1].startswith(f"jaxmeta evaluate {name} --split test --num-tasks ")
 
 
 @pytest.mark.parametrize("name", pretrained.available())
@@ -106,27 +106,28 @@ def test_those_that_ship_can_be_used(name):
     def measured(key, meta):
         return measurement.measure_task(key, learner, meta, tasks, tasks.sample(key, "test"))
 
-    told = jax.eval_shape(measured, jax.random.key(0), learner.meta(state))
-    assert told.returns.shape == (learner.lifetime.rounds + 1,)
+    reported = jax.eval_shape(measured, jax.random.key(0), learner.meta(state))
+    assert reported.returns.shape == (learner.lifetime.num_adaptations + 1,)
 
 
 @pytest.mark.slow
 def test_the_command_evaluates_one_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     name = next(iter(pretrained.available()))
-    assert main(["evaluate", "--pretrained", name, "--num-tasks", "4", "--no-compilation-cache"]) == 0
-    assert pretrained.card(name)["config"]["recipe"] in capsys.readouterr().out
+    assert main(["evaluate", name, "--num-tasks", "4", "--no-compilation-cache"]) == 0
+    assert pretrained.card(name)["config"]["algorithm"] in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ([], "jaxmeta evaluate must be given either RUN_DIR or --pretrained, got none."),
-        (["run", "--pretrained", "x"], "jaxmeta evaluate must be given either RUN_DIR or --pretrained, got both."),
-        (["--pretrained", "mammal"], "--pretrained must be one of "),
-        (["--pretrained", "x", "--best"], "--best must be given with RUN_DIR, got --pretrained."),
-        (["--pretrained", "x", "--allow-import"], "--allow-import must be given with RUN_DIR, got --pretrained."),
+        ([], "jaxmeta evaluate must be given either RUN_DIR or PRETRAINED, got none."),
+        (["run", "--pretrained", "x"], "--pretrained must be given without RUN_DIR, got both."),
+        (["mammal"], "A run to load must be one of "),
+        (["--pretrained", "mammal"], "A run to load must be one of "),
+        (["rl2-maze", "--best"], "--best must be given with RUN_DIR, got PRETRAINED 'rl2-maze'."),
+        (["rl2-maze", "--allow-import"], "--allow-import must be given with RUN_DIR, got PRETRAINED 'rl2-maze'."),
     ],
 )
 def test_mistakes_are_told(capsys, argv, sentence):

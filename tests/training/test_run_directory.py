@@ -18,7 +18,7 @@ from jaxmeta.training import run_directory as runs
 from jaxmeta.training.metrics_log import Journal
 from jaxmeta.training.run_directory import RunDirectory
 
-CONFIG = {"recipe": "maml", "tasks": "probe", "seed": 0, "meta_steps": 4, "settings": {}}
+CONFIG = {"algorithm": "maml", "tasks": "probe", "seed": 0, "meta_steps": 4, "settings": {}}
 
 
 def record(meta_step, **metrics):
@@ -61,7 +61,7 @@ def test_config_round_trips(tmp_path):
     assert run.load_config() == CONFIG
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"recipe": "maml"}', "[]"])
+@pytest.mark.parametrize("content", ["{", "{}", '{"algorithm": "maml"}', "[]"])
 def test_a_config_that_composes_no_run_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UsageError, match=r"config\.json"):
@@ -71,7 +71,7 @@ def test_a_config_that_composes_no_run_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"recipe": None}, "recipe must be a string, got None."),
+        ({"algorithm": None}, "algorithm must be a string, got None."),
         ({"tasks": ["probe"]}, "tasks must be a string, got ['probe']."),
         ({"seed": -1}, "seed must be an integer from 0 to 2147483647, got -1."),
         ({"meta_steps": True}, "meta_steps must be an integer from 1 to 2147483647, got True."),
@@ -144,10 +144,11 @@ def test_a_folder_that_cannot_be_written_is_refused_with_the_reason(tmp_path, mo
 
 
 def test_default_run_dirs_are_safe_names():
-    config = {"recipe": "rl2", "tasks": "../a b:c=1,d=/x", "seed": 3, "settings": {}}
+    config = {"algorithm": "rl2", "tasks": "../a b:c=1,d=/x", "seed": 3, "settings": {}}
     assert str(runs.default_run_dir(config)) == os.path.join("runs", "rl2-.._a_b_c=1,d=_x-seed3")
-    context = {"recipe": "rl2", "tasks": "maze", "seed": 0, "settings": {"agent": "dqn"}}
-    assert str(runs.default_run_dir(context)) == os.path.join("runs", "rl2-maze-seed0")
+    for settings in ({"agent": {"type": "dqn", "double": True}}, {"agent": "dqn", "agent.double": True}):
+        config = {"algorithm": "maml", "tasks": "maze", "seed": 0, "settings": settings}
+        assert str(runs.default_run_dir(config)) == os.path.join("runs", "maml-dqn-maze-seed0")
 
 
 def test_a_journal_goes_on_from_a_step_and_counts_on(tmp_path):

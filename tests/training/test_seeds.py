@@ -7,39 +7,43 @@ import numpy as np
 import pytest
 
 import jaxmeta
+from jaxmeta.algorithms import registry
+from jaxmeta.core.settings import traced_settings, with_values
+from jaxmeta.core.types import Task, sample_tasks
 from jaxmeta.training import checkpoints, chunks, jobs
-from jaxmeta.training import seeds as populations
+from jaxmeta.training import seeds as multi_seed
+from jaxmeta.training.jobs import NOTHING
 from jaxmeta.training.run_directory import RunDirectory
 from jaxmeta.training.seeds import Member
 from tests import learners, tiers
-from tests.conftest import TINY
-from tests.double import make_everything_in_float64
-from tests.learners import DIVERGED_AT, begun, follower, quadratic
-from tests.records import interrupt_at, told
+from tests.conftest import tiny
+from tests.learners import DIVERGED_AT, FollowerConfig, begun, follower, quadratic
+from tests.records import interrupt_at, reported
 
 SEEDS = (0, 3, 5)
 RATES = {"learning_rate": [0.1, 0.3]}
+DIVERGES = {"learning_rate": DIVERGED_AT}
 SMALL = {
-    "maml": ("grid_navi:size=3,horizon=4", TINY),
-    "rl2": ("bandit:arms=2,pulls=4", {"memory_width": 8, "tasks_per_batch": 8, "epochs": 2, "minibatches": 2}),
+    "maml": ("grid_navi:size=3,horizon=4", tiny("maml")),
+    "rl2": ("bandit:arms=2,pulls=4", {"memory.width": 8, "tasks_per_batch": 8, "epochs": 2, "minibatches": 2}),
     "quadratic": ("probe", {}),
 }
-"""By recipe, tasks and settings."""
+"""By algorithm, tasks and settings."""
 
 
-@pytest.fixture
-def networks_in_float64(float64, monkeypatch):
-    """Networks and hyper-parameters too."""
-    make_everything_in_float64(monkeypatch)
+def forgetful(tasks, config: FollowerConfig = FollowerConfig()):
+    """A learner whose step size is said to be traced, and that its meta does not hold."""
+    return quadratic(tasks, config)
 
 
 @pytest.fixture(autouse=True)
-def _recipes(monkeypatch):
-    learners.register(monkeypatch, quadratic, follower)
+def _algorithms(monkeypatch):
+    learners.register(monkeypatch, quadratic, follower, forgetful)
 
 
-def train(**options):
-    return jaxmeta.train(**{"recipe": "quadratic", "tasks": "probe", "seeds": SEEDS, **options})[1]
+def train(algorithm="quadratic", tasks="probe", settings=NOTHING, on_log=lambda record: None, **options):
+    hooks = jaxmeta.Hooks(on_log=on_log)
+    return jaxmeta.train(algorithm, tasks, settings, hooks=hooks, **{"seeds": SEEDS, **options}).state
 
 
 def differences(state, other):
@@ -53,42 +57,41 @@ def differences(state, other):
 
 
 def of_seed(config, seed):
-    return populations.config_of(config, Member(seed, {}))
+    return multi_seed.config_of(config, Member(seed, {}))
 
 
-@pytest.mark.parametrize("recipe", ["maml", "quadratic", *tiers.slow("rl2")])
-def test_members_begin_as_their_seeds_do_alone(recipe):
-    tasks, settings = SMALL[recipe]
-    job = jobs.prepare(recipe, tasks, settings=settings, seeds=SEEDS)
-    together = map(checkpoints.state_digest, populations.members(begun(job, job.config)[0]))
+@pytest.mark.parametrize("algorithm", ["maml", "quadratic", *tiers.slow("rl2")])
+def test_members_begin_as_their_seeds_do_alone(algorithm):
+    job = jobs.prepare(algorithm, *SMALL[algorithm], seeds=SEEDS)
+    together = map(checkpoints.state_digest, multi_seed.members(begun(job, job.config)[0]))
     alone = [checkpoints.state_digest(begun(job, of_seed(job.config, seed))[0]) for seed in SEEDS]
     assert list(together) == alone
     assert len(set(alone)) == len(SEEDS)
 
 
-@pytest.mark.usefixtures("networks_in_float64")
-@pytest.mark.parametrize("recipe", ["quadratic", *tiers.slow("maml", "rl2")])
-def test_each_member_equals_its_seed_alone(recipe):
-    tasks, settings = SMALL[recipe]
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("algorithm", ["quadratic", *tiers.slow("maml", "rl2")])
+def test_each_member_equals_its_seed_alone(algorithm):
     seeds, steps = SEEDS[:2], 3
-    job = jobs.prepare(recipe, tasks, settings=settings, seeds=seeds)
+    job = jobs.prepare(algorithm, *SMALL[algorithm], seeds=seeds)
     chunk = chunks.make_chunk(job.learner, job.tasks, steps)
     together, logs = chunk(*begun(job, job.config), np.int32(steps))
-    for index, (seed, member) in enumerate(zip(seeds, populations.members(together), strict=True)):
+    for index, (seed, member) in enumerate(zip(seeds, multi_seed.members(together), strict=True)):
         alone, log = chunk(*begun(job, of_seed(job.config, seed)), np.int32(steps))
         assert max(differences(member, alone)) < 1e-9
         assert max(differences(logs.of_member(index), log)) < 1e-9
         assert member.steps_taken == steps
-    assert max(differences(*populations.members(together))) > 1e-3
+    assert max(differences(*multi_seed.members(together))) > 1e-3
 
 
 def test_a_run_of_several_equals_the_runs_of_each():
     """From `train` to `train`, for a learner whose meta-step rounds alike however it is compiled."""
-    together = jaxmeta.members(train(meta_steps=7, log_every=3))
+    together = multi_seed.members(train(meta_steps=7, log_every=3))
     alone = [train(seeds=None, seed=seed, meta_steps=7, log_every=3) for seed in SEEDS]
     for one, other in zip(together, alone, strict=True):
         assert max(differences(one, other)) < 1e-6
-    assert [checkpoints.state_digest(one) for one in jaxmeta.members(alone[0])] == [checkpoints.state_digest(alone[0])]
+    (only,) = multi_seed.members(alone[0])
+    assert checkpoints.state_digest(only) == checkpoints.state_digest(alone[0])
 
 
 def test_it_is_one_program_traced_and_compiled_once(monkeypatch):
@@ -104,26 +107,26 @@ def test_the_state_is_donated():
 
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    options = {"recipe": "follower", "seeds": SEEDS, "sweep": RATES, "meta_steps": 10, "log_every": 4}
+    options = {"algorithm": "follower", "seeds": SEEDS, "sweep": RATES, "meta_steps": 10, "log_every": 4}
     expected = train(run_dir=whole, **options)
     with pytest.raises(KeyboardInterrupt, match="Interrupted at meta-step 4 of 10, and saved"):
         train(run_dir=parts, on_log=interrupt_at(4), **options)
-    resumed = jaxmeta.train(run_dir=parts, resume=True)[1]
+    resumed = jaxmeta.train(run_dir=parts, resume=True).state
     assert checkpoints.state_digest(resumed) == checkpoints.state_digest(expected)
-    assert told(parts) == told(whole)
+    assert reported(parts) == reported(whole)
     assert RunDirectory(whole).load_config() == RunDirectory(parts).load_config()
-    restored = jaxmeta.restore(parts)[1]
+    restored = jobs.restore(parts)[1]
     assert checkpoints.state_digest(restored) == checkpoints.state_digest(expected)
-    assert len(jaxmeta.members(restored)) == 6
+    assert len(multi_seed.members(restored)) == 6
 
 
 def test_config_says_who_the_members_are(tmp_path):
-    train(recipe="follower", seeds=(3, 1), sweep=RATES, run_dir=tmp_path / "both", meta_steps=1)
-    train(recipe="follower", seeds=None, seed=4, sweep=RATES, run_dir=tmp_path / "swept", meta_steps=1)
+    train("follower", seeds=(3, 1), sweep=RATES, run_dir=tmp_path / "both", meta_steps=1)
+    train("follower", seeds=None, seed=4, sweep=RATES, run_dir=tmp_path / "swept", meta_steps=1)
     both, swept = (RunDirectory(tmp_path / name).load_config() for name in ("both", "swept"))
     assert (both["seed"], both["seeds"], both["sweep"]) == (3, [3, 1], RATES)
     assert (swept["seed"], swept["seeds"], swept["sweep"]) == (4, [4], RATES)
-    assert [(member.seed, member.hypers["learning_rate"]) for member in populations.members_of(both)] == [
+    assert [(member.seed, member.hyperparams["learning_rate"]) for member in multi_seed.members_of(both)] == [
         *((3, 0.1), (1, 0.1)),
         *((3, 0.3), (1, 0.3)),
     ]
@@ -147,20 +150,20 @@ def test_metrics_are_means_beside_what_each_member_has():
 def test_tensorboard_gets_the_means_alone(tmp_path, monkeypatch):
     from tensorboardX import summary
 
-    told, scalar = [], summary.scalar
-    monkeypatch.setattr(summary, "scalar", lambda name, value: told.append(name) or scalar(name, value))
+    reported, scalar = [], summary.scalar
+    monkeypatch.setattr(summary, "scalar", lambda name, value: reported.append(name) or scalar(name, value))
     train(run_dir=tmp_path, meta_steps=2)
-    assert "loss" in told
-    assert not [name for name in told if name.endswith("_by_member")]
+    assert "loss" in reported
+    assert not [name for name in reported if name.endswith("_by_member")]
     assert len(RunDirectory(tmp_path).read_metrics()[0]["loss_by_member"]) == len(SEEDS)
 
 
 def test_what_is_not_finite_is_named_with_its_member():
     with pytest.raises(jaxmeta.NonFiniteError, match=r"^return became nan at meta-step 8 of the member with seed 0\.$"):
-        train(meta_steps=20, log_every=3, learning_rate=DIVERGED_AT)
+        train(settings=DIVERGES, meta_steps=20, log_every=3)
     finite = np.array([[True, True], [True, False]])
     log = chunks.Log({"loss": np.zeros((2, 2), np.float32)}, finite, None)
-    members = [Member(4, {"learning_rate": 0.1}), Member(4, {"learning_rate": 0.5})]
+    members = [Member(4, {"inner.learning_rate": 0.1}), Member(4, {"inner.learning_rate": 0.5})]
     named = r"not finite|finite at meta-step 7 of the member with seed 4, learning_rate 0\.5\.$"
     with pytest.raises(jaxmeta.NonFiniteError, match=named):
         chunks.summary(log, step=5, length=2, members=members)
@@ -169,31 +172,74 @@ def test_what_is_not_finite_is_named_with_its_member():
 def test_each_member_skips_its_own_meta_steps():
     values = np.array([[1.0, 2.0], [3.0, np.nan]], np.float32)
     log = chunks.Log({"loss": values}, np.isfinite(values), None)
-    told = chunks.summary(log, step=0, length=2, skip=True, members=[Member(0, {}), Member(1, {})])
-    assert told == {"loss": 2.0, "skipped": 1, "loss_by_member": [2.0, 2.0]}
-    state = train(meta_steps=9, log_every=3, learning_rate=DIVERGED_AT, on_nonfinite="skip")
+    reported = chunks.summary(log, step=0, length=2, skip=True, members=[Member(0, {}), Member(1, {})])
+    assert reported == {"loss": 2.0, "skipped": 1, "loss_by_member": [2.0, 2.0]}
+    state = train(settings=DIVERGES, meta_steps=9, log_every=3, on_nonfinite="skip")
     assert np.all(np.isfinite(state.meta))
     assert state.step.tolist() == [9] * len(SEEDS)
 
 
 def test_what_is_swept_is_the_run_with_that_setting():
-    together = jaxmeta.members(train(recipe="follower", seeds=SEEDS[:2], sweep=RATES, meta_steps=5))
+    together = multi_seed.members(train("follower", seeds=SEEDS[:2], sweep=RATES, meta_steps=5))
     for member, (rate, seed) in zip(together, [(r, s) for r in (0.1, 0.3) for s in SEEDS[:2]], strict=True):
-        alone = train(recipe="follower", seeds=None, seed=seed, learning_rate=rate, meta_steps=5)
+        alone = train("follower", settings={"learning_rate": rate}, seeds=None, seed=seed, meta_steps=5)
         assert max(differences(member, alone)) < 1e-6
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("networks_in_float64")
-def test_what_is_swept_in_maml_is_the_run_with_that_setting():
-    tasks, settings = SMALL["maml"]
-    job = jobs.prepare("maml", tasks, settings=settings, seed=1, sweep=RATES)
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("algorithm", "path", "settings"),
+    [
+        ("maml", "inner.learning_rate", {}),
+        ("maml", "inner.learning_rate", {"truncation_length": 1}),
+        ("maml", "agent.target_step_size", {}),
+        ("finetune", "inner.learning_rate", {}),
+    ],
+)
+def test_what_is_swept_in_algorithms_is_the_run_with_that_setting(algorithm, path, settings):
+    tasks, settings, values = SMALL["maml"][0], tiny(algorithm, settings), [0.1, 0.3]
+    job = jobs.prepare(algorithm, tasks, settings, seed=1, sweep={path: values})
     chunk = chunks.make_chunk(job.learner, job.tasks, 2)
     together, _ = chunk(*begun(job, job.config), np.int32(2))
-    one = populations.members(together)[1]
-    alone = jobs.prepare("maml", tasks, settings={**settings, "learning_rate": 0.3}, seed=1)
+    one = multi_seed.members(together)[1]
+    alone = jobs.prepare(algorithm, tasks, {**settings, path: values[1]}, seed=1)
     state, _ = chunks.make_chunk(alone.learner, alone.tasks, 2)(*begun(alone, alone.config), np.int32(2))
     assert max(differences(one, state)) < 1e-9
+
+
+SOURCES = {"num_sources": 16, "bank_batch": 4, "num_updates": 1, "sources.num_steps": 2, "num_envs": 3}
+OF_SOURCES = ("inner.learning_rate", "agent.epsilon", "agent.epsilon_decay")
+"""What the sources of a map have values of their own for."""
+
+
+def swept_in(algorithm):
+    """What can be swept, by path."""
+    paths = traced_settings(registry.find(algorithm).config()).values()
+    return [path for path in paths if algorithm != "mapping" or path not in OF_SOURCES]
+
+
+SWEPT = [algorithm for algorithm in registry.ALGORITHMS if swept_in(algorithm) and algorithm != "reptile"]
+
+
+@pytest.mark.parametrize("algorithm", ["reptile", *tiers.slow(*SWEPT)])
+def test_what_can_be_swept_sets_nothing_but_what_the_state_holds(algorithm):
+    """A member is the very run that has its values: the same program, from the start that it would have alone."""
+    tasks, value = jaxmeta.make_tasks(SMALL["maml"][0]), 0.25
+    settings = {"target_step_size": 0.5} | (SOURCES if algorithm == "mapping" else {})
+    first = registry.configure(algorithm, tasks, tiny(algorithm, settings))
+
+    def composed(config):
+        learner, key = registry.compose(algorithm, tasks, config), jax.random.key(0)
+        start = jax.jit(learner.init)(key)
+        env_params = jax.eval_shape(lambda: sample_tasks(key, tasks, "train", learner.tasks_per_batch))
+        return jax.jit(learner.update).lower(key, start, Task(env_params, None)).as_text(), start
+
+    program, start = composed(first)
+    program_alone, start_alone = composed(with_values(first, dict.fromkeys(swept_in(algorithm), value)))
+    values = {multi_seed.last_word(path): value for path in swept_in(algorithm)}
+    assert program == program_alone
+    assert max(differences(multi_seed.with_hyperparams(start, values), start_alone)) == 0
 
 
 @pytest.mark.parametrize(
@@ -207,11 +253,24 @@ def test_what_is_swept_in_maml_is_the_run_with_that_setting():
         ({"seed": 3}, "seed must be left out where seeds are given, got 3."),
         ({"seeds": range(2000)}, "seeds must make at most 1024 members with what is swept, got 2000."),
         ({"sweep": {}}, "sweep must name at least one hyper-parameter, got {}."),
-        ({"sweep": {"rounds": [1, 2]}}, "sweep must name a traced hyper-parameter (learning_rate, discount, epsilon, "),
-        ({"sweep": {"learning_rate": []}}, "sweep learning_rate must hold at least one value, got []."),
-        ({"sweep": {"learning_rate": [0.1, 0.1]}}, "sweep learning_rate must repeat nothing, got [0.1, 0.1]."),
-        ({"sweep": {"discount": [0.9, 1.1]}}, "discount must be at most 1, got 1.1."),
-        ({"sweep": RATES}, "sweep must name what the meta-parameters of quadratic hold, and they hold no hyper-para"),
+        ({"sweep": RATES}, "sweep must name a traced hyper-parameter (none), for all other settings are static, got "),
+        (
+            {"algorithm": "maml", "sweep": {"num_adaptations": [1, 2]}},
+            "sweep must name a traced hyper-parameter (discount, epsilon, epsilon_decay, learning_rate, ",
+        ),
+        (
+            {"algorithm": "follower", "sweep": {"learning_rate": []}},
+            "sweep learning_rate must hold at least one value, got [].",
+        ),
+        (
+            {"algorithm": "follower", "sweep": {"learning_rate": [0.1, 0.1]}},
+            "sweep learning_rate must repeat nothing, got [0.1, 0.1].",
+        ),
+        ({"algorithm": "maml", "sweep": {"discount": [0.9, 1.1]}}, "agent.discount must be at most 1, got 1.1."),
+        (
+            {"algorithm": "forgetful", "sweep": RATES},
+            "sweep must name what the meta-parameters of forgetful hold, and they hold no hyper-parameters, got ",
+        ),
         ({"resume": True}, "run_dir must be the folder of a run, with a config.json, got "),
     ],
 )
@@ -223,18 +282,30 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path, monkeypatch, opt
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "name", "value"),
-    [("maml", "target_step_size", 0.5), ("meta_sgd", "learning_rate", 0.3)],
+    ("algorithm", "sweep", "sentence"),
+    [
+        (
+            "maml",
+            {"target_step_size": [0.5, 1.0]},
+            "sweep target_step_size must be 1 for all or for none, for at 1 no target parameters are kept, got [0.5, ",
+        ),
+        ("meta_sgd", {"inner.learning_rate": [0.3]}, "sweep must name a traced hyper-parameter (discount, epsilon, "),
+        *(
+            (
+                "mapping",
+                {path: [0.3]},
+                f"sweep {path} must set nothing but a traced hyper-parameter, and in mapping more than that depends on",
+            )
+            for path in OF_SOURCES
+        ),
+    ],
 )
-def test_a_value_that_sets_more_than_a_traced_number_is_refused(recipe, name, value):
-    tasks, settings = SMALL["maml"]
-    sentence = (
-        f"sweep {name} must set nothing but a traced hyper-parameter, and in {recipe} more than that depends on it"
-    )
-    with pytest.raises(jaxmeta.UsageError, match=sentence):
-        jobs.prepare(recipe, tasks, settings=settings, sweep={name: [value]})
+def test_a_value_that_sets_more_than_a_traced_number_is_refused(algorithm, sweep, sentence):
+    settings = tiny(algorithm, SOURCES if algorithm == "mapping" else {})
+    with pytest.raises(jaxmeta.UsageError) as refused:
+        jobs.prepare(algorithm, SMALL["maml"][0], settings, sweep=sweep)
+    assert str(refused.value).startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +313,11 @@ def test_a_value_that_sets_more_than_a_traced_number_is_refused(recipe, name, va
     [
         ({}, {"seeds": (0, 3)}, "seeds must be [0, 3, 5], as in the run that is resumed, got [0, 3]."),
         ({}, {"seed": 3}, "seed must be 0, as in the run that is resumed, got 3."),
-        ({}, {"sweep": RATES}, "sweep must be None, as in the run that is resumed, got {'learning_rate': [0.1, 0.3]}."),
+        (
+            {"algorithm": "follower"},
+            {"sweep": RATES},
+            "sweep must be None, as in the run that is resumed, got {'learning_rate': [0.1, 0.3]}.",
+        ),
         ({"seeds": None}, {"seeds": (0, 1)}, "seeds must be None, as in the run that is resumed, got [0, 1]."),
     ],
 )
@@ -251,7 +326,7 @@ def test_another_population_is_refused(tmp_path, first, second, sentence):
     with pytest.raises(jaxmeta.UsageError) as raised:
         jaxmeta.train(run_dir=tmp_path, resume=True, **second)
     assert str(raised.value) == sentence
-    assert jaxmeta.train(run_dir=tmp_path, resume=True)[1].steps_taken == 2
+    assert jaxmeta.train(run_dir=tmp_path, resume=True).state.steps_taken == 2
 
 
 @pytest.mark.parametrize(
@@ -261,15 +336,15 @@ def test_another_population_is_refused(tmp_path, first, second, sentence):
         ({"seeds": [1, 0]}, "seed must be the first of seeds, 1, got 0."),
         ({"seeds": []}, "seeds must be a list of integers, got []."),
         ({"seeds": "0"}, "seeds must be a list of integers, got '0'."),
-        ({"sweep": {"rounds": [1]}}, "sweep must name a traced hyper-parameter"),
-        ({"sweep": {"epsilon": 1}}, "sweep 'epsilon' must be a list of numbers, got 1."),
+        ({"sweep": {"num_adaptations": [1]}}, "sweep must name a traced hyper-parameter"),
+        ({"sweep": {"agent.epsilon": 1}}, "sweep 'agent.epsilon' must be a list of numbers, got 1."),
     ],
 )
 def test_a_population_in_a_file_is_checked(tmp_path, changed, sentence):
     train(run_dir=tmp_path, meta_steps=1)
     config = tmp_path / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | changed))
-    for open_run in (jaxmeta.restore, lambda path: jaxmeta.train(run_dir=path, resume=True)):
+    for open_run in (jobs.restore, lambda path: jaxmeta.train(run_dir=path, resume=True)):
         with pytest.raises(jaxmeta.UsageError) as raised:
             open_run(tmp_path)
         assert sentence in str(raised.value)
@@ -278,18 +353,17 @@ def test_a_population_in_a_file_is_checked(tmp_path, changed, sentence):
 @pytest.mark.parametrize("text", ["", "x", "1,", "0-", "-1", "3-1", "0-99999999", "1 2", "٣", "0-3-5"])
 def test_seeds_that_are_none_are_refused(text):
     with pytest.raises(jaxmeta.UsageError, match=r"^--seeds must "):
-        populations.parse_seeds(text)
+        multi_seed.parse_seeds(text)
 
 
 @pytest.mark.parametrize("seeds", [(0, 1, 2), (4,), (0, 3, 5), (2, 1), (1, 3, 2)])
 def test_seeds_are_spelled_as_they_are_read(seeds):
-    assert populations.parse_seeds(populations.spell_seeds(seeds)) == seeds
+    assert multi_seed.parse_seeds(multi_seed.spell_seeds(seeds)) == seeds
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_members_trained_by_policy_optimisation_do_not_stall():
     """Under default flags of XLA: elsewhere PPO, vmapped over seeds on a CPU, has stopped for good."""
-    tasks, settings = SMALL["rl2"]
-    state = train(recipe="rl2", tasks=tasks, seeds=range(4), meta_steps=200, log_every=50, **settings)
+    state = train("rl2", *SMALL["rl2"], seeds=range(4), meta_steps=200, log_every=50)
     assert state.step.tolist() == [200] * 4

@@ -24,10 +24,10 @@ import pytest
 
 import jaxmeta
 from jaxmeta.core.types import TaskDistribution
-from jaxmeta.training import checkpoints
+from jaxmeta.training import checkpoints, jobs
 from tests import records, tiers
-from tests.conftest import TINY, tiny
-from tests.records import told
+from tests.conftest import tiny
+from tests.records import reported
 from tests.toy import CentreEnv
 
 
@@ -48,16 +48,17 @@ class Lever(CentreEnv):
 
 LEVERS = TaskDistribution(Lever(), lambda key, split: jax.random.normal(key, (2,)), horizon=5, name="levers")
 """Free of gymnax, which starts JAX's backend as it is imported: a process that has done so must not fork."""
-RUN = {"recipe": "maml", "tasks": LEVERS, "meta_steps": 120, "log_every": 2, "checkpoint_every": 4, **TINY}
-IDLE = {"recipe": "scratch", "tasks": LEVERS, "meta_steps": 12, "log_every": 1, "checkpoint_every": 2}
-IDLE |= tiny("scratch")
+RUN = {"algorithm": "maml", "tasks": LEVERS, "settings": tiny("maml")}
+RUN |= {"meta_steps": 120, "log_every": 2, "checkpoint_every": 4}
+IDLE = {"algorithm": "scratch", "tasks": LEVERS, "settings": tiny("scratch")}
+IDLE |= {"meta_steps": 12, "log_every": 1, "checkpoint_every": 2}
 """A run whose meta-steps do nothing."""
 KILLED_AT = random.Random(0)
 NOBODY = 65534
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    [__name__, "jaxmeta.training.loop", "orbax.checkpoint", "tensorboardX.event_file_writer"]
+    [__name__, "jaxmeta.reporting.run", "orbax.checkpoint", "tensorboardX.event_file_writer"]
 )
 
 
@@ -65,8 +66,9 @@ def work(run_dir: str, cache: str, resume: bool, slowly: float) -> None:
     """Trains, a little slower than it could; exits with 130 where it was told to stop."""
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    hooks = jaxmeta.Hooks(on_log=lambda record: time.sleep(slowly))
     try:
-        jaxmeta.train(run_dir=run_dir, resume=resume, on_log=lambda record: time.sleep(slowly), **RUN)
+        jaxmeta.train(run_dir=run_dir, resume=resume, hooks=hooks, **RUN)
     except KeyboardInterrupt:
         os._exit(130)
 
@@ -125,7 +127,7 @@ def test_a_run_that_is_killed_and_resumed_ends_as_if_nothing_had_happened(tmp_pa
     assert 0 < newest(folder) < RUN["meta_steps"]
     run_to_the_end(folder, cache)
     assert digest(folder) == digest(undisturbed)
-    assert told(folder) == told(undisturbed)
+    assert reported(folder) == reported(undisturbed)
 
 
 @pytest.mark.slow
@@ -154,7 +156,7 @@ def test_twenty_interruptions_change_nothing(tmp_path, cache, undisturbed, numbe
             shutil.rmtree(folder)  # killed between the two
     run_to_the_end(folder, cache)
     assert digest(folder) == digest(undisturbed)
-    assert told(folder) == told(undisturbed)
+    assert reported(folder) == reported(undisturbed)
 
 
 @pytest.mark.slow
@@ -195,7 +197,7 @@ def finished(tmp_path, undisturbed):
 @pytest.mark.parametrize("bits", [1, *tiers.slow(100)])
 def test_every_flipped_bit_is_seen(finished, undisturbed, caplog, bits):
     chance, last = random.Random(1), finished / "checkpoints" / str(RUN["meta_steps"])
-    like = jax.eval_shape(jaxmeta.restore(finished, LEVERS)[0].init, jax.random.key(0))
+    like = jax.eval_shape(jobs.restore(finished, LEVERS)[0].init, jax.random.key(0))
     previous = sorted(checkpoints.finished_steps(finished / "checkpoints"))[-2]
     for _ in range(bits):
         path = chance.choice(files(last))
@@ -233,7 +235,7 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_is_sound(finished, undist
             caplog.clear()
             run_to_the_end(folder, cache)
         assert digest(folder) == digest(undisturbed)
-        assert told(folder) == told(undisturbed)
+        assert reported(folder) == reported(undisturbed)
 
     for harm in (lambda path: flip(path, chance), truncate, empty, remove):
         harm(chance.choice(files(last)))
@@ -279,14 +281,14 @@ def readable():
 
 def test_a_disk_that_is_full_for_a_while_costs_no_more_than_its_checkpoints(tmp_path, caplog):
     options = IDLE
-    sound = jaxmeta.train(run_dir=tmp_path / "sound", **options)[1]
+    sound = jaxmeta.train(run_dir=tmp_path / "sound", **options).state
     with caplog.at_level(logging.WARNING, "jaxmeta"):
-        state = jaxmeta.train(run_dir=tmp_path / "run", on_log=FullDisk(5, 9), **options)[1]
+        state = jaxmeta.train(run_dir=tmp_path / "run", hooks=jaxmeta.Hooks(on_log=FullDisk(5, 9)), **options).state
     assert "could not be written" in caplog.text
     assert "Training goes on." in caplog.text
     assert checkpoints.state_digest(state) == checkpoints.state_digest(sound)
     assert digest(tmp_path / "run") == digest(tmp_path / "sound")
-    assert told(tmp_path / "run") == told(tmp_path / "sound")
+    assert reported(tmp_path / "run") == reported(tmp_path / "sound")
 
 
 class ReadOnly:
@@ -323,19 +325,19 @@ class ReadOnly:
 
 def test_a_folder_that_turns_read_only_costs_no_more_than_its_checkpoints(readable, caplog):
     options = IDLE
-    sound = jaxmeta.train(**options)[1]
+    sound = jaxmeta.train(**options).state
     folder, before = readable / "run", threading.enumerate()
     mishap = ReadOnly(folder, 5, 9)
     try:
         with caplog.at_level(logging.WARNING, "jaxmeta"):
-            state = jaxmeta.train(run_dir=folder, on_log=mishap, **options)[1]
+            state = jaxmeta.train(run_dir=folder, hooks=jaxmeta.Hooks(on_log=mishap), **options).state
     finally:
         mishap.give_back()
     assert "could not be written" in caplog.text
     assert "Training goes on." in caplog.text
     assert checkpoints.state_digest(state) == checkpoints.state_digest(sound)
     assert digest(folder) == checkpoints.state_digest(sound)
-    assert [record["meta_step"] for record in told(folder)] == list(range(1, 13))
+    assert [record["meta_step"] for record in reported(folder)] == list(range(1, 13))
     for thread in set(threading.enumerate()) - set(before):
         thread.join(timeout=20)
         assert thread.daemon or not thread.is_alive(), "the process would wait for it"
@@ -346,11 +348,11 @@ def test_a_run_may_be_asked_to_stop_where_the_disk_is_full(tmp_path):
     disk = FullDisk(6, 99)
     try:
         with pytest.raises(jaxmeta.StorageError, match="could not be written"):
-            jaxmeta.train(run_dir=tmp_path / "run", on_log=disk, on_write_error="stop", **options)
+            jaxmeta.train(run_dir=tmp_path / "run", hooks=jaxmeta.Hooks(on_log=disk), on_write_error="stop", **options)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, disk.limits)
-    state = jaxmeta.restore(tmp_path / "run", LEVERS)[1]
+    state = jobs.restore(tmp_path / "run", LEVERS)[1]
     assert int(state.step) in (4, 6), "the latter if its file was quicker than the fault"
-    again = jaxmeta.train(tasks=LEVERS, run_dir=tmp_path / "run", resume=True)[1]
+    again = jaxmeta.train(tasks=LEVERS, run_dir=tmp_path / "run", resume=True).state
     assert int(again.step) == 12
-    assert np.all(np.diff([record["meta_step"] for record in told(tmp_path / "run")]) == 1)
+    assert np.all(np.diff([record["meta_step"] for record in reported(tmp_path / "run")]) == 1)

@@ -151,6 +151,6 @@ def _bandit(name: str, arms: int, pulls: int, prior: Any, policies: Any, gaussia
         horizon=1,
         describe=lambda params: params.means,
         oracle=lambda params: jnp.max(params.means),
-        suggested={"rounds": pulls},
+        suggested={"adaptation.num_adaptations": pulls},
         policies=functools.partial(policies, arms),
     )

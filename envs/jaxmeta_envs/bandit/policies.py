@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import require
-from jaxmeta.core.types import Adapter, Key, Lifetime, Percept, PyTree
+from jaxmeta.core.types import Adapter, Key, Percept, PyTree
 from jaxmeta.inner import without_learning
 from jaxmeta_envs.bandit.planning import (
     bayes_optimal_worth,
@@ -175,7 +176,7 @@ def bandit_policy(arms: int, prior: Prior, preference: Preference) -> Adapter:
       An `Adapter` whose meta and fast are None and whose memory is `Pulls`.
     """
 
-    def begin(key: Key, meta: None, context: PyTree):
+    def reset(key: Key, meta: None, context: PyTree):
         del key, meta, context
         return None, Pulls(jnp.zeros(arms), jnp.zeros(arms), jnp.zeros((), bool))
 
@@ -192,10 +193,10 @@ def bandit_policy(arms: int, prior: Prior, preference: Preference) -> Adapter:
 
         return act
 
-    return without_learning(begin, acting(preference), acting(lambda key, pulls: prior.posterior_mean(pulls)))
+    return without_learning(reset, acting(preference), acting(lambda key, pulls: prior.posterior_mean(pulls)))
 
 
-def bernoulli_policies(arms: int, lifetime: Lifetime) -> dict[str, Adapter]:
+def bernoulli_policies(arms: int, lifetime: AdaptationConfig) -> dict[str, Adapter]:
     """Policies for `bandit` over a lifetime, by name.
 
     Scale and epsilon are one number each for trials of any length, chosen for 5 arms on the split `validation`. Mean
@@ -208,7 +209,7 @@ def bernoulli_policies(arms: int, lifetime: Lifetime) -> dict[str, Adapter]:
       be planned for and there is one environment: a learner that sees several at once may do better than any policy
       that sees one.
     """
-    pulls = lifetime.rounds * lifetime.steps
+    pulls = lifetime.num_adaptations * lifetime.rollout_length
     preferences = {
         "thompson": UNIFORM.draw,
         "ucb1": ucb1(UNIFORM, scale=0.1),
@@ -216,12 +217,12 @@ def bernoulli_policies(arms: int, lifetime: Lifetime) -> dict[str, Adapter]:
     }
     if pulls <= MOST_INDEXED_PULLS:
         preferences["gittins"] = gittins(pulls)
-    if lifetime.envs == 1 and can_be_optimal(arms, pulls):
+    if lifetime.num_envs == 1 and can_be_optimal(arms, pulls):
         preferences["bayes_optimal"] = bayes_optimal(arms, pulls)
     return {name: bandit_policy(arms, UNIFORM, preference) for name, preference in preferences.items()}
 
 
-def gaussian_policies(arms: int, lifetime: Lifetime) -> dict[str, Adapter]:
+def gaussian_policies(arms: int, lifetime: AdaptationConfig) -> dict[str, Adapter]:
     """Policies for `gaussian_bandit`, by name: `thompson`, `ucb1` and `epsilon_greedy`.
 
     Scale and epsilon were chosen as for `bernoulli_policies`. Mean returns of 10, 100 and 500 pulls (standard errors

@@ -278,7 +278,7 @@ def from_gymnax(
         horizon=limit,
         describe=describe,
         oracle=None,
-        suggested={"discount": 0.99},
+        suggested={"agent.discount": 0.99},
     )
 
 

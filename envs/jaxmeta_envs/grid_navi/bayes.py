@@ -88,13 +88,13 @@ def bayes_optimal_return(size: int, horizon: int, episodes: int) -> float:
 def bayes_policy(size: int, horizon: int, episodes: int) -> Adapter:
     """The policy that earns `bayes_optimal_return` in trials of whole episodes; meta and fast are None.
 
-    Its `exploit` searches as is best for the one episode that it is scored on. After the last episode of the trial the
-    last search is repeated.
+    Its `eval_policy` searches as is best for the one episode that it is scored on. After the last episode of the trial
+    the last search is repeated.
     """
     moves = jnp.array(GridNavi.moves, jnp.int32)
     plan = best_plan(size, horizon, episodes)
 
-    def begin(key: Key, meta: None, context: PyTree):
+    def reset(key: Key, meta: None, context: PyTree):
         del key, meta, context
         nowhere = jnp.full(2, -1, jnp.int32)
         return None, Search(step=jnp.zeros((), jnp.int32), position=nowhere, goal=nowhere)
@@ -113,7 +113,7 @@ def bayes_policy(size: int, horizon: int, episodes: int) -> Adapter:
 
         return act
 
-    return without_learning(begin, follow(plan.trial), follow(plan.single))
+    return without_learning(reset, follow(plan.trial), follow(plan.single))
 
 
 @functools.cache

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import require, require_known
-from jaxmeta.core.types import Adapter, Key, Lifetime, TaskDistribution
+from jaxmeta.core.types import Adapter, Key, TaskDistribution
 from jaxmeta_envs.grid import EnvParams, best_return
 from jaxmeta_envs.grid_navi import bayes
 from jaxmeta_envs.grid_navi.environment import environment_of, goal_cells
@@ -73,10 +74,10 @@ def grid_navi(
     def describe(params: EnvParams) -> jax.Array:
         return 2 * params.goal.astype(jnp.float32) / (size - 1) - 1
 
-    def policies(lifetime: Lifetime) -> dict[str, Adapter]:
+    def policies(lifetime: AdaptationConfig) -> dict[str, Adapter]:
 
-        episodes = lifetime.rounds * lifetime.steps // horizon
-        whole = lifetime.envs == 1 and lifetime.steps % horizon == 0
+        episodes = lifetime.num_adaptations * lifetime.rollout_length // horizon
+        whole = lifetime.num_envs == 1 and lifetime.rollout_length % horizon == 0
         if goals != "all" or not whole or not bayes.computable(size, horizon, episodes):
             return {}
         return {"bayes_oracle": bayes.bayes_policy(size, horizon, episodes)}
@@ -91,6 +92,6 @@ def grid_navi(
         horizon=horizon,
         describe=describe,
         oracle=functools.partial(best_return, env),
-        suggested={"discount": 0.9},
+        suggested={"agent.discount": 0.9},
         policies=policies,
     )

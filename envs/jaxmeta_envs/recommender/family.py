@@ -201,6 +201,6 @@ def recommender(
         horizon=session,
         describe=describe,
         oracle=oracle,
-        suggested={"discount": 0.9},
+        suggested={"agent.discount": 0.9},
         policies=functools.partial(recommender_policies, env.catalogue, session, window, drift),
     )

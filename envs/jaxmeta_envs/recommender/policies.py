@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import require
-from jaxmeta.core.types import Adapter, Key, Lifetime, Percept, PyTree
+from jaxmeta.core.types import Adapter, Key, Percept, PyTree
 from jaxmeta.inner import without_learning
 from jaxmeta_envs.recommender.model import STRENGTH, Catalogue, best_session, interest
 
@@ -87,7 +88,7 @@ def linucb_policy(catalogue: Catalogue, window: int, drift: float, alpha: float,
     coefficients = 2 * features if drift else features
     average = catalogue.average_chances(STRENGTH)
 
-    def begin(key: Key, meta: None, context: PyTree):
+    def reset(key: Key, meta: None, context: PyTree):
         del key, meta, context
         nothing = jnp.zeros(coefficients, jnp.float32)
         return None, Fit(jnp.eye(coefficients, dtype=jnp.float32) / ridge, nothing, nothing, jnp.zeros((), jnp.float32))
@@ -110,11 +111,11 @@ def linucb_policy(catalogue: Catalogue, window: int, drift: float, alpha: float,
 
         return act
 
-    return without_learning(begin, acting(alpha), acting(0.0))
+    return without_learning(reset, acting(alpha), acting(0.0))
 
 
 def recommender_policies(
-    catalogue: Catalogue, session: int, window: int, drift: float, lifetime: Lifetime
+    catalogue: Catalogue, session: int, window: int, drift: float, lifetime: AdaptationConfig
 ) -> dict[str, Adapter]:
     """Policies for `recommender`, by name.
 

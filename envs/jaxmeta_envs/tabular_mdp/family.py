@@ -194,6 +194,6 @@ def tabular_mdp(
         horizon=horizon,
         describe=describe,
         oracle=best_return,
-        suggested={"rounds": episodes},
+        suggested={"adaptation.num_adaptations": episodes},
         policies=functools.partial(tabular_mdp_policies, states, actions, horizon),
     )

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.errors import require
-from jaxmeta.core.types import Adapter, Key, Lifetime, Percept, PyTree
+from jaxmeta.core.types import Adapter, Key, Percept, PyTree
 from jaxmeta.inner import without_learning
 
 PRIOR_REWARD = 1.0
@@ -149,7 +150,7 @@ def planning_policy(states: int, actions: int, horizon: int, model: Model, epsil
     """
     require(0 <= epsilon <= 1, "planning_policy:epsilon", "be from 0 to 1", epsilon)
 
-    def begin(key: Key, meta: None, context: PyTree):
+    def reset(key: Key, meta: None, context: PyTree):
         del key, meta, context
         table, none = (states, actions), jnp.zeros((), jnp.int32)
         counts = Counts(jnp.zeros(table), jnp.zeros(table), jnp.zeros((*table, states)))
@@ -170,7 +171,7 @@ def planning_policy(states: int, actions: int, horizon: int, model: Model, epsil
 
         return act
 
-    return without_learning(begin, acting(model, epsilon), acting(posterior_mean, 0.0))
+    return without_learning(reset, acting(model, epsilon), acting(posterior_mean, 0.0))
 
 
 class Learned(NamedTuple):
@@ -205,7 +206,7 @@ def q_learning_policy(states: int, actions: int, discount: float, epsilon: float
     require(0 <= discount < 1, "q_learning_policy:discount", "be at least 0 and below 1", discount)
     require(0 <= epsilon <= 1, "q_learning_policy:epsilon", "be from 0 to 1", epsilon)
 
-    def begin(key: Key, meta: None, context: PyTree):
+    def reset(key: Key, meta: None, context: PyTree):
         del key, meta, context
         values = jnp.full((states, actions), PRIOR_REWARD / (1 - discount), jnp.float32)
         return None, Learned(values, jnp.zeros((states, actions)), jnp.zeros((), jnp.int32))
@@ -223,7 +224,7 @@ def q_learning_policy(states: int, actions: int, discount: float, epsilon: float
 
         return act
 
-    return without_learning(begin, acting(epsilon), acting(0.0))
+    return without_learning(reset, acting(epsilon), acting(0.0))
 
 
 def _mean_reward(counts: Counts) -> jax.Array:
@@ -256,7 +257,7 @@ def _epsilon_greedy(key: Key, greedy: jax.Array, actions: int, epsilon: float) -
     return jax.random.categorical(key, logits), logits
 
 
-def tabular_mdp_policies(states: int, actions: int, horizon: int, lifetime: Lifetime) -> dict[str, Adapter]:
+def tabular_mdp_policies(states: int, actions: int, horizon: int, lifetime: AdaptationConfig) -> dict[str, Adapter]:
     """Policies for `tabular_mdp`, by name.
 
     Scale, epsilon and discount are one number each for trials of any length, chosen for 10 states, 5 actions and a

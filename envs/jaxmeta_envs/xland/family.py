@@ -241,5 +241,5 @@ def xland(size: int = 7, horizon: int = 100, depth: int = 1, distractors: int = 
         horizon=horizon,
         describe=functools.partial(describe, depth=depth + 1),
         oracle=None,
-        suggested={"discount": 0.97},
+        suggested={"agent.discount": 0.97},
     )

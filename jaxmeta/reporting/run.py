@@ -1,0 +1,212 @@
+"""A run as an object: what training returns and a folder holds, to be evaluated, drawn and looked at.
+
+run = jaxmeta.train("rl2", "maze", meta_steps=200)
+run.evaluate(num_tasks=32)
+"""
+
+import html
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from rich.console import Console
+
+from jaxmeta.core import compilation_cache
+from jaxmeta.core.config import AlgorithmConfig
+from jaxmeta.core.errors import require, require_known
+from jaxmeta.core.types import MetaLearner, MetaState, TaskDistribution
+from jaxmeta.evaluation import evaluate as evaluation
+from jaxmeta.evaluation.evaluate import EvaluationOptions
+from jaxmeta.reporting import plots, progress, tables
+from jaxmeta.training import jobs, loop, pretrained
+from jaxmeta.training import seeds as multi_seed
+from jaxmeta.training.jobs import NOTHING, Job, RunOptions
+from jaxmeta.training.run_directory import RunDirectory, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+
+class Evaluation(dict[str, Any]):
+    """What `evaluation.json` holds, shown as a table; docs/architecture.md says what its fields mean."""
+
+    def __repr__(self) -> str:
+        console = _console()
+        tables.show_evaluation(console, self)
+        return console.export_text().rstrip()
+
+    def _repr_html_(self) -> str:
+        console = _console()
+        tables.show_evaluation(console, self)
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run, in training or loaded: its learner and state, and what it was asked to do."""
+
+    learner: MetaLearner
+    state: MetaState = field(repr=False)
+    """Of several seeds, leaves [members, ...]; `members` takes it apart."""
+    tasks: TaskDistribution
+    config: dict[str, Any] = field(repr=False)
+    """What `config.json` holds."""
+    path: Path | None = None
+    """The folder, if it has one."""
+    log: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    """The log points, as the lines of `metrics.jsonl`."""
+
+    def __repr__(self) -> str:
+        """In one line: `Run(rl2 on maze, seed 0, meta-step 200 of 200, return 0.93, in runs/rl2-maze-seed0)`."""
+        facts = [f"{self.config['algorithm']} on {self.tasks.name}", multi_seed.described(self.config)]
+        facts.append(f"meta-step {self.state.steps_taken:,} of {self.config['meta_steps']:,}")
+        facts += [f"return {self.log[-1]['return']:.3g}"] if self.log else []
+        facts += [f"in {self.path}"] if self.path else []
+        return f"Run({', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        picture = plots.training_as_svg(self.log) if self.log else ""
+        return f"<p><code>{html.escape(repr(self))}</code></p>{picture}"
+
+    @property
+    def metrics(self) -> "DataFrame":
+        """The log points, a row for each."""
+        import pandas
+
+        return pandas.DataFrame(self.log)
+
+    @property
+    def members(self) -> list[MetaState]:
+        """The states of the members, in the order of seeds within each swept value; of a single run, its own."""
+        return multi_seed.members(self.state)
+
+    def evaluate(self, **options: Unpack[EvaluationOptions]) -> Evaluation:
+        """Adapts to unseen tasks, beside baselines; see `jaxmeta.evaluate`. Where the run has a folder, the evaluation
+        is left there with its picture.
+
+        Raises:
+          UsageError: an unknown split, or a number out of range.
+        """
+        content = evaluate(self, **options)
+        keep(self, content)
+        return content
+
+    def plot(self, path: str | Path | None = None) -> "Figure":
+        """Draws return and loss while training, also as a PNG where a path is given.
+
+        Raises:
+          UsageError: nothing was logged.
+        """
+        return plots.plot_training(self.log, path)
+
+
+def train(
+    algorithm: str | None = None,
+    tasks: str | TaskDistribution | None = None,
+    settings: Mapping[str, Any] | AlgorithmConfig = NOTHING,
+    *,
+    hooks: loop.Hooks = loop.Hooks(),
+    show_progress: bool = True,
+    **options: Unpack[RunOptions],
+) -> Run:
+    """Meta-trains an algorithm on a task distribution.
+
+    Args:
+      algorithm: a name that `jaxmeta list` shows; by default `maml`.
+      tasks: a specification such as `grid_navi:size=4`, or a task distribution; by default `grid_navi`.
+      settings: the algorithm's own, by path or by its last words, or a whole configuration such as `MAMLConfig(...)`.
+      hooks: what is called while it trains.
+      show_progress: show a bar, in a terminal and in a notebook, or a line for each log point elsewhere.
+      **options: how it is trained, see `RunOptions`: `meta_steps`, `seed`, `seeds`, `sweep`, `run_dir`, `resume`, ...
+
+    Returns:
+      The `Run`, trained.
+
+    Raises:
+      UsageError: invalid arguments; nothing was written.
+      NonFiniteError: a metric or the state stopped being finite; nothing that came after it was kept.
+      StorageError: something could not be written; the checkpoints before are as they were.
+      Interrupted: Ctrl-C or SIGTERM; a checkpoint was written first if there is a `run_dir`. It is a KeyboardInterrupt.
+    """
+    compilation_cache.enable()
+    job = jobs.prepare(algorithm, tasks, settings, **options)
+    return run_job(job, hooks, Console(stderr=True, markup=False, emoji=False, quiet=not show_progress))
+
+
+def run_job(job: Job, hooks: loop.Hooks, console: Console) -> Run:
+    """Trains what `jobs.prepare` has composed, and shows how that goes."""
+    log = job.run.read_metrics() if job.run and job.resume else []
+    with progress.reporting(job.config["meta_steps"], console) as show:
+        reported = hooks.on_log
+
+        def on_log(record: dict[str, Any]) -> None:
+            log.append(record)
+            show(record)
+            reported(record)
+
+        hooks = hooks._replace(on_log=on_log)
+        if "evaluate_every" in job.config and hooks.measure is loop.Hooks().measure:
+            hooks = hooks._replace(measure=evaluation.on_validation_tasks(job.learner, job.tasks))
+        state = loop.run_job(job, hooks)
+    return Run(job.learner, state, job.tasks, job.config, job.run and job.run.path, log)
+
+
+def load(
+    name: str | Path, tasks: str | TaskDistribution | None = None, *, best: bool = False, allow_import: bool = False
+) -> Run:
+    """Brings back a run, or a learner that comes with the library.
+
+    Args:
+      name: the folder of a run, or the name of one of the pretrained learners that `jaxmeta list` shows.
+      tasks: the distribution that a run was trained on, or its specification; by default what its folder names.
+      best: the checkpoint with the highest return while training, instead of the newest.
+      allow_import: import the algorithm or the tasks where the folder names them as `package.module:name`. That runs
+        the code of whoever wrote the folder's `config.json`.
+
+    Raises:
+      UsageError: there is neither, or the folder has saved no checkpoint yet, or it asks for an import.
+      CheckpointError: there are checkpoints, and none of them can be trusted.
+    """
+    if not Path(name).is_dir():
+        known = pretrained.available()
+        require_known("A run to load", str(name), known, see="`jaxmeta list`")
+        return Run(*pretrained.load(str(name)))
+    run = RunDirectory(Path(name))
+    return Run(*jobs.restore(name, tasks, best=best, allow_import=allow_import), run.path, run.read_metrics())
+
+
+def evaluate(run: Run, **options: Unpack[EvaluationOptions]) -> Evaluation:
+    """Adapts a run to tasks of a split and reports how well, how fast and at what cost, beside the baselines.
+
+    Of several seeds every member adapts to the same tasks, with the same random numbers. What is reported pools them,
+    and `members` has what each did; baselines are tuned once, and measured under the settings of the first.
+
+    Args:
+      run: what is evaluated.
+      **options: see `EvaluationOptions`.
+
+    Raises:
+      UsageError: it is no run, an unknown split, or a number out of range.
+    """
+    require(isinstance(run, Run), "run", "be a Run, as jaxmeta.train and jaxmeta.load return it", run)
+    return Evaluation(evaluation.evaluate(run.learner, run.state, run.tasks, run.config, **options))
+
+
+def keep(run: Run, content: Evaluation) -> None:
+    """Leaves an evaluation in the folder of a run, if there is one, with its picture."""
+    if run.path is not None:
+        folder = RunDirectory(run.path)
+        write_json(folder.evaluation, content)
+        plots.plot_adaptation(content, folder.picture("adaptation"))
+
+
+def _console() -> Console:
+    """A console that keeps what is printed, wide enough that no number is cut off."""
+    return Console(record=True, file=io.StringIO(), width=WIDTH, markup=False, emoji=False)
+
+
+WIDTH = 120
+"""Of a table, in characters."""
