@@ -131,7 +131,8 @@ def paths_read(name, tasks, config, monkeypatch):
     names = [field.name for field in fields(Hyperparams)]
     jaxpr = jax.make_jaxpr(program)(Hyperparams(*[0.5] * len(names))).jaxpr
     _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    traced, matter = traced_settings(config), {name for name, is_used in zip(names, used, strict=True) if is_used}
+    matter = {name for name, is_used in zip(names, used, strict=True) if is_used}
+    traced = traced_settings(config) | {path.rpartition(".")[2]: path for path in config.unread}
     return read - {*traced.values()} | {path for name, path in traced.items() if name in matter}
 
 
