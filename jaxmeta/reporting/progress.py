@@ -21,8 +21,13 @@ def reporting(meta_steps: int, console: Console) -> Iterator[Callable[[dict[str,
 
         def print_line(record: dict[str, Any]) -> None:
             line = f"meta-step {record['meta_step']}/{meta_steps}  {summary(record, meta_steps)}"
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
-            console.file.flush()
+            try:
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
+                console.file.flush()
+            except BrokenPipeError:
+                raise
+            except OSError:
+                pass  # a full disk may cost lines, never the run
 
         yield print_line
         return
@@ -51,8 +56,13 @@ def evaluating(console: Console) -> Iterator[OnStage]:
     if not console.is_terminal:
 
         def write(line: str) -> None:
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
-            console.file.flush()
+            try:
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
+                console.file.flush()
+            except BrokenPipeError:
+                raise
+            except OSError:
+                pass  # a full disk may cost lines, never the run
 
         yield lines(write)
         return
