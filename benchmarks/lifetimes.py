@@ -116,12 +116,12 @@ class Bench:
         return config
 
     def curves(self, learner: MetaLearner, split: str) -> Callable[..., np.ndarray]:
-        """`curves(seed, meta, life=0)`: returns before and after each round, [tasks, rounds + 1]; compiled once."""
+        """`curves(seed, meta, learner_state=0)`: returns before and after each round, [tasks, rounds + 1]."""
         make_evaluator = measurement.make_evaluator(learner, self.tasks, self.num_tasks, split)
 
-        def curves(seed: int, meta: PyTree, life: int = 0) -> np.ndarray:
+        def curves(seed: int, meta: PyTree, learner_state: int = 0) -> np.ndarray:
             task_key, *life_keys = jax.random.split(jax.random.key(FIRST_SEED[split] + seed), 2 + CHOOSING_LIVES)
-            return make_evaluator(task_key, life_keys[life], meta)
+            return make_evaluator(task_key, life_keys[learner_state], meta)
 
         return curves
 
@@ -271,7 +271,7 @@ def in_hindsight(run: Callable[..., np.ndarray], seed: int, metas: list[PyTree])
     scored, chosen_by = [], []
     for meta in metas:
         scored.append(run(seed, meta))
-        others = [run(seed, meta, life) for life in range(1, 1 + CHOOSING_LIVES)]
+        others = [run(seed, meta, learner_state) for learner_state in range(1, 1 + CHOOSING_LIVES)]
         chosen_by.append(np.mean(others, axis=(0, 2)))
     best = np.argmax(np.stack(chosen_by), axis=0)
     return np.stack(scored)[best, np.arange(len(best))]
@@ -279,9 +279,9 @@ def in_hindsight(run: Callable[..., np.ndarray], seed: int, metas: list[PyTree])
 
 def random_return(bench: Bench) -> float:
     """Mean return of an episode of random actions in test tasks."""
-    from jaxmeta.inner import pose_openly, random_policy
+    from jaxmeta.inner import privileged_task, random_policy
 
-    learner = make_learner("scratch", bench.tasks)._replace(adapter=random_policy(bench.tasks), task=pose_openly)
+    learner = make_learner("scratch", bench.tasks)._replace(adapter=random_policy(bench.tasks), task=privileged_task)
     return float(np.mean(bench.curves(learner, "test")(0, None)))
 
 

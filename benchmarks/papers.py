@@ -32,7 +32,7 @@ import jaxmeta
 from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core.types import MetaLearner, PyTree, TaskDistribution
 from jaxmeta.evaluation import measurement
-from jaxmeta.inner import pose_openly, random_policy
+from jaxmeta.inner import privileged_task, random_policy
 from jaxmeta.reporting.plots import BLUE, GREY, INK, ORANGE, STYLE
 from jaxmeta.training.run_directory import RunDirectory, read_json, write_json, write_text
 
@@ -113,7 +113,7 @@ def policies(problem: Problem, tasks: TaskDistribution, options: argparse.Namesp
     blind = {"random": random_policy(tasks), **{name: make(tasks) for name, make in problem.policies.items()}}
     adapters = tasks.policies(learner.lifetime)
     return {
-        **{name: learner._replace(adapter=adapter, task=pose_openly) for name, adapter in blind.items()},
+        **{name: learner._replace(adapter=adapter, task=privileged_task) for name, adapter in blind.items()},
         **{name: learner._replace(adapter=adapter) for name, adapter in adapters.items()},
     }
 

@@ -115,8 +115,8 @@ def rollouts(name: str, num_tasks: int, pairs: int) -> dict[str, Any]:
     def engine(key):
         def one(key, params):
             task = Task(params, None)
-            life = Runner(env, adapter).reset(key, meta, task, ENVS_PER_TASK)
-            played = Runner(env, adapter).evaluate_policy(key, meta, task, life, ENVS_PER_TASK, STEPS)
+            learner_state = Runner(env, adapter).reset(key, meta, task, ENVS_PER_TASK)
+            played = Runner(env, adapter).evaluate_policy(key, meta, task, learner_state, ENVS_PER_TASK, STEPS)
             return jnp.sum(played.reward, axis=0)
 
         return jax.vmap(one)(jax.random.split(key, num_tasks), env_params)

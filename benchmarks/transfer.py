@@ -27,7 +27,7 @@ from jaxmeta.algorithms.registry import configure, make_learner
 from jaxmeta.core.settings import settings_of
 from jaxmeta.core.types import PyTree, sample_tasks
 from jaxmeta.evaluation import measurement, statistics
-from jaxmeta.inner import pose_openly, random_policy
+from jaxmeta.inner import privileged_task, random_policy
 from jaxmeta.training.run_directory import write_text
 
 RATES = [0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
@@ -172,7 +172,7 @@ class Bench:
         tasks = jaxmeta.make_tasks(self.family.tasks)
         task_key, _ = jax.random.split(jax.random.key(FIRST_SEED["test"] + seed))
         learner = make_learner("scratch", tasks, self.shared)
-        by_chance = learner._replace(adapter=random_policy(tasks), task=pose_openly)
+        by_chance = learner._replace(adapter=random_policy(tasks), task=privileged_task)
         random = measurement.make_evaluator(by_chance, tasks, self.num_tasks)(task_key, jax.random.key(0), None).mean(
             axis=1
         )

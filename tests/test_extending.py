@@ -81,7 +81,7 @@ def test_the_outer_rule_of_the_guide_descends_on_the_median(folder, grid, monkey
     adapter = make_learner("maml", grid, TINY).adapter
     wanted = jnp.array([[1.0], [2.0], [30.0]])
 
-    def objective(key, meta, task, life):
+    def objective(key, meta, task, learner_state):
         return jnp.sum(meta.params["exploration"] * task.env_params), None, {}
 
     init, update = median.median_gradient(adapter, objective, optax.sgd(1.0))

@@ -68,8 +68,8 @@ def quadratic_objective(num_steps: int, learning_rate: float, rule=INNER_OPTIMIZ
     config = GradientConfig(num_steps=num_steps, learning_rate=learning_rate)
     adapter = gradient_steps(quadratic_agent(), LIFETIME, config, rule, Variant(**variant))
 
-    def outer_loss(meta, life, query):
-        return 0.5 * jnp.sum((life.fast.params - query.percept.observation[0, 0]) ** 2), {}
+    def outer_loss(meta, learner_state, query):
+        return 0.5 * jnp.sum((learner_state.fast.params - query.percept.observation[0, 0]) ** 2), {}
 
     config = objectives.ObjectiveConfig(num_query_envs=2)
     return adapter, objectives.post_adaptation(

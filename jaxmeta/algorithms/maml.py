@@ -18,7 +18,7 @@ from jaxmeta.core.config import AlgorithmConfig, Positive
 from jaxmeta.core.errors import require
 from jaxmeta.core.rollout import Runner
 from jaxmeta.core.scans import scan_of
-from jaxmeta.core.spec import Pose, hidden, spec_of
+from jaxmeta.core.spec import MakeTask, hidden, spec_of
 from jaxmeta.core.types import Adapter, Agent, Key, MetaLearner, Task, TaskDistribution
 from jaxmeta.inner.gradient import GradientConfig, InnerOptimizerConfig, Variant, gradient_steps, in_head
 from jaxmeta.inner.optimizers import INNER_OPTIMIZERS, learned_step_sizes
@@ -123,7 +123,7 @@ def meta_trained(
     agent: Agent,
     config: MetaTrainedConfig,
     learned: Learned = lambda path: path[0].name != "hyperparams",
-    pose: Pose = hidden,
+    make_task: MakeTask = hidden,
 ) -> MetaLearner:
     """Trains an inner loop by how well the parameters do that its lifetimes arrive at.
 
@@ -133,7 +133,7 @@ def meta_trained(
       agent: what it adapts.
       config: objective and outer loop.
       learned: which leaves of `meta`, by their tree paths, evolution strategies perturb.
-      pose: what of a task the learner may see; by default nothing but what it perceives.
+      make_task: what of a task the learner may see; by default nothing but what it perceives.
 
     Raises:
       UsageError: settings do not suit one another.
@@ -142,14 +142,14 @@ def meta_trained(
     outer, lifetime = config.outer, config.adaptation.within(tasks.horizon)
     runner, actions = Runner(tasks.env, learner), distributions.of_actions(agent.spec)
     length = outer.truncation_length or lifetime.num_adaptations
-    whole, lifetimes = length == lifetime.num_adaptations, config.objective.lifetimes_per_task
+    complete, lifetimes = length == lifetime.num_adaptations, config.objective.lifetimes_per_task
     unroll = replace(lifetime, num_adaptations=length)
     loss = OUTER_LOSSES[config.objective.loss](learner, agent, actions, config.objective)
     objective = post_adaptation(runner, actions, unroll, loss, config.objective, tasks.horizon, scan_of(outer.remat))
     if outer.trust_region is not None:
         optimizer = outer_optimizer(outer, config.meta_steps * outer.trust_region.steps)
         init, update = proximal(runner, actions, lifetime, config.objective, outer, optimizer, tasks.horizon)
-    elif outer.gradient_estimator == "backpropagation" and whole:
+    elif outer.gradient_estimator == "backpropagation" and complete:
         optimizer = outer_optimizer(outer, config.meta_steps)
         init, update = meta_gradient(learner, objective, optimizer, outer.tasks_per_group)
     else:
@@ -157,15 +157,15 @@ def meta_trained(
         estimator = ESTIMATORS[outer.gradient_estimator](
             lambda key, meta, task: runner.reset(key, meta, task, lifetime.num_envs), objective, outer, learned
         )
-        lifetimes *= estimator.lives(whole)
+        lifetimes *= estimator.lifetimes_per_task(complete)
         num_unrolls = lifetime.num_adaptations // length
         init, update = truncated_unrolls(
-            learner, estimator, lambda key: _training_task(key, tasks, pose), optimizer, num_unrolls, outer
+            learner, estimator, lambda key: _training_task(key, tasks, make_task), optimizer, num_unrolls, outer
         )
     return MetaLearner(
         init=init,
         update=update,
-        task=pose,
+        task=make_task,
         adapter=learner,
         meta=lambda state: state.meta,
         lifetime=lifetime,
@@ -176,9 +176,9 @@ def meta_trained(
     )
 
 
-def _training_task(key: Key, tasks: TaskDistribution, pose: Pose) -> Task:
+def _training_task(key: Key, tasks: TaskDistribution, make_task: MakeTask) -> Task:
     sample_key, pose_key = jax.random.split(key)
-    return pose(pose_key, tasks.sample(sample_key, "train"))
+    return make_task(pose_key, tasks.sample(sample_key, "train"))
 
 
 def _require_fitting(config: MetaTrainedConfig) -> None:
@@ -197,8 +197,8 @@ def _require_fitting(config: MetaTrainedConfig) -> None:
         outer.trust_region.require_even(outer.tasks_per_batch)
         rule = "be 'backpropagation' within a trust region"
         require(estimator == "backpropagation", "gradient_estimator", rule, estimator)
-        whole = length in (0, adaptations)
-        require(whole, "truncation_length", "be 0, a whole lifetime, within a trust region", length)
+        complete = length in (0, adaptations)
+        require(complete, "truncation_length", "be 0, a whole lifetime, within a trust region", length)
     divides = length == 0 or adaptations % length == 0
     require(divides, "truncation_length", f"divide num_adaptations = {adaptations}", length)
     if estimator == "backpropagation":
@@ -207,8 +207,13 @@ def _require_fitting(config: MetaTrainedConfig) -> None:
     else:
         rule = "have a value that is to be lowered under gradient_estimator 'es' or 'pes', such as 'return'"
         require(not by_policy, "objective.loss", rule, objective.loss)
-        lives = objective.lifetimes_per_task
-        require(lives == 1, "lifetimes_per_task", "be 1 under gradient_estimator 'es' or 'pes'", lives)
+        lifetimes_per_task = objective.lifetimes_per_task
+        require(
+            lifetimes_per_task == 1,
+            "lifetimes_per_task",
+            "be 1 under gradient_estimator 'es' or 'pes'",
+            lifetimes_per_task,
+        )
     require_scorable(agent, objective)
 
 

@@ -39,15 +39,15 @@ Observe = Callable[[Key, Round], PyTree]
 """`observe(key, round)`: what is to be kept of a round, with a key for whatever is random in finding out."""
 
 
-def reset(key: Key, env: Environment, env_params: PyTree, envs: int) -> tuple[PyTree, Percept]:
-    """Starts `envs` environments of one task; returns their states and first percepts, leaves [E, ...]."""
-    observation, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key, envs), env_params)
+def reset(key: Key, env: Environment, env_params: PyTree, num_envs: int) -> tuple[PyTree, Percept]:
+    """Starts `num_envs` environments of one task; returns their states and first percepts, leaves [E, ...]."""
+    observation, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key, num_envs), env_params)
     action = jax.eval_shape(env.action_space(env_params).sample, key)
     percept = Percept(
         observation=observation,
-        previous_action=jnp.zeros((envs, *action.shape), action.dtype),
-        previous_reward=jnp.zeros(envs, jnp.float32),
-        first=jnp.ones(envs, bool),
+        previous_action=jnp.zeros((num_envs, *action.shape), action.dtype),
+        previous_reward=jnp.zeros(num_envs, jnp.float32),
+        first=jnp.ones(num_envs, bool),
     )
     return env_state, percept
 
@@ -68,8 +68,8 @@ class Runner:
     env: Environment
     adapter: Adapter
 
-    def reset(self, key: Key, meta: PyTree, task: Task, envs: int) -> LearnerState:
-        """Starts a lifetime in `envs` environments of one task, which have just been reset.
+    def reset(self, key: Key, meta: PyTree, task: Task, num_envs: int) -> LearnerState:
+        """Starts a lifetime in `num_envs` environments of one task, which have just been reset.
 
         Args:
           key: one key, used here alone.
@@ -80,14 +80,14 @@ class Runner:
         Returns:
           A `LearnerState`: leaves of memory, environment state and percept are [E, ...].
         """
-        begin_key, reset_key = jax.random.split(key)
-        fast, memory = self.adapter.reset(begin_key, meta, task.context)
-        memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (envs, *jnp.shape(leaf))), memory)
-        env_state, percept = reset(reset_key, self.env, task.env_params, envs)
+        adapter_key, reset_key = jax.random.split(key)
+        fast, memory = self.adapter.reset(adapter_key, meta, task.context)
+        memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_envs, *jnp.shape(leaf))), memory)
+        env_state, percept = reset(reset_key, self.env, task.env_params, num_envs)
         return LearnerState(fast=fast, memory=memory, env_state=env_state, percept=percept)
 
     def rollout(
-        self, key: Key, meta: PyTree, task: Task, life: LearnerState, steps: int, eval_policy: bool = False
+        self, key: Key, meta: PyTree, task: Task, learner_state: LearnerState, steps: int, eval_policy: bool = False
     ) -> tuple[LearnerState, Rollout]:
         """Takes `steps` steps in every environment of a life, with `fast` as it is.
 
@@ -104,11 +104,11 @@ class Runner:
         Returns:
           The life after the last step, and a `Rollout` with leaves [T, E, ...]; neither carries a gradient.
         """
-        meta, life = jax.lax.stop_gradient((meta, life))
+        meta, learner_state = jax.lax.stop_gradient((meta, learner_state))
         act = self.adapter.eval_policy if eval_policy else self.adapter.act
 
         def step_one(noise, step_key, memory, env_state, percept):
-            action, memory, extras = act(noise, meta, life.fast, memory, percept)
+            action, memory, extras = act(noise, meta, learner_state.fast, memory, percept)
             observation, env_state, reward, terminated, truncated, info = self.env.step(
                 step_key, env_state, action, task.env_params
             )
@@ -121,14 +121,18 @@ class Runner:
             memory, env_state, percept, taken = jax.vmap(step_one)(*chance, *carry)
             return (memory, env_state, percept), taken
 
-        envs = life.percept.first.shape[0]
-        act_keys, step_keys = jax.random.split(key, (2, steps, envs))
+        num_envs = learner_state.percept.first.shape[0]
+        act_keys, step_keys = jax.random.split(key, (2, steps, num_envs))
         chance = (jax.vmap(jax.vmap(self.adapter.noise))(act_keys), step_keys)
-        (memory, env_state, percept), taken = jax.lax.scan(step, (life.memory, life.env_state, life.percept), chance)
-        return life.replace(memory=memory, env_state=env_state, percept=percept), taken
+        (memory, env_state, percept), taken = jax.lax.scan(
+            step, (learner_state.memory, learner_state.env_state, learner_state.percept), chance
+        )
+        return learner_state.replace(memory=memory, env_state=env_state, percept=percept), taken
 
-    def evaluate_policy(self, key: Key, meta: PyTree, task: Task, life: LearnerState, envs: int, steps: int) -> Rollout:
-        """Plays `envs` fresh environments of the same task by `eval_policy`, from which the life learns nothing.
+    def evaluate_policy(
+        self, key: Key, meta: PyTree, task: Task, learner_state: LearnerState, num_envs: int, steps: int
+    ) -> Rollout:
+        """Plays `num_envs` fresh environments of the same task by `eval_policy`, from which the life learns nothing.
 
         Each starts with the memory of the life's first environment, and knows what that did last and was paid for it.
 
@@ -144,11 +148,11 @@ class Runner:
           A `Rollout` with leaves [T, Q, ...], which carries no gradient.
         """
         reset_key, rollout_key = jax.random.split(key)
-        env_state, percept = reset(reset_key, self.env, task.env_params, envs)
-        last = (life.memory, life.percept.previous_action, life.percept.previous_reward)
-        memory, action, reward = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], (envs, *leaf.shape[1:])), last)
+        env_state, percept = reset(reset_key, self.env, task.env_params, num_envs)
+        last = (learner_state.memory, learner_state.percept.previous_action, learner_state.percept.previous_reward)
+        memory, action, reward = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[0], (num_envs, *leaf.shape[1:])), last)
         percept = percept._replace(previous_action=action, previous_reward=reward)
-        guest = LearnerState(fast=life.fast, memory=memory, env_state=env_state, percept=percept)
+        guest = LearnerState(fast=learner_state.fast, memory=memory, env_state=env_state, percept=percept)
         return self.rollout(rollout_key, meta, task, guest, steps, eval_policy=True)[1]
 
     def adapt_once(
@@ -156,7 +160,7 @@ class Runner:
         keys: Key,
         meta: PyTree,
         task: Task,
-        life: LearnerState,
+        learner_state: LearnerState,
         steps: int,
         observe: Observe,
         acted: tuple[LearnerState, Rollout] | None = None,
@@ -176,17 +180,17 @@ class Runner:
           The life after the adaptation, and what `observe` returned.
         """
         act_key, adapt_key, observe_key = keys
-        moved, taken = acted or self.rollout(act_key, meta, task, life, steps)
-        fast, metrics = self.adapter.adapt(adapt_key, meta, life.fast, taken)
+        moved, taken = acted or self.rollout(act_key, meta, task, learner_state, steps)
+        fast, metrics = self.adapter.adapt(adapt_key, meta, learner_state.fast, taken)
         after = moved.replace(fast=fast)
-        return after, observe(observe_key, Round(life, taken, after, metrics))
+        return after, observe(observe_key, Round(learner_state, taken, after, metrics))
 
     def adapt_for(
         self,
         key: Key,
         meta: PyTree,
         task: Task,
-        life: LearnerState,
+        learner_state: LearnerState,
         lifetime: AdaptationConfig,
         observe: Observe,
         scan: Scan = jax.lax.scan,
@@ -206,7 +210,7 @@ class Runner:
           The life after the last round, and what `observe` returned, stacked: leaves [rounds, ...].
         """
 
-        def one_round(life, keys):
-            return self.adapt_once(keys, meta, task, life, lifetime.rollout_length, observe)
+        def one_round(learner_state, keys):
+            return self.adapt_once(keys, meta, task, learner_state, lifetime.rollout_length, observe)
 
-        return scan(one_round, life, keys_of_rounds(key, lifetime.num_adaptations))
+        return scan(one_round, learner_state, keys_of_rounds(key, lifetime.num_adaptations))

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmeta.core.types import Key, PyTree, Spec, Task, TaskDistribution
 
-Pose = Callable[[Key, PyTree], Task]
+MakeTask = Callable[[Key, PyTree], Task]
 """`pose(key, env_params)`: a task as a learner may see it."""
 
 
@@ -39,7 +39,7 @@ def hidden(key: Key, env_params: PyTree) -> Task:
     return Task(env_params, None)
 
 
-def described(tasks: TaskDistribution) -> Pose:
+def described(tasks: TaskDistribution) -> MakeTask:
     """How tasks are posed to a privileged learner, which sees their description."""
     return lambda key, env_params: Task(env_params, tasks.describe(env_params))
 

@@ -41,7 +41,7 @@ class Percept(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """A stretch of experience in one task. Leaves are [T, E, ...]."""
+    """A segment of experience in one task. Leaves are [T, E, ...]."""
 
     percept: Percept
     """What the learner saw."""
@@ -277,7 +277,7 @@ class Adapter(NamedTuple):
 
 
 class LearnerState(struct.PyTreeNode):
-    """What a stretch of a lifetime hands to the next one and to the outer rule."""
+    """What a segment of a lifetime hands to the next one and to the outer rule."""
 
     fast: PyTree
     memory: PyTree
@@ -290,25 +290,23 @@ class LearnerState(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class Objective:
-    """Scores one lifetime, or a stretch of it, in one task, in two parts.
+    """Scores one lifetime, or a segment of it, in one task, in two parts.
 
-    What parameters do that have not adapted yet is the same function for all tasks, which therefore is fastest of all
-    of them at once; what follows has parameters of its own in every task. The lifetime goes on from `life`, or begins
-    where that is None.
+    Before adaptation all tasks share their parameters, so their rollouts are one batch; afterwards every task has
+    parameters of its own. The lifetime continues from `learner_state`, or starts where that is None.
     """
 
     collect: Callable[[Key, PyTree, Task, LearnerState | None], PyTree]
-    """`collect(key, meta, task, life)`: what parameters do before they adapt, which carries no gradient, and the keys
-    that scoring takes."""
+    """`collect(key, meta, task, learner_state)`: rollouts before adaptation, without gradient, and keys for `score`."""
     score: Callable[[PyTree, Task, LearnerState | None, PyTree], tuple[jax.Array, LearnerState, Metrics]]
-    """`score(meta, task, life, collected)`, of the same task and life: a scalar to minimise, whose gradient with
-    respect to `meta` is the meta-gradient; the life at the end; and metrics."""
+    """`score(meta, task, learner_state, collected)`, of the same task and learner: a scalar to minimise, whose gradient
+    with respect to `meta` is the meta-gradient; the learner's state at the end; and metrics."""
 
     def __call__(
-        self, key: Key, meta: PyTree, task: Task, life: LearnerState | None
+        self, key: Key, meta: PyTree, task: Task, learner_state: LearnerState | None
     ) -> tuple[jax.Array, LearnerState, Metrics]:
         """Both parts, one after the other."""
-        return self.score(meta, task, life, self.collect(key, meta, task, life))
+        return self.score(meta, task, learner_state, self.collect(key, meta, task, learner_state))
 
 
 class MetaState(struct.PyTreeNode):
@@ -385,8 +383,10 @@ class MetaLearner(NamedTuple):
             facts.insert(1, f"{_size(meta):,} parameters")
         with contextlib.suppress(AttributeError):
             lifetime = self.lifetime
-            rounds, envs, steps = lifetime.num_adaptations, lifetime.num_envs, lifetime.rollout_length
-            facts.append(f"{_counted(rounds, 'round')} of {_counted(envs, 'environment')} x {_counted(steps, 'step')}")
+            rounds, num_envs, steps = lifetime.num_adaptations, lifetime.num_envs, lifetime.rollout_length
+            facts.append(
+                f"{_counted(rounds, 'round')} of {_counted(num_envs, 'environment')} x {_counted(steps, 'step')}"
+            )
         return f"MetaLearner({', '.join(facts)})"
 
 

@@ -169,14 +169,14 @@ def tune(
     Returns:
       The best choice, with its mean return of an episode after the last round, in the environment's units.
     """
-    task_key, start_key, life_key = jax.random.split(key, 3)
+    task_key, start_key, lifetime_key = jax.random.split(key, 3)
     env_params = sample_tasks(task_key, tasks, "validation", TUNING_TASKS)
     params = starts(start_key, TUNING_TASKS)
     trials, most = itertools.count(1), sum(map(len, grid)) - 2
 
     def over_step_sizes(choice: Choice) -> Tried:
-        lives = live_by(programs, life_key, choice, LEARNING_RATES, params, env_params)
-        returns = np.asarray(lives.returns)[..., -1].mean(axis=1)
+        lifetimes = adapted_by(programs, lifetime_key, choice, LEARNING_RATES, params, env_params)
+        returns = np.asarray(lifetimes.returns)[..., -1].mean(axis=1)
         best = int(np.where(np.isfinite(returns), returns, -np.inf).argmax())  # a step size may diverge
         on_share(next(trials) / most)
         return Tried(replace(choice, learning_rate=LEARNING_RATES[best]), grid, float(returns[best]))
@@ -201,7 +201,7 @@ def tune(
     return best
 
 
-def live_by(
+def adapted_by(
     programs: Programs,
     key: Key,
     choice: Choice,
@@ -243,13 +243,13 @@ def make_programs(tasks: TaskDistribution, config: FinetuneConfig) -> Programs:
         learner = finetune(tasks, _with(config, {"inner.num_steps": num_steps, "agent.n_step": n_step}))
         meta = learner.adapter.init(jax.random.key(0))
 
-        def live(key, params, learning_rate, epsilon, temperature, env_params):
+        def adapt(key, params, learning_rate, epsilon, temperature, env_params):
             hyperparams = meta.hyperparams.replace(
                 learning_rate=learning_rate, epsilon=epsilon, temperature=temperature
             )
             return measure_task(key, learner, meta.replace(params=params, hyperparams=hyperparams), tasks, env_params)
 
-        in_each = jax.vmap(live, (0, 0, None, None, None, 0))
+        in_each = jax.vmap(adapt, (0, 0, None, None, None, 0))
         over_step_sizes = jax.vmap(in_each, (None, None, 0, None, None, None))
         return jax.jit(over_step_sizes, compiler_options=compiler_options())
 

@@ -21,7 +21,7 @@ from jaxmeta.evaluation import statistics, tuned_baselines
 from jaxmeta.evaluation.baselines import Choice, standard_config
 from jaxmeta.evaluation.measurement import GROUP, Measured, Meter, adaptation_cost, in_groups, measure_task
 from jaxmeta.evaluation.tuned_baselines import Baselines
-from jaxmeta.inner import pose_openly, random_policy
+from jaxmeta.inner import privileged_task, random_policy
 from jaxmeta.training import seeds as multi_seed
 
 LEARNED = 0.9
@@ -302,7 +302,7 @@ def make_policies(tasks: TaskDistribution) -> Policies:
     @functools.cache
     def measurers(lifetime: AdaptationConfig) -> Mapping[str, Callable[..., Measured]]:
         learner = make_learner("scratch", tasks)._replace(lifetime=lifetime)
-        policies = {"random": learner._replace(adapter=random_policy(tasks), task=pose_openly)}
+        policies = {"random": learner._replace(adapter=random_policy(tasks), task=privileged_task)}
         policies |= {name: learner._replace(adapter=policy) for name, policy in tasks.policies(lifetime).items()}
         return {name: _measurer(policy, tasks) for name, policy in policies.items()}
 

@@ -122,20 +122,20 @@ def measure_task(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistri
       `Measured` with `returns` [rounds + 1] float32, each a mean over `EPISODES` episodes, and `trial` [] float32, in
       the environment's units.
     """
-    task_key, begin_key, first_key, live_key = jax.random.split(key, 4)
+    task_key, reset_key, first_key, adapt_key = jax.random.split(key, 4)
     runner, lifetime = Runner(tasks.env, learner.adapter), learner.lifetime
     task = learner.task(task_key, env_params)
 
-    def episode_return(key: Key, life: LearnerState) -> jax.Array:
-        played = runner.evaluate_policy(key, meta, task, life, EPISODES, tasks.horizon)
+    def episode_return(key: Key, learner_state: LearnerState) -> jax.Array:
+        played = runner.evaluate_policy(key, meta, task, learner_state, EPISODES, tasks.horizon)
         return jnp.mean(played.episode_return)
 
-    def observe(key, lived: Round):
-        return episode_return(key, lived.after), jnp.sum(lived.rollout.reward) / lifetime.num_envs
+    def observe(key, round_: Round):
+        return episode_return(key, round_.after), jnp.sum(round_.rollout.reward) / lifetime.num_envs
 
-    life = runner.reset(begin_key, meta, task, lifetime.num_envs)
-    before = episode_return(first_key, life)
-    _, (after, rewards) = runner.adapt_for(live_key, meta, task, life, lifetime, observe)
+    learner_state = runner.reset(reset_key, meta, task, lifetime.num_envs)
+    before = episode_return(first_key, learner_state)
+    _, (after, rewards) = runner.adapt_for(adapt_key, meta, task, learner_state, lifetime, observe)
     return Measured(jnp.concatenate([before[None], after]), jnp.sum(rewards))
 
 
@@ -207,11 +207,13 @@ def trial_of_task(
     Returns:
       Total reward of the lifetime, a mean over its environments, [] float32.
     """
-    task_key, begin_key, _, live_key = jax.random.split(key, 4)
+    task_key, reset_key, _, adapt_key = jax.random.split(key, 4)
     runner, lifetime = Runner(tasks.env, learner.adapter), learner.lifetime
     task = learner.task(task_key, env_params)
-    life = runner.reset(begin_key, meta, task, lifetime.num_envs)
-    _, rewards = runner.adapt_for(live_key, meta, task, life, lifetime, lambda _, lived: jnp.sum(lived.rollout.reward))
+    learner_state = runner.reset(reset_key, meta, task, lifetime.num_envs)
+    _, rewards = runner.adapt_for(
+        adapt_key, meta, task, learner_state, lifetime, lambda _, round_: jnp.sum(round_.rollout.reward)
+    )
     return jnp.sum(rewards) / lifetime.num_envs
 
 
@@ -232,12 +234,12 @@ def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDis
     env_params = tasks.sample(sample_key, "train")
 
     def adapt(key, meta, env_params):
-        task_key, begin_key, live_key = jax.random.split(key, 3)
+        task_key, reset_key, adapt_key = jax.random.split(key, 3)
         task = learner.task(task_key, env_params)
         runner = Runner(tasks.env, learner.adapter)
-        life = runner.reset(begin_key, meta, task, learner.lifetime.num_envs)
-        life, _ = runner.adapt_for(live_key, meta, task, life, learner.lifetime, lambda *_: None)
-        return life  # whatever is not returned would not be computed
+        learner_state = runner.reset(reset_key, meta, task, learner.lifetime.num_envs)
+        learner_state, _ = runner.adapt_for(adapt_key, meta, task, learner_state, learner.lifetime, lambda *_: None)
+        return learner_state  # whatever is not returned would not be computed
 
     compiled = jax.jit(adapt).lower(key, meta, env_params).compile()
     jax.block_until_ready(compiled(key, meta, env_params))

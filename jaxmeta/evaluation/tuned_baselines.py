@@ -108,7 +108,7 @@ class Baselines:
         for index in range(starts):
             params = self._start(name, index)(jax.random.fold_in(start_key, index), count)
             self._meter.begin(f"measuring {name}")
-            measured = baselines.live_by(
+            measured = baselines.adapted_by(
                 self._programs,
                 jax.random.fold_in(life_key, index),
                 choice,
@@ -140,7 +140,7 @@ class Baselines:
         params = baselines.fresh_starts(self.tasks, self.config)(self._train_key, TUNING_TASKS)
 
         def trial():
-            return baselines.live_by(self._programs, self._train_key, choice, LEARNING_RATES, params, env_params)
+            return baselines.adapted_by(self._programs, self._train_key, choice, LEARNING_RATES, params, env_params)
 
         pretraining = baselines.make_pretraining(self.tasks, self.config, 0)  # one update
         compiling, running = _first_and_second(trial)

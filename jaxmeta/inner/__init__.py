@@ -10,7 +10,7 @@ from jaxmeta.inner.generated import Source, generated
 from jaxmeta.inner.gradient import Initialisation, InnerState, gradient_steps, in_head
 from jaxmeta.inner.hyper_policy import hyper_policy
 from jaxmeta.inner.in_context import in_context
-from jaxmeta.inner.random_policy import pose_openly, random_policy
+from jaxmeta.inner.random_policy import privileged_task, random_policy
 from jaxmeta.inner.without_learning import without_learning
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "hyper_policy",
     "in_context",
     "in_head",
-    "pose_openly",
+    "privileged_task",
     "random_policy",
     "without_learning",
 ]

@@ -56,9 +56,9 @@ def generated(learner: Adapter, source: Source, renewed: str, steps: bool) -> Ad
         return fast.replace(params=params, target_params=jax.lax.stop_gradient(params))
 
     def init(key: Key) -> Generating:
-        start_key, begin_key, source_key = jax.random.split(key, 3)
+        start_key, reset_key, source_key = jax.random.split(key, 3)
         start = learner.init(start_key)
-        fast, _ = learner.reset(begin_key, start, None)
+        fast, _ = learner.reset(reset_key, start, None)
         return source.init(source_key, start, fast.replay)
 
     def reset(key: Key, meta: Generating, context: PyTree):

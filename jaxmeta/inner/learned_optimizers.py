@@ -141,7 +141,7 @@ class Input(NamedTuple):
 class Network(nn.Module):
     """Sets factor and mix for every leaf of every layer."""
 
-    def begin(self, params: Params, layers: list[Layer]) -> PyTree:
+    def reset(self, params: Params, layers: list[Layer]) -> PyTree:
         """What it carries from step to step, at the start; nothing, unless it says otherwise."""
         del params, layers
 
@@ -194,7 +194,7 @@ class Recurrent(Network):
     width: int
     cell: str = "gru"
 
-    def begin(self, params, layers):
+    def reset(self, params, layers):
         """The cell's state for every parameter, leaves [..., width]."""
         leaves = jax.tree.leaves(params)
         cell = self._cell(parent=None)
@@ -315,18 +315,18 @@ def learned_rule(network: Callable[[int], Network], base: str) -> UpdateRule:
     def init(key: Key, params: Params):
         layers = layers_of(params)
         module = network(len(layers))
-        state = begin(params)
+        state = reset(params)
         inputs = _inputs(params, _directions(params, state.replace(count=state.count + 1), from_optax))
         return module.init(key, state.carry, inputs, _context(*jnp.zeros(2)), layers)
 
-    def begin(params: Params) -> RuleState:
+    def reset(params: Params) -> RuleState:
         layers = layers_of(params)
         return RuleState(
             count=jnp.zeros((), jnp.int32),
             momenta=jax.tree.map(lambda leaf: jnp.zeros((len(DECAYS), *leaf.shape), leaf.dtype), params),
             square=jax.tree.map(jnp.zeros_like, params),
             values=jnp.zeros(len(VALUE_DECAYS)),
-            carry=network(len(layers)).begin(params, layers),
+            carry=network(len(layers)).reset(params, layers),
         )
 
     def update(weights: PyTree, gradient: Params, state: RuleState, params: Params, seen: UpdateContext):
@@ -348,7 +348,7 @@ def learned_rule(network: Callable[[int], Network], base: str) -> UpdateRule:
             steps.append(-seen.learning_rate * jnp.exp(factor) * mixed)
         return jax.tree.unflatten(structure, steps), state.replace(carry=carry)
 
-    return UpdateRule(init, begin, update)
+    return UpdateRule(init, reset, update)
 
 
 def _remember(state: RuleState, gradient: Params, value: jax.Array, base: Base) -> tuple[RuleState, jax.Array]:

@@ -12,7 +12,7 @@ def random_policy(tasks: TaskDistribution) -> Adapter:
     """Draws actions uniformly from the action space, as the space itself draws them; meta and memory are None.
 
     The bounds of a space may be part of a task, so `fast` is the context, which must be the task's `EnvParams`:
-    `pose_openly` poses such tasks. No `logits` are reported, for a continuous space has none.
+    `privileged_task` poses such tasks. No `logits` are reported, for a continuous space has none.
 
     Args:
       tasks: where the environment comes from.
@@ -41,7 +41,7 @@ def random_policy(tasks: TaskDistribution) -> Adapter:
     return without_learning(lambda key, meta, context: (context, None), act, act)
 
 
-def pose_openly(key: Key, env_params: PyTree) -> Task:
+def privileged_task(key: Key, env_params: PyTree) -> Task:
     """A task whose `EnvParams` are its context: for what may know the task, as no learner may."""
     del key
     return Task(env_params, env_params)

@@ -1,7 +1,7 @@
 """How meta-parameters are trained; an outer rule knows nothing of the method that it trains.
 
 `objectives` scores a lifetime; `meta_gradient` descends on its derivative or on Reptile's displacement; `truncated`
-takes long lifetimes a stretch at a time, by one of `gradient_estimators`; `ppo` trains memories on whole trials,
+takes long lifetimes a segment at a time, by one of `gradient_estimators`; `ppo` trains memories on whole trials,
 `promp` adapted policies within a trust region, `transfer` maps between tasks, `pretraining` the baseline `finetune`.
 `batching`, `epochs` and `optimizer` are what they share.
 """

@@ -112,8 +112,8 @@ def reptile(
     """
 
     def direction(meta: PyTree, task: Task, collected: PyTree):
-        value, life, metrics = objective.score(meta, task, None, collected)
-        displacement = jax.tree.map(jnp.subtract, meta.params, life.fast.params)
+        value, learner_state, metrics = objective.score(meta, task, None, collected)
+        displacement = jax.tree.map(jnp.subtract, meta.params, learner_state.fast.params)
         nothing = jax.tree.map(jnp.zeros_like, meta)
         return nothing.replace(params=displacement), {"loss": value, **metrics}
 

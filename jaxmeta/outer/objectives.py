@@ -66,22 +66,22 @@ class ObjectiveConfig(ScoreConfig, frozen=True, kw_only=True):
 
 
 OuterLoss = Callable[[PyTree, LearnerState, Rollout], tuple[jax.Array, Metrics]]
-"""`outer_loss(meta, life, query rollout)` is a scalar to minimise, differentiable in `meta` and in `life.fast`."""
+"""`outer_loss(meta, learner_state, query rollout)`: a scalar to minimise, differentiable in `meta` and `fast`."""
 
 MOST_UNROLLED_ROUNDS = 4
 """Lives of up to so many rounds are written out in the program: a fifth faster and more, and compiled as soon."""
 
 
-def numbers_along(
-    adapter: Adapter, meta: PyTree, life: LearnerState, rollout: Rollout, eval_policy: bool = False
+def policy_outputs(
+    adapter: Adapter, meta: PyTree, learner_state: LearnerState, rollout: Rollout, eval_policy: bool = False
 ) -> jax.Array:
     """The numbers of the distributions over actions, [T, E, N], that a life without memory gives along a rollout."""
     act = adapter.eval_policy if eval_policy else adapter.act
     noise = adapter.noise(jax.random.key(0))  # the distribution is asked for, not a draw from it
-    memory = jax.tree.map(lambda leaf: leaf[0], life.memory)
+    memory = jax.tree.map(lambda leaf: leaf[0], learner_state.memory)
 
     def numbers(percept):
-        return act(noise, meta, life.fast, memory, percept)[2]["logits"]
+        return act(noise, meta, learner_state.fast, memory, percept)[2]["logits"]
 
     return jax.vmap(jax.vmap(numbers))(rollout.percept)
 
@@ -102,9 +102,9 @@ def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: Score
     Reference: Williams (1992); Finn, Abbeel and Levine (2017), algorithm 3.
     """
 
-    def outer_loss(meta: PyTree, life: LearnerState, query: Rollout):
+    def outer_loss(meta: PyTree, learner_state: LearnerState, query: Rollout):
         advantage = advantage_of(query, config.outer_discount)
-        numbers = numbers_along(adapter, meta, life, query, eval_policy=True)
+        numbers = policy_outputs(adapter, meta, learner_state, query, eval_policy=True)
         log_prob = actions.log_prob(numbers, query.action)
         entropy = jnp.mean(actions.entropy(numbers))
         surrogate = jnp.mean(log_prob * jax.lax.stop_gradient(advantage))
@@ -117,18 +117,18 @@ def policy_gradient(adapter: Adapter, actions: ActionDistribution, config: Score
 def regression(agent: Agent, n_step: int) -> OuterLoss:
     """The agent's own loss on fresh experience of the adapted policy, with n-step targets (0: Monte Carlo)."""
 
-    def outer_loss(meta: PyTree, life: LearnerState, query: Rollout):
+    def outer_loss(meta: PyTree, learner_state: LearnerState, query: Rollout):
         del meta
-        fast = life.fast
+        fast = learner_state.fast
         batch = replay.experience(query, fast.hyperparams.discount, n_step)
         return agent.loss(fast.params, fast.target_params, batch, fast.hyperparams)
 
     return outer_loss
 
 
-def negative_return(meta: PyTree, life: LearnerState, query: Rollout) -> tuple[jax.Array, Metrics]:
+def negative_return(meta: PyTree, learner_state: LearnerState, query: Rollout) -> tuple[jax.Array, Metrics]:
     """Minus the mean return of a query episode, from which no gradient comes: for evolution strategies."""
-    del meta, life
+    del meta, learner_state
     return -jnp.mean(query.episode_return), {}
 
 
@@ -150,7 +150,7 @@ def round_weights(rounds: int, config: ScoreConfig) -> jax.Array:
 class Collected(NamedTuple):
     """What parameters did in one life that had not adapted yet, and the keys that it goes on with."""
 
-    begin_key: Key
+    reset_key: Key
     """What the life began with."""
     keys: Key
     """[rounds, 3], see `Runner.round`."""
@@ -199,64 +199,68 @@ def post_adaptation(
     weights = round_weights(lifetime.num_adaptations, config)
     unrolled = lifetime.num_adaptations <= MOST_UNROLLED_ROUNDS
 
-    def log_prob_of(lived: Round, meta: PyTree) -> jax.Array:
+    def log_prob_of(round_: Round, meta: PyTree) -> jax.Array:
         """Log-probability of everything that a round did, []."""
-        numbers = numbers_along(runner.adapter, meta, lived.before, lived.rollout)
-        return jnp.sum(actions.log_prob(numbers, lived.rollout.action))
+        numbers = policy_outputs(runner.adapter, meta, round_.before, round_.rollout)
+        return jnp.sum(actions.log_prob(numbers, round_.rollout.action))
 
-    def begin(key: Key, meta: PyTree, task: Task, life: LearnerState | None) -> LearnerState:
-        return runner.reset(key, meta, task, lifetime.num_envs) if life is None else life
+    def reset(key: Key, meta: PyTree, task: Task, learner_state: LearnerState | None) -> LearnerState:
+        return runner.reset(key, meta, task, lifetime.num_envs) if learner_state is None else learner_state
 
-    def query(key: Key, meta: PyTree, task: Task, life: LearnerState) -> Rollout:
-        return runner.evaluate_policy(key, meta, task, life, config.num_query_envs, steps)
+    def query(key: Key, meta: PyTree, task: Task, learner_state: LearnerState) -> Rollout:
+        return runner.evaluate_policy(key, meta, task, learner_state, config.num_query_envs, steps)
 
-    def collect_once(key: Key, meta: PyTree, task: Task, life: LearnerState | None) -> Collected:
-        begin_key, live_key, before_key = jax.random.split(key, 3)
-        keys = keys_of_rounds(live_key, lifetime.num_adaptations)
-        life = begin(begin_key, meta, task, life)
-        first = runner.rollout(keys[0, 0], meta, task, life, lifetime.rollout_length) if unrolled else None
-        return Collected(begin_key, keys, first, query(before_key, meta, task, life) if config.scores_before else None)
+    def collect_once(key: Key, meta: PyTree, task: Task, learner_state: LearnerState | None) -> Collected:
+        reset_key, adapt_key, before_key = jax.random.split(key, 3)
+        keys = keys_of_rounds(adapt_key, lifetime.num_adaptations)
+        learner_state = reset(reset_key, meta, task, learner_state)
+        first = runner.rollout(keys[0, 0], meta, task, learner_state, lifetime.rollout_length) if unrolled else None
+        return Collected(
+            reset_key, keys, first, query(before_key, meta, task, learner_state) if config.scores_before else None
+        )
 
-    def score_once(meta: PyTree, task: Task, life: LearnerState | None, collected: Collected):
-        life = begin(collected.begin_key, meta, task, life)
+    def score_once(meta: PyTree, task: Task, learner_state: LearnerState | None, collected: Collected):
+        learner_state = reset(collected.reset_key, meta, task, learner_state)
 
-        def score_round(key: Key, lived: Round):
-            after = query(key, meta, task, lived.after)
-            loss, metrics = outer_loss(meta, lived.after, after)
-            explored = log_prob_of(lived, meta) if corrected else jnp.zeros(())
-            return loss, explored, {**lived.metrics, **metrics, "return": jnp.mean(after.episode_return)}
+        def score_round(key: Key, round_: Round):
+            after = query(key, meta, task, round_.after)
+            loss, metrics = outer_loss(meta, round_.after, after)
+            explored = log_prob_of(round_, meta) if corrected else jnp.zeros(())
+            return loss, explored, {**round_.metrics, **metrics, "return": jnp.mean(after.episode_return)}
 
-        def one_round(life: LearnerState, keys: Key, acted: tuple[LearnerState, Rollout] | None = None):
-            return runner.adapt_once(keys, meta, task, life, lifetime.rollout_length, score_round, acted)
+        def one_round(learner_state: LearnerState, keys: Key, acted: tuple[LearnerState, Rollout] | None = None):
+            return runner.adapt_once(keys, meta, task, learner_state, lifetime.rollout_length, score_round, acted)
 
         value = 0.0
         if collected.before is not None:
-            value = outer_loss(meta, life, collected.before)[0] / (lifetime.num_adaptations + 1)
+            value = outer_loss(meta, learner_state, collected.before)[0] / (lifetime.num_adaptations + 1)
         if unrolled:
-            life, *reports = _unrolled(one_round, life, collected.keys, collected.first)
+            learner_state, *reports = _unrolled(one_round, learner_state, collected.keys, collected.first)
             scores, explored, metrics = jax.tree.map(lambda *leaves: jnp.stack(leaves), *reports)
         else:
-            life, (scores, explored, metrics) = scan(one_round, life, collected.keys)
-        return value + scores @ weights, explored, metrics, life
+            learner_state, (scores, explored, metrics) = scan(one_round, learner_state, collected.keys)
+        return value + scores @ weights, explored, metrics, learner_state
 
-    def collect(key: Key, meta: PyTree, task: Task, life: LearnerState | None) -> Collected:
+    def collect(key: Key, meta: PyTree, task: Task, learner_state: LearnerState | None) -> Collected:
         keys = jax.random.split(key, config.lifetimes_per_task)
-        return jax.vmap(collect_once, (0, None, None, None))(keys, meta, task, life)
+        return jax.vmap(collect_once, (0, None, None, None))(keys, meta, task, learner_state)
 
-    def score(meta: PyTree, task: Task, life: LearnerState | None, collected: Collected):
-        values, explored, metrics, lives = jax.vmap(score_once, (None, None, None, 0))(meta, task, life, collected)
+    def score(meta: PyTree, task: Task, learner_state: LearnerState | None, collected: Collected):
+        values, explored, metrics, learner_states = jax.vmap(score_once, (None, None, None, 0))(
+            meta, task, learner_state, collected
+        )
         value = jnp.mean(values)
         if corrected:
             following = jnp.cumsum((weights * metrics["return"])[:, ::-1], axis=1)[:, ::-1]
             advantage = losses.leave_one_out_advantage(following.T).T
             value -= jnp.mean(jnp.sum(explored * jax.lax.stop_gradient(advantage), axis=1))
         last = jax.tree.map(lambda leaf: jnp.mean(leaf[:, -1]), metrics)
-        return value, jax.tree.map(lambda leaf: leaf[0], lives), last
+        return value, jax.tree.map(lambda leaf: leaf[0], learner_states), last
 
     return Objective(collect, score)
 
 
-def _unrolled(one_round: Callable, life: LearnerState, keys: Key, first: tuple[LearnerState, Rollout] | None):
+def _unrolled(one_round: Callable, learner_state: LearnerState, keys: Key, first: tuple[LearnerState, Rollout] | None):
     """The life after all rounds, written one after the other, and then what each of them reports.
 
     That is faster to differentiate than a loop: nothing is stacked, and a replay buffer knows how full it is. The
@@ -264,6 +268,6 @@ def _unrolled(one_round: Callable, life: LearnerState, keys: Key, first: tuple[L
     """
     reports = []
     for index in range(len(keys)):
-        life, report = one_round(life, keys[index], None if index else first)
+        learner_state, report = one_round(learner_state, keys[index], None if index else first)
         reports.append(report)
-    return life, *reports
+    return learner_state, *reports

@@ -117,12 +117,12 @@ def policy_optimisation(
     steps, along = lifetime.num_adaptations * lifetime.rollout_length, runner.adapter.unroll
     assert along is not None, "the adapter must say how its memory is run along percepts"
 
-    def begin(key: Key, meta: PyTree, task: Task):
+    def reset(key: Key, meta: PyTree, task: Task):
         return runner.reset(key, meta, task, lifetime.num_envs)
 
     def collect(key: Key, meta: PyTree, task: Task) -> Collected:
-        begin_key, rollout_key = jax.random.split(key)
-        _, rollout = runner.rollout(rollout_key, meta, task, begin(begin_key, meta, task), steps)
+        reset_key, rollout_key = jax.random.split(key)
+        _, rollout = runner.rollout(rollout_key, meta, task, reset(reset_key, meta, task), steps)
         counts = in_first(rollout, episodes)
         rollout = rollout._replace(reward=jnp.where(counts, rollout.reward, 0.0))
         value = rollout.extras["value"]
@@ -132,37 +132,39 @@ def policy_optimisation(
             rollout.reward, last, last, value, next_value, config.discount, config.gae_lambda
         )
         log_prob = actions.log_prob(rollout.extras["logits"], rollout.action)
-        return Collected(begin_key, task, rollout, counts, log_prob, advantage, advantage + value)
+        return Collected(reset_key, task, rollout, counts, log_prob, advantage, advantage + value)
 
-    def rerun(meta: PyTree, lives: Collected):
+    def rerun(meta: PyTree, trials: Collected):
         """What the network puts out along lifetimes: numbers [tasks, T, E, N] and values [tasks, T, E].
 
         The environments of all tasks are rows of one batch: as [tasks, E], with an E of 1, their matrix products and
         the derivatives of these take longer.
         """
-        tasks, _, envs = lives.rollout.reward.shape
-        begun = jax.vmap(begin, (0, None, 0))(lives.key, meta, lives.task)
-        memory = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun.memory)
-        fast = jax.tree.map(lambda leaf: jnp.repeat(leaf, envs, axis=0), begun.fast)
+        tasks, _, num_envs = trials.rollout.reward.shape
+        initial = jax.vmap(reset, (0, None, 0))(trials.key, meta, trials.task)
+        memory = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), initial.memory)
+        fast = jax.tree.map(lambda leaf: jnp.repeat(leaf, num_envs, axis=0), initial.fast)
         percepts = jax.tree.map(
-            lambda leaf: jnp.moveaxis(leaf, 1, 2).reshape(-1, steps, *leaf.shape[3:]), lives.rollout.percept
+            lambda leaf: jnp.moveaxis(leaf, 1, 2).reshape(-1, steps, *leaf.shape[3:]), trials.rollout.percept
         )
         reported = jax.vmap(along, (None, 0, 0, 0))(meta, fast, memory, percepts)
-        reported = jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(tasks, envs, *leaf.shape[1:]), 1, 2), reported)
+        reported = jax.tree.map(
+            lambda leaf: jnp.moveaxis(leaf.reshape(tasks, num_envs, *leaf.shape[1:]), 1, 2), reported
+        )
         return reported["logits"], reported["value"]
 
     def loss(
         meta: PyTree,
-        lives: Collected,
+        trials: Collected,
         weight: jax.Array,
         spread_of_targets: jax.Array,
         entropy_weight: jax.typing.ArrayLike,
     ):
-        numbers, value = rerun(meta, lives)
-        log_prob = actions.log_prob(numbers, lives.rollout.action)
-        gain, clipped = clipped_gain(log_prob - lives.log_prob, lives.advantage, config.trust_region.clip)
+        numbers, value = rerun(meta, trials)
+        log_prob = actions.log_prob(numbers, trials.rollout.action)
+        gain, clipped = clipped_gain(log_prob - trials.log_prob, trials.advantage, config.trust_region.clip)
         entropy = actions.entropy(numbers)
-        by_step = {"entropy": entropy, "value_loss": 0.5 * (value - lives.target) ** 2, "clipped": clipped}
+        by_step = {"entropy": entropy, "value_loss": 0.5 * (value - trials.target) ** 2, "clipped": clipped}
         gain, metrics = jax.tree.map(lambda leaf: jnp.mean(weight * leaf), (gain, by_step))
         # In units of the targets' variance: a gradient as large as returns are would leave the policy no say.
         metrics["value_loss"] /= spread_of_targets + 1e-8
@@ -171,26 +173,26 @@ def policy_optimisation(
     def update(key: Key, state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
         collect_key, epoch_key = jax.random.split(key)
         keys, tasks = devices.spread((jax.random.split(collect_key, num_tasks(tasks)), tasks))
-        lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, tasks)
-        batch = lives._replace(advantage=normalised(lives.advantage, lives.counts))
+        trials = jax.vmap(collect, (0, None, 0))(keys, state.meta, tasks)
+        batch = trials._replace(advantage=normalised(trials.advantage, trials.counts))
         entropy_weight = entropy(state.step)
 
-        def gradient(meta: PyTree, lives: Collected) -> tuple[PyTree, Metrics]:
-            spread_of_targets = jnp.var(lives.target, where=lives.counts)
-            weight = lives.counts / jnp.mean(lives.counts)
+        def gradient(meta: PyTree, trials: Collected) -> tuple[PyTree, Metrics]:
+            spread_of_targets = jnp.var(trials.target, where=trials.counts)
+            weight = trials.counts / jnp.mean(trials.counts)
 
-            def of_share(lives: Collected, weight: jax.Array) -> tuple[PyTree, Metrics]:
+            def of_share(trials: Collected, weight: jax.Array) -> tuple[PyTree, Metrics]:
                 slope = jax.value_and_grad(loss, has_aux=True)
-                (value, metrics), direction = slope(meta, lives, weight, spread_of_targets, entropy_weight)
+                (value, metrics), direction = slope(meta, trials, weight, spread_of_targets, entropy_weight)
                 return direction, {"loss": value, **metrics}
 
-            return mean_over_shares(of_share)(lives, weight)
+            return mean_over_shares(of_share)(trials, weight)
 
         descend = over_epochs(gradient, optimizer, config.trust_region)
         state, metrics = descend(epoch_key, state, batch)
-        trial = jnp.mean(jnp.sum(lives.rollout.reward, axis=1))
+        trial = jnp.mean(jnp.sum(trials.rollout.reward, axis=1))
         metrics |= {"return": trial / episodes, "trial_return": trial}
-        return state, StepInfo(metrics, each_is_finite(lives.rollout))
+        return state, StepInfo(metrics, each_is_finite(trials.rollout))
 
     return starting(runner.adapter, optimizer), update
 

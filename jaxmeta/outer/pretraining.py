@@ -37,17 +37,17 @@ def pretraining(runner: Runner, lifetime: AdaptationConfig) -> tuple[Init, Updat
     adapter = runner.adapter
 
     def init(key: Key) -> MetaState:
-        init_key, begin_key = jax.random.split(key)
+        init_key, reset_key = jax.random.split(key)
         meta = adapter.init(init_key)
-        fast, _ = adapter.reset(begin_key, meta, None)
+        fast, _ = adapter.reset(reset_key, meta, None)
         return MetaState(meta=meta, optimizer=None, step=jnp.zeros((), jnp.int32), aux_state=fast)
 
     def update(key: Key, state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
         def play(key: Key, task: Task):
             reset_key, rollout_key = jax.random.split(key)
             env_state, percept = reset(reset_key, runner.env, task.env_params, lifetime.num_envs)
-            life = LearnerState(fast=state.aux_state, memory=None, env_state=env_state, percept=percept)
-            return runner.rollout(rollout_key, state.meta, task, life, lifetime.rollout_length)[1]
+            learner_state = LearnerState(fast=state.aux_state, memory=None, env_state=env_state, percept=percept)
+            return runner.rollout(rollout_key, state.meta, task, learner_state, lifetime.rollout_length)[1]
 
         play_key, adapt_key = jax.random.split(key)
         keys = jax.random.split(play_key, num_tasks(tasks))

@@ -29,7 +29,7 @@ from jaxmeta.core.types import (
 from jaxmeta.outer.batching import each_is_finite, mean_over_tasks, num_tasks
 from jaxmeta.outer.epochs import clipped_gain, over_epochs
 from jaxmeta.outer.meta_gradient import Init, MetaGradientConfig, Update, starting
-from jaxmeta.outer.objectives import ScoreConfig, advantage_of, numbers_along, round_weights
+from jaxmeta.outer.objectives import ScoreConfig, advantage_of, policy_outputs, round_weights
 from jaxmeta.rl.distributions import ActionDistribution
 
 
@@ -73,57 +73,61 @@ def proximal(
     adapter, weights = runner.adapter, round_weights(lifetime.num_adaptations, objective)
 
     def collect(key: Key, meta: PyTree, task: Task) -> Collected:
-        begin_key, before_key, live_key = jax.random.split(key, 3)
+        reset_key, before_key, adapt_key = jax.random.split(key, 3)
 
-        def query(key: Key, life: LearnerState) -> Rollout:
-            return runner.evaluate_policy(key, meta, task, life, objective.num_query_envs, steps)
+        def query(key: Key, learner_state: LearnerState) -> Rollout:
+            return runner.evaluate_policy(key, meta, task, learner_state, objective.num_query_envs, steps)
 
-        def observe(key: Key, lived: Round):
-            return lived.rollout, query(key, lived.after)
+        def observe(key: Key, round_: Round):
+            return round_.rollout, query(key, round_.after)
 
-        life = runner.reset(begin_key, meta, task, lifetime.num_envs)
-        before = query(before_key, life)
-        _, (rollouts, queries) = runner.adapt_for(live_key, meta, task, life, lifetime, observe)
-        return Collected(begin_key, task, rollouts, queries, before)
+        learner_state = runner.reset(reset_key, meta, task, lifetime.num_envs)
+        before = query(before_key, learner_state)
+        _, (rollouts, queries) = runner.adapt_for(adapt_key, meta, task, learner_state, lifetime, observe)
+        return Collected(reset_key, task, rollouts, queries, before)
 
     def score(meta: PyTree, fast: PyTree, query: Rollout) -> tuple[jax.Array, Metrics]:
         """Minus what a policy gains over the one that acted, and how far it has moved."""
-        life = LearnerState(fast=fast, memory=None, env_state=None, percept=query.percept)
-        numbers = numbers_along(adapter, meta, life, query, eval_policy=True)
+        learner_state = LearnerState(fast=fast, memory=None, env_state=None, percept=query.percept)
+        numbers = policy_outputs(adapter, meta, learner_state, query, eval_policy=True)
         log_ratio = actions.log_prob(numbers, query.action) - actions.log_prob(query.extras["logits"], query.action)
         entropy = jnp.mean(actions.entropy(numbers))
         gain, clipped = clipped_gain(log_ratio, advantage_of(query, objective.outer_discount), trust_region.clip)
         metrics = {"entropy": entropy, "clipped": jnp.mean(clipped)}
         return -steps * (jnp.mean(gain) + objective.entropy * entropy), metrics
 
-    def loss(meta: PyTree, lived: Collected) -> tuple[jax.Array, Metrics]:
-        fast, _ = adapter.reset(lived.key, meta, lived.task.context)
+    def loss(meta: PyTree, collected: Collected) -> tuple[jax.Array, Metrics]:
+        fast, _ = adapter.reset(collected.key, meta, collected.task.context)
 
-        def relive(fast: PyTree, lived_round: tuple[Rollout, Rollout]):
-            rollout, query = lived_round
-            fast, _ = adapter.adapt(lived.key, meta, fast, rollout)
+        def rescore(fast: PyTree, collected_round: tuple[Rollout, Rollout]):
+            rollout, query = collected_round
+            fast, _ = adapter.adapt(collected.key, meta, fast, rollout)
             return fast, score(meta, fast, query)
 
-        value = score(meta, fast, lived.before)[0] / (lifetime.num_adaptations + 1) if objective.scores_before else 0.0
-        _, (values, metrics) = jax.lax.scan(relive, fast, (lived.rollouts, lived.queries))
+        value = (
+            score(meta, fast, collected.before)[0] / (lifetime.num_adaptations + 1) if objective.scores_before else 0.0
+        )
+        _, (values, metrics) = jax.lax.scan(rescore, fast, (collected.rollouts, collected.queries))
         return value + values @ weights, jax.tree.map(lambda leaf: leaf[-1], metrics)
 
-    def one_gradient(meta: PyTree, lived: Collected) -> tuple[PyTree, Metrics]:
-        (value, metrics), direction = jax.value_and_grad(loss, has_aux=True)(meta, lived)
+    def one_gradient(meta: PyTree, collected: Collected) -> tuple[PyTree, Metrics]:
+        (value, metrics), direction = jax.value_and_grad(loss, has_aux=True)(meta, collected)
         return direction, {"loss": value, **metrics}
 
-    def gradient(meta: PyTree, lives: Collected) -> tuple[PyTree, Metrics]:
-        return mean_over_tasks(lambda lived: (one_gradient(meta, lived), None), outer.tasks_per_group)(lives)[0]
+    def gradient(meta: PyTree, lifetimes: Collected) -> tuple[PyTree, Metrics]:
+        return mean_over_tasks(lambda collected: (one_gradient(meta, collected), None), outer.tasks_per_group)(
+            lifetimes
+        )[0]
 
     descend = over_epochs(gradient, optimizer, trust_region)
 
     def update(key: Key, state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
         collect_key, epoch_key = jax.random.split(key)
         keys, tasks = devices.spread((jax.random.split(collect_key, num_tasks(tasks)), tasks))
-        lives = jax.vmap(collect, (0, None, 0))(keys, state.meta, tasks)
-        returns = jax.vmap(lambda queries: _last(queries).episode_return)(lives.queries)
-        state, metrics = descend(epoch_key, state, lives)
-        finite = each_is_finite((lives.rollouts, lives.queries))
+        lifetimes = jax.vmap(collect, (0, None, 0))(keys, state.meta, tasks)
+        returns = jax.vmap(lambda queries: _last(queries).episode_return)(lifetimes.queries)
+        state, metrics = descend(epoch_key, state, lifetimes)
+        finite = each_is_finite((lifetimes.rollouts, lifetimes.queries))
         return state, StepInfo({**metrics, "return": jnp.mean(returns)}, finite)
 
     return starting(adapter, optimizer), update

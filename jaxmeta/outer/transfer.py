@@ -52,7 +52,7 @@ class Sources(struct.PyTreeNode):
     """The tasks of a bank, and who lives in them. Leaves [S, ...]."""
 
     env_params: PyTree
-    lives: LearnerState
+    learner_states: LearnerState
 
 
 def transfer_between_tasks(
@@ -79,49 +79,49 @@ def transfer_between_tasks(
     def tasks_of(env_params: PyTree) -> Task:
         return Task(env_params, None)
 
-    def observe(key: Key, lived: Round) -> Metrics:
+    def observe(key: Key, round_: Round) -> Metrics:
         """What the sources learn, and the return of an episode while they explore."""
         del key
-        return {**lived.metrics, "return": jnp.mean(lived.rollout.episode_return)}
+        return {**round_.metrics, "return": jnp.mean(round_.rollout.episode_return)}
 
     def newcomer(key: Key, meta: PyTree, env_params: PyTree) -> Rollout:
         """What a new life does in its first round."""
-        begin_key, rollout_key = jax.random.split(key)
+        reset_key, rollout_key = jax.random.split(key)
         task = tasks_of(env_params)
-        life = runner.reset(begin_key, meta, task, lifetime.num_envs)
-        return runner.rollout(rollout_key, meta, task, life, lifetime.rollout_length)[1]
+        learner_state = runner.reset(reset_key, meta, task, lifetime.num_envs)
+        return runner.rollout(rollout_key, meta, task, learner_state, lifetime.rollout_length)[1]
 
     def init(key: Key) -> MetaState:
-        init_key, draw_key, begin_key = jax.random.split(key, 3)
+        init_key, draw_key, reset_key = jax.random.split(key, 3)
         meta = runner.adapter.init(init_key)
         env_params = bank.draw(draw_key)
-        keys = jax.random.split(begin_key, jax.tree.leaves(env_params)[0].shape[0])
+        keys = jax.random.split(reset_key, jax.tree.leaves(env_params)[0].shape[0])
 
-        def begin(key, env_params):
+        def reset(key, env_params):
             return of_sources.reset(key, meta.start, tasks_of(env_params), lifetime.num_envs)
 
-        lives = jax.vmap(begin)(keys, env_params)
+        learner_states = jax.vmap(reset)(keys, env_params)
         return MetaState(
-            meta=meta.replace(bank=bank.bank_of(meta.bank, lives.fast, env_params)),
+            meta=meta.replace(bank=bank.bank_of(meta.bank, learner_states.fast, env_params)),
             optimizer=optimizer.init(meta.weights),
             step=jnp.zeros((), jnp.int32),
-            aux_state=_spread(Sources(env_params, lives)),
+            aux_state=_spread(Sources(env_params, learner_states)),
         )
 
     def update(key: Key, state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
         del tasks
-        live_key, newcomer_key, loss_key = jax.random.split(key, 3)
+        adapt_key, newcomer_key, loss_key = jax.random.split(key, 3)
         sources: Sources = state.aux_state
         meta = state.meta
 
-        def live(key, env_params, life):
-            return of_sources.adapt_for(key, meta.start, tasks_of(env_params), life, lifetime, observe)
+        def adapt(key, env_params, learner_state):
+            return of_sources.adapt_for(key, meta.start, tasks_of(env_params), learner_state, lifetime, observe)
 
         count = jax.tree.leaves(sources.env_params)[0].shape[0]
-        keys = jax.random.split(live_key, count)
-        lives, learned = jax.vmap(live)(*_spread((keys, sources.env_params, sources.lives)))
+        keys = jax.random.split(adapt_key, count)
+        learner_states, learned = jax.vmap(adapt)(*_spread((keys, sources.env_params, sources.learner_states)))
         # Every target attends to all of the bank, so that each device needs it whole.
-        known = devices.everywhere(bank.bank_of(meta.bank, lives.fast, sources.env_params))
+        known = devices.everywhere(bank.bank_of(meta.bank, learner_states.fast, sources.env_params))
         if known.replay is not None:
             keys = jax.random.split(newcomer_key, count)
             seen = jax.vmap(newcomer, (0, None, 0))(keys, meta, sources.env_params)
@@ -132,7 +132,7 @@ def transfer_between_tasks(
             weights, optimizer_state = carry
 
             def value_of(weights):
-                return bank.loss(key, meta.replace(weights=weights), lives.fast)
+                return bank.loss(key, meta.replace(weights=weights), learner_states.fast)
 
             (value, metrics), gradient = jax.value_and_grad(value_of, has_aux=True)(weights)
             weights, optimizer_state, norm = take_step(optimizer, gradient, optimizer_state, weights)
@@ -145,9 +145,9 @@ def transfer_between_tasks(
             meta=meta.replace(weights=weights),
             optimizer=optimizer_state,
             step=state.step + 1,
-            aux_state=_spread(Sources(sources.env_params, lives)),
+            aux_state=_spread(Sources(sources.env_params, learner_states)),
         )
-        return state, StepInfo(metrics, each_is_finite(lives.fast))
+        return state, StepInfo(metrics, each_is_finite(learner_states.fast))
 
     return init, update
 

@@ -1,4 +1,4 @@
-"""The outer rule of long lifetimes: every meta-step takes each of them one stretch further."""
+"""The outer rule of long lifetimes: every meta-step takes each of them one segment further."""
 
 from collections.abc import Callable
 
@@ -19,10 +19,10 @@ class Unfinished(struct.PyTreeNode):
     """Lifetimes between two meta-steps, leaves [tasks, ...]."""
 
     task: Task
-    lives: PyTree
+    learner_states: PyTree
     """What the estimator carries."""
     age: jax.Array
-    """[tasks] int32, stretches lived; 0 where the next one begins a new lifetime in a new task."""
+    """[tasks] int32, segments lived; 0 where the next one begins a new lifetime in a new task."""
 
 
 def truncated_unrolls(
@@ -33,10 +33,10 @@ def truncated_unrolls(
     num_unrolls: int,
     config: BatchConfig,
 ) -> tuple[Init, Update]:
-    """Descends on an estimate from the next stretch of every lifetime.
+    """Descends on an estimate from the next segment of every lifetime.
 
     Lifetimes are staggered: the first ones of a run end early, each at another age, so that from then on every batch
-    holds young and old learners, and of as many lifetimes as there are stretches one begins at every meta-step. A task
+    holds young and old learners, and of as many lifetimes as there are segments one begins at every meta-step. A task
     stays with its lifetime; of the batch that an update is given, those tasks are taken up whose turn it is.
 
     Args:
@@ -44,44 +44,44 @@ def truncated_unrolls(
       estimator: one of `outer.gradient_estimators`.
       sample: draws a training task, for the first lifetimes.
       optimizer: of the meta-parameters.
-      stretches: of a lifetime.
+      num_unrolls: segments of a lifetime.
       config: lifetimes side by side, and how many of them are vmapped together.
     """
     tasks_per_batch = config.tasks_per_batch
 
     def init(key: Key) -> MetaState:
-        meta_key, sample_key, begin_key = jax.random.split(key, 3)
+        meta_key, sample_key, reset_key = jax.random.split(key, 3)
         meta = adapter.init(meta_key)
         state = MetaState(meta=meta, optimizer=optimizer.init(meta), step=jnp.zeros((), jnp.int32), aux_state=None)
         if num_unrolls == 1:
             return state
-        sample_keys, begin_keys = (jax.random.split(key, tasks_per_batch) for key in (sample_key, begin_key))
+        sample_keys, reset_keys = (jax.random.split(key, tasks_per_batch) for key in (sample_key, reset_key))
         task = jax.vmap(sample)(sample_keys)
-        lives = jax.vmap(estimator.begin, (0, None, 0))(begin_keys, meta, task)
+        learner_states = jax.vmap(estimator.reset, (0, None, 0))(reset_keys, meta, task)
         age = jnp.arange(tasks_per_batch, dtype=jnp.int32) % num_unrolls
-        return state.replace(aux_state=devices.spread(Unfinished(task, lives, age)))
+        return state.replace(aux_state=devices.spread(Unfinished(task, learner_states, age)))
 
     def update(key: Key, state: MetaState, tasks: Task) -> tuple[MetaState, StepInfo]:
-        task, carried = devices.spread(tasks), state.aux_state
+        task, unfinished = devices.spread(tasks), state.aux_state
         first = jnp.ones(tasks_per_batch, bool)
-        if carried is not None:
-            first = carried.age == 0
+        if unfinished is not None:
+            first = unfinished.age == 0
             task = jax.vmap(lambda first, *tasks: jax.tree.map(lambda *leaf: jnp.where(first, *leaf), *tasks))(
-                first, task, carried.task
+                first, task, unfinished.task
             )
 
-        def per_task(key: Key, task: Task, lives: PyTree, first: jax.Array):
-            gradient, lives, metrics = estimator.gradient(key, state.meta, task, lives, first)
-            return (gradient, metrics), lives
+        def per_task(key: Key, task: Task, learner_states: PyTree, first: jax.Array):
+            gradient, learner_states, metrics = estimator.gradient(key, state.meta, task, learner_states, first)
+            return (gradient, metrics), learner_states
 
         keys = jax.random.split(key, tasks_per_batch)
-        (gradient, metrics), lives, finite = mean_over_tasks(per_task, config.tasks_per_group)(
-            keys, task, carried and carried.lives, first
+        (gradient, metrics), learner_states, finite = mean_over_tasks(per_task, config.tasks_per_group)(
+            keys, task, unfinished and unfinished.learner_states, first
         )
-        if carried is not None:
-            carried = devices.spread(Unfinished(task, lives, (carried.age + 1) % num_unrolls))
+        if unfinished is not None:
+            unfinished = devices.spread(Unfinished(task, learner_states, (unfinished.age + 1) % num_unrolls))
         meta, optimizer_state, norm = take_step(optimizer, gradient, state.optimizer, state.meta)
-        state = state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1, aux_state=carried)
+        state = state.replace(meta=meta, optimizer=optimizer_state, step=state.step + 1, aux_state=unfinished)
         return state, StepInfo({**metrics, **norm}, finite)
 
     return init, update

@@ -49,9 +49,9 @@ def transitions(rollout: Rollout) -> Transitions:
     return jax.lax.stop_gradient(kept)
 
 
-def empty(spec: Spec, capacity: int, steps: int, envs: int) -> Replay:
+def empty(spec: Spec, capacity: int, steps: int, num_envs: int) -> Replay:
     """A buffer of `capacity` rounds that holds nothing yet."""
-    shape = (capacity, steps, envs)
+    shape = (capacity, steps, num_envs)
 
     def zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         return jnp.zeros(shape + leaf.shape, leaf.dtype)
@@ -177,13 +177,13 @@ def batches(
       What reads a batch, given an entry of the second result, which is what to scan over: [steps, batch_size] int32
       indices, uniform over what is written; or None.
     """
-    capacity, rollout_steps, envs = replay.rollouts.reward.shape
+    capacity, rollout_steps, num_envs = replay.rollouts.reward.shape
     look = look_ahead(replay.rollouts, discount, n_step)
     if batch_size == 0:
         rounds = min(replay.written, capacity) if isinstance(replay.written, int) else capacity
-        whole = read(replay, look, jnp.arange(rounds * rollout_steps * envs))
-        return lambda nothing: whole, None
-    filled = jnp.minimum(replay.written, capacity) * rollout_steps * envs
+        everything = read(replay, look, jnp.arange(rounds * rollout_steps * num_envs))
+        return lambda nothing: everything, None
+    filled = jnp.minimum(replay.written, capacity) * rollout_steps * num_envs
     index = jax.random.randint(key, (steps, batch_size), 0, filled)
     return functools.partial(read, replay, look), index
 
@@ -201,7 +201,7 @@ def elements_of(spec: Spec, replay: Replay) -> tuple[jax.Array, jax.Array]:
     An element is an observation, the action, the reward, whether the episode terminated, and the next observation.
     """
     rounds = replay.rollouts
-    capacity, steps, envs = rounds.reward.shape
+    capacity, steps, num_envs = rounds.reward.shape
     num_actions = spec.num_actions
     assert num_actions is not None, "Q-learning has discrete actions"
 
@@ -219,5 +219,5 @@ def elements_of(spec: Spec, replay: Replay) -> tuple[jax.Array, jax.Array]:
 
     fields = (rounds.observation, rounds.action, rounds.reward, rounds.terminated, rounds.next_observation)
     elements = jax.vmap(one)(*jax.tree.map(flat, fields))
-    written = jnp.repeat(jnp.arange(capacity) < replay.written, steps * envs)
+    written = jnp.repeat(jnp.arange(capacity) < replay.written, steps * num_envs)
     return elements, written

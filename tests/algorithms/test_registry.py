@@ -178,14 +178,14 @@ def test_vmapped_tasks_equal_looped_tasks(name, grid):
     keys = jax.random.split(jax.random.key(1), TINY["tasks_per_batch"])
 
     def adapted(key, env_params):
-        begin_key, live_key = jax.random.split(key)
+        reset_key, adapt_key = jax.random.split(key)
         task = learner.task(key, env_params)
-        life = Runner(grid.env, learner.adapter).reset(begin_key, meta, task, learner.lifetime.num_envs)
-        life, _ = Runner(grid.env, learner.adapter).adapt_for(
-            live_key, meta, task, life, learner.lifetime, lambda *_: None
+        learner_state = Runner(grid.env, learner.adapter).reset(reset_key, meta, task, learner.lifetime.num_envs)
+        learner_state, _ = Runner(grid.env, learner.adapter).adapt_for(
+            adapt_key, meta, task, learner_state, learner.lifetime, lambda *_: None
         )
-        learner_of_task = getattr(life.fast, "learner", life.fast)
-        memory = life.memory
+        learner_of_task = getattr(learner_state.fast, "learner", learner_state.fast)
+        memory = learner_state.memory
         if name == "mann":  # empty slots are alike, and which of them is written to first is up to rounding
             memory = memory[0], memory[1].controller
         return learner_of_task and learner_of_task.params, memory

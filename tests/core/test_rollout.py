@@ -12,21 +12,21 @@ from jaxmeta.core import tasks
 from jaxmeta.core.config import AdaptationConfig
 from jaxmeta.core.rollout import Runner, keys_of_rounds, reset
 from jaxmeta.core.types import Adapter, Rollout, Task
-from jaxmeta.inner import pose_openly, random_policy
+from jaxmeta.inner import privileged_task, random_policy
 from tests import toy
 from tests.conftest import TINY
 
 
-def random_life(distribution, key, envs=3):
-    task = pose_openly(key, distribution.sample(key, "train"))
+def random_lifetime(distribution, key, envs=3):
+    task = privileged_task(key, distribution.sample(key, "train"))
     adapter = random_policy(distribution)
     return adapter, task, Runner(distribution.env, adapter).reset(key, None, task, envs)
 
 
 def test_the_task_stays_the_same_across_auto_resets(grid):
     key = jax.random.key(0)
-    adapter, task, life = random_life(grid, key)
-    taken = Runner(grid.env, adapter).rollout(key, None, task, life, 5 * grid.horizon)[1]
+    adapter, task, learner_state = random_lifetime(grid, key)
+    taken = Runner(grid.env, adapter).rollout(key, None, task, learner_state, 5 * grid.horizon)[1]
     assert int(taken.truncated.sum()) == 5 * 3
     positions = jnp.argmax(taken.next_observation, axis=-1)
     goal = task.env_params.goal[1] * 3 + task.env_params.goal[0]
@@ -35,8 +35,8 @@ def test_the_task_stays_the_same_across_auto_resets(grid):
 
 def test_first_marks_the_step_after_an_episode_and_successors_are_true_ones(grid):
     key = jax.random.key(1)
-    adapter, task, life = random_life(grid, key)
-    taken = Runner(grid.env, adapter).rollout(key, None, task, life, 3 * grid.horizon)[1]
+    adapter, task, learner_state = random_lifetime(grid, key)
+    taken = Runner(grid.env, adapter).rollout(key, None, task, learner_state, 3 * grid.horizon)[1]
     expected = np.zeros(3 * grid.horizon, bool)
     expected[:: grid.horizon] = True
     np.testing.assert_array_equal(taken.percept.first, np.repeat(expected[:, None], 3, axis=1))
@@ -58,9 +58,9 @@ def test_environments_of_one_task_differ_and_keys_matter():
 
 
 def test_the_key_of_a_lifetime_is_not_the_key_of_its_resets(grid):
-    """`begin` splits its key: the learner's start and the environments' starts share no randomness."""
+    """`reset` splits its key: the learner's start and the environments' starts share no randomness."""
     used = []
-    adapter, task, _ = random_life(grid, jax.random.key(0))
+    adapter, task, _ = random_lifetime(grid, jax.random.key(0))
     watching = adapter._replace(
         reset=lambda key, meta, context: (used.append(key), adapter.reset(key, meta, context))[1]
     )
@@ -99,8 +99,8 @@ def test_no_key_of_a_rollout_is_used_twice():
 
     adapter = Adapter(None, lambda key, meta, context: (None, None), act, act, None)
     task, steps, envs = Task(jnp.zeros(2), None), 4, 3
-    life = Runner(ShowsItsKey(), adapter).reset(jax.random.key(0), None, task, envs)
-    taken = Runner(ShowsItsKey(), adapter).rollout(jax.random.key(1), None, task, life, steps)[1]
+    learner_state = Runner(ShowsItsKey(), adapter).reset(jax.random.key(0), None, task, envs)
+    taken = Runner(ShowsItsKey(), adapter).rollout(jax.random.key(1), None, task, learner_state, steps)[1]
     used = np.concatenate([np.reshape(keys, (-1, 2)) for keys in (taken.extras["key"], taken.next_observation)])
     assert len(np.unique(used, axis=0)) == 2 * steps * envs
 
@@ -108,13 +108,13 @@ def test_no_key_of_a_rollout_is_used_twice():
 def test_rounds_continue_the_same_episodes(grid):
     """Two rounds of three steps see what one round of six sees, if nothing is learned in between."""
     key = jax.random.key(2)
-    adapter, task, life = random_life(grid, key)
+    adapter, task, learner_state = random_lifetime(grid, key)
     short = AdaptationConfig(num_envs=3, rollout_length=3, num_adaptations=2)
     long = AdaptationConfig(num_envs=3, rollout_length=6, num_adaptations=1)
 
     def firsts(lifetime):
         observed = Runner(grid.env, adapter).adapt_for(
-            key, None, task, life, lifetime, lambda key, lived: lived.rollout.percept.first
+            key, None, task, learner_state, lifetime, lambda key, round_: round_.rollout.percept.first
         )
         return np.asarray(observed[1]).reshape(6, 3)
 
@@ -137,19 +137,21 @@ def test_rounds_written_out_are_the_rounds_of_the_loop(grid):
     meta = jax.jit(learner.adapter.init)(jax.random.key(0))
     task = Task(grid.sample(jax.random.key(1), "train"), None)
 
-    def observe(key, lived):
-        return lived.rollout.action, lived.after.fast.params, jax.random.uniform(key)
+    def observe(key, round_):
+        return round_.rollout.action, round_.after.fast.params, jax.random.uniform(key)
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def adapted(unrolled, known=False):
         runner, lifetime = Runner(grid.env, learner.adapter), learner.lifetime
-        life = runner.reset(jax.random.key(2), meta, task, lifetime.num_envs)
+        learner_state = runner.reset(jax.random.key(2), meta, task, lifetime.num_envs)
         if not unrolled:
-            return runner.adapt_for(jax.random.key(3), meta, task, life, lifetime, observe)[1]
+            return runner.adapt_for(jax.random.key(3), meta, task, learner_state, lifetime, observe)[1]
         keys, reports = keys_of_rounds(jax.random.key(3), lifetime.num_adaptations), []
-        acted = runner.rollout(keys[0, 0], meta, task, life, lifetime.rollout_length) if known else None
+        acted = runner.rollout(keys[0, 0], meta, task, learner_state, lifetime.rollout_length) if known else None
         for own in keys:
-            life, report = runner.adapt_once(own, meta, task, life, lifetime.rollout_length, observe, acted)
+            learner_state, report = runner.adapt_once(
+                own, meta, task, learner_state, lifetime.rollout_length, observe, acted
+            )
             reports, acted = [*reports, report], None
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *reports)
 
@@ -164,8 +166,8 @@ def test_rollouts_carry_no_gradient(grid):
     task = Task(grid.sample(jax.random.key(1), "train"), None)
 
     def value(meta):
-        life = Runner(grid.env, learner.adapter).reset(jax.random.key(2), meta, task, 3)
-        taken = Runner(grid.env, learner.adapter).rollout(jax.random.key(3), meta, task, life, 4)[1]
+        learner_state = Runner(grid.env, learner.adapter).reset(jax.random.key(2), meta, task, 3)
+        taken = Runner(grid.env, learner.adapter).rollout(jax.random.key(3), meta, task, learner_state, 4)[1]
         return jnp.sum(taken.extras["q"])
 
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(jax.grad(value)(meta)))
@@ -173,7 +175,7 @@ def test_rollouts_carry_no_gradient(grid):
 
 def test_play_changes_no_life(grid):
     key = jax.random.key(4)
-    adapter, task, life = random_life(grid, key)
-    before = jax.tree.map(np.array, life)
-    Runner(grid.env, adapter).evaluate_policy(key, None, task, life, 2, 4)
-    jax.tree.map(np.testing.assert_array_equal, before, life)
+    adapter, task, learner_state = random_lifetime(grid, key)
+    before = jax.tree.map(np.array, learner_state)
+    Runner(grid.env, adapter).evaluate_policy(key, None, task, learner_state, 2, 4)
+    jax.tree.map(np.testing.assert_array_equal, before, learner_state)

@@ -76,7 +76,7 @@ class Steps(NamedTuple):
 
 
 @functools.cache
-def lived(env_id):
+def round_(env_id):
     env = made(env_id).env
 
     def live(key, params):
@@ -124,7 +124,7 @@ def test_every_other_environment_is_a_family_of_arrays(env_id):
 
 @pytest.mark.parametrize("env_id", SOME_SUPPORTED)
 def test_every_other_environment_can_be_lived_in(env_id):
-    steps = lived(env_id)
+    steps = round_(env_id)
     assert (steps.reward.dtype, steps.terminated.dtype, steps.truncated.dtype) == (jnp.float32, bool, bool)
     assert steps.reward.shape == steps.terminated.shape == steps.truncated.shape == (LIVED, STEPS)
     assert np.isfinite(steps.reward).all()
@@ -150,7 +150,7 @@ IN_THE_STATE = [env_id for env_id in KEPT if KEPT[env_id].draw is None]
 
 @pytest.mark.parametrize("env_id", [*IN_THE_STATE[:2], *tiers.slow(*IN_THE_STATE[2:])])
 def test_a_task_in_the_state_outlives_resets(env_id):
-    steps = lived(env_id)
+    steps = round_(env_id)
     assert (steps.terminated | steps.truncated)[:, :-1].sum() >= LIVED * 2
     for field, value in drawn(env_id)["train"].task.items():
         held = np.asarray(getattr(steps.state, field))
@@ -181,7 +181,7 @@ def test_means_of_gaussian_arms_lie_in_the_bins_of_their_split():
 
 
 def test_arms_pay_what_the_task_says():
-    steps, tasks = lived("SimpleBandit-bsuite"), drawn("SimpleBandit-bsuite")
+    steps, tasks = round_("SimpleBandit-bsuite"), drawn("SimpleBandit-bsuite")
     for params in tasks.values():
         np.testing.assert_allclose(np.sort(params.task["rewards"]), np.tile(np.linspace(0, 1, 11), (TASKS, 1)), 1e-6)
     paid = np.take_along_axis(np.asarray(tasks["train"].task["rewards"])[:LIVED], np.asarray(steps.action), 1)
@@ -204,7 +204,7 @@ def test_every_lake_has_a_safe_path():
 
 
 def test_the_lake_walked_on_is_that_of_the_task():
-    steps = lived("FrozenLake-misc")
+    steps = round_("FrozenLake-misc")
     lakes = np.asarray(drawn("FrozenLake-misc")["train"].task["desc"]).reshape(TASKS, -1)[:LIVED]
     met = np.take_along_axis(lakes, np.asarray(steps.final), 1)
     np.testing.assert_array_equal(steps.terminated, met >= 2)
@@ -212,7 +212,7 @@ def test_the_lake_walked_on_is_that_of_the_task():
 
 
 def test_the_chain_that_pays_more_is_that_of_the_task():
-    states = lived("DiscountingChain-bsuite").state
+    states = round_("DiscountingChain-bsuite").state
     paying = np.asarray(drawn("DiscountingChain-bsuite")["train"].task["mapping_seed"])[:LIVED, None]
     np.testing.assert_array_equal(np.argmax(states.rewards, -1), np.broadcast_to(paying, (LIVED, STEPS)))
 

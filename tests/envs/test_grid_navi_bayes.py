@@ -46,7 +46,7 @@ def goals(size):
 
 
 @functools.cache
-def lived(size, horizon, episodes, num_adaptations):
+def round_(size, horizon, episodes, num_adaptations):
     """`bayes_oracle`, measured on every goal."""
     tasks = grid_navi(size=size, horizon=horizon)
     rollout_length = horizon * episodes // num_adaptations
@@ -65,7 +65,7 @@ def lived(size, horizon, episodes, num_adaptations):
 )
 def test_the_policy_earns_it(size, horizon, episodes, num_adaptations):
     """A trial earns what was computed, and a first fresh episode what a trial of one would."""
-    measured = lived(size, horizon, episodes, num_adaptations)
+    measured = round_(size, horizon, episodes, num_adaptations)
     assert measured.trial.mean() == pytest.approx(bayes_optimal_return(size, horizon, episodes), abs=1e-4)
     assert measured.returns[:, 0].mean() == pytest.approx(bayes_optimal_return(size, horizon, 1), abs=1e-4)
     best = [reference.direct_return(size, horizon, goal) for goal in goals(size)]
@@ -75,7 +75,7 @@ def test_the_policy_earns_it(size, horizon, episodes, num_adaptations):
 
 def test_what_was_found_is_walked_to_and_what_was_not_is_looked_for():
     """Four of the five goals are within three steps, and two episodes, which are the first round, find them all."""
-    measured = lived(3, 3, 4, 2)
+    measured = round_(3, 3, 4, 2)
     best = [reference.direct_return(3, 3, goal) for goal in goals(3)]
     np.testing.assert_allclose(measured.returns[:, 1:], np.stack([best, best], axis=1), atol=1e-4)
 

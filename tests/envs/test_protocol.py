@@ -59,7 +59,7 @@ def pick(batch, index):
 
 
 @functools.cache
-def lived(spec):
+def round_(spec):
     """Uniformly random lives in the drawn train tasks, with automatic resets; leaves [TASKS, STEPS, ...]."""
     env = made(spec).env
 
@@ -116,11 +116,11 @@ class TestEnvironment:
         assert env.state_space(params).contains(state)
 
     def test_a_step_among_many_tasks_is_a_step_alone(self, spec):
-        lives = lived(spec)
+        lives = round_(spec)
         for index in range(3):
-            params, life = pick(drawn(spec), index), pick(lives, (index, index))
+            params, learner_state = pick(drawn(spec), index), pick(lives, (index, index))
             _, _, reward, terminated, truncated, info = made(spec).env.step(
-                life["key"], life["state"], life["action"], params
+                learner_state["key"], learner_state["state"], learner_state["action"], params
             )
             alone = {
                 "reward": reward,
@@ -128,7 +128,7 @@ class TestEnvironment:
                 "truncated": truncated,
                 "final": info["final_observation"],
             }
-            jax.tree.map(assert_close, {name: life[name] for name in alone}, alone)
+            jax.tree.map(assert_close, {name: learner_state[name] for name in alone}, alone)
 
     def test_environments_of_one_task_live_side_by_side(self, spec):
         env, params = made(spec).env, pick(drawn(spec), 0)
@@ -142,12 +142,12 @@ class TestEnvironment:
     def test_random_lives_stay_in_the_spaces(self, spec):
         space = made(spec).env.observation_space(pick(drawn(spec), 0))
         for name in ("observation", "final"):
-            shown = np.asarray(lived(spec)[name])
+            shown = np.asarray(round_(spec)[name])
             assert np.isfinite(shown).all()
             assert ((shown >= np.asarray(space.low)) & (shown <= np.asarray(space.high))).all()
 
     def test_no_episode_is_longer_than_the_horizon(self, spec):
-        lives = lived(spec)
+        lives = round_(spec)
         for ended in np.asarray(lives["terminated"] | lives["truncated"]):
             ends = np.flatnonzero(ended)
             assert len(ends) >= 2
@@ -225,7 +225,7 @@ class TestOracle:
         assert (returns.shape, returns.dtype) == ((TASKS,), jnp.float32)
 
     def test_bounds_what_random_lives_earn(self, spec):
-        lives = jax.tree.map(np.asarray, {name: lived(spec)[name] for name in ("reward", "terminated", "truncated")})
+        lives = jax.tree.map(np.asarray, {name: round_(spec)[name] for name in ("reward", "terminated", "truncated")})
         for index, best in enumerate(jax.jit(jax.vmap(made(spec).oracle))(drawn(spec)).tolist()):
             ends = np.flatnonzero(lives["terminated"][index] | lives["truncated"][index]) + 1
             for episode in np.split(lives["reward"][index], ends)[:-1]:

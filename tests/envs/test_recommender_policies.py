@@ -23,12 +23,14 @@ def family(drift=0.0):
     return recommender(items=ITEMS, features=3, session=SESSION, window=WINDOW, drift=drift)
 
 
-def lived(tasks, policy, steps):
+def round_(tasks, policy, steps):
     """Memory of one environment after some steps, and its rollout with leaves [steps, ...]."""
     task = Task(tasks.sample(jax.random.key(0), "test"), None)
-    life = Runner(tasks.env, policy).reset(jax.random.key(1), None, task, 1)
-    life, taken = Runner(tasks.env, policy).rollout(jax.random.key(2), None, task, life, steps)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], life.memory), jax.tree.map(lambda leaf: leaf[:, 0], taken)
+    learner_state = Runner(tasks.env, policy).reset(jax.random.key(1), None, task, 1)
+    learner_state, taken = Runner(tasks.env, policy).rollout(jax.random.key(2), None, task, learner_state, steps)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], learner_state.memory), jax.tree.map(
+        lambda leaf: leaf[:, 0], taken
+    )
 
 
 def regressors(catalogue, drift, history, time):
@@ -57,7 +59,7 @@ def test_the_average_user_is_the_average_over_users(features, drift):
 
 def test_popularity_shows_the_best_session_for_the_average_user():
     tasks = recommender(items=3, session=5, window=2)
-    _, taken = lived(tasks, popularity_policy(tasks.env.catalogue, 5, 2), 15)
+    _, taken = round_(tasks, popularity_policy(tasks.env.catalogue, 5, 2), 15)
     chances = [tasks.env.catalogue.average_chances(3.0).tolist()] * 5
     for shown in np.asarray(taken.action).reshape(3, 5).tolist():
         assert reference.expected_return(chances, shown, 2) == pytest.approx(reference.best_return(chances, 2))
@@ -70,7 +72,7 @@ def test_popularity_shows_the_best_session_for_the_average_user():
 def test_linucb_has_learned_what_ridge_regression_learns(drift):
     tasks, ridge, steps = family(drift), 2.0, 3 * SESSION + 2
     catalogue = tasks.env.catalogue
-    memory, taken = lived(tasks, linucb_policy(catalogue, WINDOW, drift, alpha=1.0, ridge=ridge), steps)
+    memory, taken = round_(tasks, linucb_policy(catalogue, WINDOW, drift, alpha=1.0, ridge=ridge), steps)
     actions, rows, targets = np.asarray(taken.action).tolist(), [], []
     for step, item in enumerate(actions):
         time = step % SESSION
@@ -119,13 +121,13 @@ def returns_by_session(tasks, policy, params, sessions, openly=False):
     lifetime = AdaptationConfig(num_envs=1, num_adaptations=sessions, rollout_length=tasks.horizon)
 
     def live(key, params):
-        begin_key, live_key = jax.random.split(key)
+        reset_key, adapt_key = jax.random.split(key)
         task = Task(params, params if openly else None)
-        life = Runner(tasks.env, policy).reset(begin_key, None, task, 1)
-        return Runner(tasks.env, policy).adapt_for(live_key, None, task, life, lifetime, clicks)[1]
+        learner_state = Runner(tasks.env, policy).reset(reset_key, None, task, 1)
+        return Runner(tasks.env, policy).adapt_for(adapt_key, None, task, learner_state, lifetime, clicks)[1]
 
-    def clicks(key, lived):
-        return jnp.sum(lived.rollout.reward)
+    def clicks(key, round_):
+        return jnp.sum(round_.rollout.reward)
 
     keys = jax.random.split(jax.random.key(1), len(params.strength))
     return np.asarray(jax.jit(jax.vmap(live))(keys, params))

@@ -26,13 +26,15 @@ from tests.trials import trial_returns
 STATES, ACTIONS, HORIZON = 3, 2, 4
 
 
-def lived(policy, steps):
+def round_(policy, steps):
     """A life of one environment after some steps, and its rollout with leaves [steps, ...]."""
     tasks = tabular_mdp(states=STATES, actions=ACTIONS, horizon=HORIZON)
     task = Task(tasks.sample(jax.random.key(0), "test"), None)
-    life = Runner(tasks.env, policy).reset(jax.random.key(1), None, task, 1)
-    life, taken = Runner(tasks.env, policy).rollout(jax.random.key(2), None, task, life, steps)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], life.memory), jax.tree.map(lambda leaf: leaf[:, 0], taken)
+    learner_state = Runner(tasks.env, policy).reset(jax.random.key(1), None, task, 1)
+    learner_state, taken = Runner(tasks.env, policy).rollout(jax.random.key(2), None, task, learner_state, steps)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], learner_state.memory), jax.tree.map(
+        lambda leaf: leaf[:, 0], taken
+    )
 
 
 def some_counts():
@@ -53,7 +55,7 @@ def tables(backup):
 
 
 def test_counts_are_those_of_the_steps_taken():
-    memory, taken = lived(planning_policy(STATES, ACTIONS, HORIZON, posterior_sample), 3 * HORIZON + 2)
+    memory, taken = round_(planning_policy(STATES, ACTIONS, HORIZON, posterior_sample), 3 * HORIZON + 2)
     visits, paid = np.zeros((STATES, ACTIONS)), np.zeros((STATES, ACTIONS))
     followed = np.zeros((STATES, ACTIONS, STATES))
     states, actions = np.argmax(taken.percept.observation, axis=-1), np.asarray(taken.action)
@@ -72,14 +74,14 @@ def test_a_plan_is_followed_for_an_episode():
     policy = planning_policy(STATES, ACTIONS, HORIZON, posterior_sample)
     tasks = tabular_mdp(states=STATES, actions=ACTIONS, horizon=HORIZON)
     task = Task(tasks.sample(jax.random.key(0), "test"), None)
-    life = Runner(tasks.env, policy).reset(jax.random.key(1), None, task, 1)
+    learner_state = Runner(tasks.env, policy).reset(jax.random.key(1), None, task, 1)
     lifetime = AdaptationConfig(num_envs=1, num_adaptations=3 * HORIZON, rollout_length=1)
 
-    def observe(key, lived):
-        taken = lived.rollout
-        return lived.after.memory.plan[0], jnp.argmax(taken.percept.observation[0, 0]), taken.action[0, 0]
+    def observe(key, round_):
+        taken = round_.rollout
+        return round_.after.memory.plan[0], jnp.argmax(taken.percept.observation[0, 0]), taken.action[0, 0]
 
-    _, seen = Runner(tasks.env, policy).adapt_for(jax.random.key(2), None, task, life, lifetime, observe)
+    _, seen = Runner(tasks.env, policy).adapt_for(jax.random.key(2), None, task, learner_state, lifetime, observe)
     plans, states, actions = (np.asarray(leaf).reshape(3, HORIZON, *leaf.shape[1:]) for leaf in seen)
     assert (plans == plans[:, :1]).all()
     assert (plans[1:, 0] != plans[:-1, 0]).any()
@@ -163,7 +165,7 @@ def test_the_plan_for_a_known_process_earns_what_the_oracle_does(seed):
 
 
 def test_q_learning_is_that_of_plain_numpy():
-    memory, taken = lived(q_learning_policy(STATES, ACTIONS, discount=0.5, epsilon=0.5), 3 * HORIZON)
+    memory, taken = round_(q_learning_policy(STATES, ACTIONS, discount=0.5, epsilon=0.5), 3 * HORIZON)
     values, visits = np.full((STATES, ACTIONS), 2.0), np.zeros((STATES, ACTIONS))
     states, actions = np.argmax(taken.percept.observation, axis=-1), np.asarray(taken.action)
     for step in range(len(states) - 1):

@@ -17,7 +17,7 @@ from jaxmeta.core.types import MetaLearner, MetaState, sample_tasks
 from jaxmeta.evaluation import baselines, statistics, tuned_baselines
 from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.evaluation.measurement import Measured, Meter, adaptation_cost, measure
-from jaxmeta.inner import pose_openly, random_policy
+from jaxmeta.inner import privileged_task, random_policy
 from jaxmeta.rl import ActorCriticConfig, DQNConfig
 from jaxmeta_envs.grid_navi.bayes import bayes_optimal_return
 from tests import tiers
@@ -66,7 +66,7 @@ def test_random_scores_zero_and_the_oracle_one(report):
 def drawn_at_random(tasks, env_params, draws=2000):
     """Actions of `random_policy` in one task, [draws, ...]."""
     policy = random_policy(tasks)
-    fast, memory = policy.reset(jax.random.key(0), None, pose_openly(jax.random.key(0), env_params).context)
+    fast, memory = policy.reset(jax.random.key(0), None, privileged_task(jax.random.key(0), env_params).context)
     keys = jax.random.split(jax.random.key(1), draws)
     return np.asarray(jax.jit(jax.vmap(lambda key: policy.act(key, None, fast, memory, None)[0]))(keys))
 
@@ -108,7 +108,7 @@ def test_learners_of_continuous_actions_are_evaluated(spec):
     learner = MetaLearner(
         init=lambda key: MetaState(None, None, jnp.zeros((), jnp.int32), None),
         update=lambda key, state, env_params: (state, {}),
-        task=pose_openly,
+        task=privileged_task,
         adapter=random_policy(tasks),
         meta=lambda state: state.meta,
         lifetime=lifetime,

@@ -18,20 +18,22 @@ from tests import toy
 ADAPTATIONS, INNER_STEPS = 3, 2
 
 
-def lived(observe, rule=INNER_OPTIMIZERS["sgd"]):
+def round_(observe, rule=INNER_OPTIMIZERS["sgd"]):
     """What is observed after each adaptation of a life in the quadratic task, leaves [adaptations, ...]."""
     lifetime = AdaptationConfig(num_envs=2, rollout_length=3, num_adaptations=ADAPTATIONS)
     agent = toy.quadratic_agent()._replace(config=QLearningConfig(epsilon=0.8, epsilon_decay=0.5))
     adapter = gradient_steps(agent, lifetime, GradientConfig(num_steps=INNER_STEPS), rule)
     env, meta, task = toy.CentreEnv(), adapter.init(jax.random.key(0)), Task(jnp.zeros(2), None)
-    life = Runner(env, adapter).reset(jax.random.key(1), meta, task, lifetime.num_envs)
+    learner_state = Runner(env, adapter).reset(jax.random.key(1), meta, task, lifetime.num_envs)
     return Runner(env, adapter).adapt_for(
-        jax.random.key(2), meta, task, life, lifetime, lambda _, lived: observe(lived)
+        jax.random.key(2), meta, task, learner_state, lifetime, lambda _, round_: observe(round_)
     )[1]
 
 
 def test_epsilon_decays_after_each_adaptation():
-    before, after = lived(lambda lived: (lived.before.fast.hyperparams.epsilon, lived.after.fast.hyperparams.epsilon))
+    before, after = round_(
+        lambda round_: (round_.before.fast.hyperparams.epsilon, round_.after.fast.hyperparams.epsilon)
+    )
     np.testing.assert_allclose(before, [0.8, 0.4, 0.2], rtol=1e-6)
     np.testing.assert_allclose(after, [0.4, 0.2, 0.1], rtol=1e-6)
 
@@ -41,7 +43,7 @@ def test_an_update_rule_is_told_the_share_of_the_lifetime_that_has_passed():
         return jax.tree.map(jnp.zeros_like, gradient), jnp.append(state[1:], seen.progress)
 
     rule = UpdateRule(lambda key, params: None, lambda params: jnp.full(ADAPTATIONS * INNER_STEPS, -1.0), update)
-    reported = lived(lambda lived: lived.after.fast.rule, rule=rule)[-1]
+    reported = round_(lambda round_: round_.after.fast.rule, rule=rule)[-1]
     np.testing.assert_allclose(reported, np.arange(ADAPTATIONS * INNER_STEPS) / (ADAPTATIONS * INNER_STEPS), rtol=1e-6)
 
 

@@ -50,17 +50,19 @@ def with_output(meta, index, value):
     return meta.replace(policy=changed)
 
 
-def lived(grid, learner, adaptations=2):
+def adapted(grid, learner, adaptations=2):
     """`live(meta)`: where a life stands after so many adaptations, and what was done."""
 
     @jax.jit
     def live(meta):
         env_params = grid.sample(jax.random.key(1), "train")
         task = learner.task(jax.random.key(2), env_params)
-        life = Runner(grid.env, learner.adapter).reset(jax.random.key(3), meta, task, learner.lifetime.num_envs)
+        learner_state = Runner(grid.env, learner.adapter).reset(
+            jax.random.key(3), meta, task, learner.lifetime.num_envs
+        )
         shape = AdaptationConfig(num_envs=3, rollout_length=4, num_adaptations=adaptations)
         return Runner(grid.env, learner.adapter).adapt_for(
-            jax.random.key(4), meta, task, life, shape, lambda key, round_: round_.rollout
+            jax.random.key(4), meta, task, learner_state, shape, lambda key, round_: round_.rollout
         )
 
     return live
@@ -69,10 +71,10 @@ def lived(grid, learner, adaptations=2):
 @pytest.mark.parametrize("form", ["online", *tiers.slow("schedule", "static", "constant")])
 def test_at_first_it_sets_what_the_settings_say(grid, form):
     learner, meta = made(grid, {"policy.form": form})
-    life, _ = lived(grid, learner)(meta)
+    learner_state, _ = adapted(grid, learner)(meta)
     settings = {path.rpartition(".")[2]: value for path, value in SETTINGS.items()}
     for name in SET:
-        np.testing.assert_allclose(getattr(life.fast.learner.hyperparams, name), settings[name], rtol=1e-5)
+        np.testing.assert_allclose(getattr(learner_state.fast.learner.hyperparams, name), settings[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_at_first_it_sets_what_the_settings_say(grid, form):
 def test_every_output_that_teaches_changes_the_next_update(grid, agent, name):
     """From the first step on, but for the slow targets, which begin to differ from the others after it."""
     learner, meta = made(grid, {"agent": agent, "inner.num_steps": 2})
-    live = lived(grid, learner, adaptations=1)
+    live = adapted(grid, learner, adaptations=1)
     plain, other = (live(m)[0].fast.learner.params for m in (meta, with_output(meta, SET.index(name), 0.5)))
     apart = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), plain["network"], other["network"])
     assert max(jax.tree.leaves(apart)) > 1e-6
@@ -96,7 +98,7 @@ def test_every_output_that_teaches_changes_the_next_update(grid, agent, name):
 
 def test_epsilon_changes_what_is_done_next(grid):
     learner, meta = made(grid)
-    live = lived(grid, learner, adaptations=1)
+    live = adapted(grid, learner, adaptations=1)
     logits = [live(m)[1].extras["logits"] for m in (meta, with_output(meta, SET.index("epsilon"), 2.0))]
     assert np.all(np.ptp(logits[1], axis=-1) < np.ptp(logits[0], axis=-1))
 
@@ -106,7 +108,7 @@ def test_no_gradient_of_epsilon_passes_and_one_of_all_else_does(grid):
     """Two adaptations later, of what the parameters are then."""
     by_backpropagation = {"gradient_estimator": "backpropagation", "objective.loss": "td", "inner.optimizer": "sgd"}
     learner, meta = made(grid, {"policy.form": "constant", "inner.num_steps": 2, **by_backpropagation})
-    live = lived(grid, learner)
+    live = adapted(grid, learner)
 
     def size(meta):
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(live(meta)[0].fast.learner.params["network"]))
@@ -118,7 +120,7 @@ def test_no_gradient_of_epsilon_passes_and_one_of_all_else_does(grid):
 @pytest.mark.slow
 def test_structure_is_set_once_and_stays(grid):
     learner, meta = made(grid, {"structure": True, "hidden": (8, 6)})
-    live = lived(grid, learner)
+    live = adapted(grid, learner)
     plain, other = (live(m)[0].fast.learner for m in (meta, with_output(meta, len(SET) + 1, -3.0)))
     np.testing.assert_allclose(plain.params["structure"], [WHOLE, WHOLE])
     np.testing.assert_allclose(other.params["structure"], [WHOLE, WHOLE - 12.0])
@@ -220,6 +222,6 @@ def test_fixed_settings_are_those_of_gradient_steps(grid):
     config = with_values(learner.config, {"agent.epsilon_decay": 1.0})
     agent = make_agent(spec_of(grid), config.agent)
     plain = learner._replace(adapter=inner_loop(grid, agent, config, fresh=True, target_network=True))
-    ours = lived(grid, learner)(meta)[0].fast.learner.params
-    theirs = lived(grid, plain)(meta.start)[0].fast.params
+    ours = adapted(grid, learner)(meta)[0].fast.learner.params
+    theirs = adapted(grid, plain)(meta.start)[0].fast.params
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), ours, theirs)

@@ -106,7 +106,7 @@ def test_what_is_generated_is_its_formula():
         np.testing.assert_allclose(generated[name]["bias"], bias, rtol=1e-4, atol=1e-5)
 
 
-def lived(grid, settings=MappingProxyType({})):
+def round_(grid, settings=MappingProxyType({})):
     """The adapter and meta of a hypernetwork that has learned something, and lives before and after each adaptation."""
     learner = make_learner("hypernetwork", grid, {**TINY, **settings})
     meta = jax.jit(learner.init)(jax.random.key(0)).meta
@@ -114,15 +114,19 @@ def lived(grid, settings=MappingProxyType({})):
     task = learner.task(jax.random.key(1), sample_tasks(jax.random.key(2), grid, "train", 1))
     task = jax.tree.map(lambda leaf: leaf[0], task)
     envs = learner.lifetime.num_envs
-    life = jax.jit(lambda key: Runner(grid.env, learner.adapter).reset(key, meta, task, envs))(jax.random.key(3))
+    learner_state = jax.jit(lambda key: Runner(grid.env, learner.adapter).reset(key, meta, task, envs))(
+        jax.random.key(3)
+    )
 
-    def observe(key, lived):
-        return lived.before.fast, lived.after.fast, lived.rollout
+    def observe(key, round_):
+        return round_.before.fast, round_.after.fast, round_.rollout
 
     live = jax.jit(
-        lambda key: Runner(grid.env, learner.adapter).adapt_for(key, meta, task, life, learner.lifetime, observe)[1]
+        lambda key: Runner(grid.env, learner.adapter).adapt_for(
+            key, meta, task, learner_state, learner.lifetime, observe
+        )[1]
     )
-    return learner.adapter, meta, life.fast, live(jax.random.key(4))
+    return learner.adapter, meta, learner_state.fast, live(jax.random.key(4))
 
 
 def differs(one, other):
@@ -131,7 +135,7 @@ def differs(one, other):
 
 def test_parameters_are_generated_from_all_rollouts_or_from_the_first(grid):
     for regenerate in ("every", "first"):
-        _, _, begun, (before, after, _) = lived(grid, {"regenerate": regenerate})
+        _, _, begun, (before, after, _) = round_(grid, {"regenerate": regenerate})
         network = after.params["network"]
         adapted = [jax.tree.map(lambda leaf, index=index: leaf[index], network) for index in range(3)]
         assert differs(begun.params["network"], adapted[0])
@@ -141,7 +145,7 @@ def test_parameters_are_generated_from_all_rollouts_or_from_the_first(grid):
 
 
 def test_what_is_generated_is_what_encoder_and_generator_say_of_the_replay(grid):
-    _, meta, _, (_, after, _) = lived(grid, {"generator.form": "low_rank"})
+    _, meta, _, (_, after, _) = round_(grid, {"generator.form": "low_rank"})
     spec = spec_of(grid)
     last = jax.tree.map(lambda leaf: leaf[1], after)
     elements, written = replay.elements_of(spec, last.replay)
@@ -168,7 +172,7 @@ def test_targets_teach_what_generates_nothing(grid):
 
 def test_elements_are_the_transitions(grid):
     spec = spec_of(grid)
-    _, _, _, (_, after, rollout) = lived(grid)
+    _, _, _, (_, after, rollout) = round_(grid)
     last = jax.tree.map(lambda leaf: leaf[0], after)
     elements, written = replay.elements_of(spec, last.replay)
     first = jax.tree.map(lambda leaf: np.asarray(leaf[0]), replay.transitions(rollout))
@@ -187,8 +191,8 @@ def test_elements_are_the_transitions(grid):
 
 @pytest.mark.slow
 def test_gradient_steps_may_follow(grid):
-    _, _, _, (_, plain, _) = lived(grid)
-    _, _, _, (_, tuned, _) = lived(grid, {"fine_tune": True})
+    _, _, _, (_, plain, _) = round_(grid)
+    _, _, _, (_, tuned, _) = round_(grid, {"fine_tune": True})
     first_plain, first_tuned = (jax.tree.map(lambda leaf: leaf[0], fast.params["network"]) for fast in (plain, tuned))
     assert differs(first_plain, first_tuned)
     np.testing.assert_array_equal(tuned.age, [1, 2, 3])

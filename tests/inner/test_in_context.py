@@ -49,9 +49,9 @@ def task_of(tasks):
 def test_memory_lasts_through_episodes_and_is_cleared_between_lifetimes(arms, cell):
     adapter, _ = learner_of(arms, cell)
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
-    life = Runner(arms.env, adapter).reset(jax.random.key(1), meta, task, 1)
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(life.memory))
-    after, taken = Runner(arms.env, adapter).rollout(jax.random.key(2), meta, task, life, 3)
+    learner_state = Runner(arms.env, adapter).reset(jax.random.key(1), meta, task, 1)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(learner_state.memory))
+    after, taken = Runner(arms.env, adapter).rollout(jax.random.key(2), meta, task, learner_state, 3)
     assert np.all(taken.terminated)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(after.memory))
     logits = taken.extras["logits"][:, 0]
@@ -62,14 +62,14 @@ def test_what_was_remembered_decides_the_first_action_of_an_episode(arms):
     """Of one that goes on as much as of one that is played beside the lifetime."""
     adapter, _ = learner_of(arms)
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
-    life = Runner(arms.env, adapter).reset(jax.random.key(1), meta, task, 1)
-    assert np.all(life.percept.first)
+    learner_state = Runner(arms.env, adapter).reset(jax.random.key(1), meta, task, 1)
+    assert np.all(learner_state.percept.first)
 
-    before, remembered = life.memory
+    before, remembered = learner_state.memory
 
     @jax.jit
     def first_logits(remembered):
-        start = life.replace(memory=(before, remembered))
+        start = learner_state.replace(memory=(before, remembered))
         goes_on = Runner(arms.env, adapter).rollout(jax.random.key(2), meta, task, start, 1)[1]
         beside = Runner(arms.env, adapter).evaluate_policy(jax.random.key(2), meta, task, start, 1, 1)
         return goes_on.extras["logits"], beside.extras["logits"]
@@ -82,12 +82,12 @@ def test_what_was_remembered_decides_the_first_action_of_an_episode(arms):
 def test_what_was_done_and_paid_last_is_perceived(arms):
     adapter, _ = learner_of(arms)
     meta, task = adapter.init(jax.random.key(0)), Task(task_of(arms), None)
-    life = Runner(arms.env, adapter).reset(jax.random.key(1), meta, task, 1)
-    life, taken = Runner(arms.env, adapter).rollout(jax.random.key(2), meta, task, life, 5)
+    learner_state = Runner(arms.env, adapter).reset(jax.random.key(1), meta, task, 1)
+    learner_state, taken = Runner(arms.env, adapter).rollout(jax.random.key(2), meta, task, learner_state, 5)
     np.testing.assert_array_equal(taken.percept.previous_action[1:], taken.action[:-1])
     np.testing.assert_array_equal(taken.percept.previous_reward[1:], taken.reward[:-1])
     assert np.all(taken.percept.first)
-    guest = Runner(arms.env, adapter).evaluate_policy(jax.random.key(3), meta, task, life, 4, 1)
+    guest = Runner(arms.env, adapter).evaluate_policy(jax.random.key(3), meta, task, learner_state, 4, 1)
     np.testing.assert_array_equal(guest.percept.previous_action[0], np.repeat(taken.action[-1], 4))
     np.testing.assert_array_equal(guest.percept.previous_reward[0], np.repeat(taken.reward[-1], 4))
 
@@ -97,11 +97,11 @@ def test_the_observation_before_is_shown():
     grid = tasks.make_tasks("grid_navi:size=3,horizon=4")
     adapter, _ = learner_of(grid)
     meta, task = adapter.init(jax.random.key(0)), Task(grid.sample(jax.random.key(1), "train"), None)
-    life = Runner(grid.env, adapter).reset(jax.random.key(2), meta, task, 1)
-    life, taken = Runner(grid.env, adapter).rollout(jax.random.key(3), meta, task, life, 3)
-    before, remembered = jax.tree.map(lambda leaf: leaf[0], life.memory)
+    learner_state = Runner(grid.env, adapter).reset(jax.random.key(2), meta, task, 1)
+    learner_state, taken = Runner(grid.env, adapter).rollout(jax.random.key(3), meta, task, learner_state, 3)
+    before, remembered = jax.tree.map(lambda leaf: leaf[0], learner_state.memory)
     np.testing.assert_array_equal(before, taken.percept.observation[-1, 0])
-    noise, percept = adapter.noise(jax.random.key(4)), jax.tree.map(lambda leaf: leaf[0], life.percept)
+    noise, percept = adapter.noise(jax.random.key(4)), jax.tree.map(lambda leaf: leaf[0], learner_state.percept)
     _, (shown, one), _ = adapter.act(noise, meta, None, (before, remembered), percept)
     _, (_, other), _ = adapter.act(noise, meta, None, (jnp.roll(before, 1), remembered), percept)
     np.testing.assert_array_equal(shown, percept.observation)
@@ -110,8 +110,8 @@ def test_the_observation_before_is_shown():
 
 def expected_return(adapter, meta, task):
     """Of a trial, by enumeration of everything that can be pulled and paid."""
-    life = Runner(bandit(arms=2).env, adapter).reset(jax.random.key(1), meta, task, 1)
-    start = jax.tree.map(lambda leaf: leaf[0], (life.memory, life.percept))
+    learner_state = Runner(bandit(arms=2).env, adapter).reset(jax.random.key(1), meta, task, 1)
+    start = jax.tree.map(lambda leaf: leaf[0], (learner_state.memory, learner_state.percept))
 
     def part(history):
         (memory, percept), chance = start, 1.0

@@ -195,7 +195,7 @@ def test_the_gradient_of_the_bank_loss_matches_finite_differences(grid, selectio
         @jax.jit
         def value(vector):
             meta = state.meta.replace(weights=unravel(vector))
-            return loss(jax.random.key(2), meta, state.aux_state.lives.fast)[0]
+            return loss(jax.random.key(2), meta, state.aux_state.learner_states.fast)[0]
 
         gradient = jax.jit(jax.grad(value))(vector)
         rng = np.random.default_rng(0)
@@ -215,7 +215,7 @@ def test_a_source_is_never_made_of_itself(grid):
     loss = bank_loss_of(grid, learner.config, parameter_map, reads_one=False)
     network = drawn(state.meta.bank.network)
     meta = state.meta.replace(bank=state.meta.bank.replace(network=network))
-    fast = state.aux_state.lives.fast
+    fast = state.aux_state.learner_states.fast
     fast = fast.replace(replay=fast.replay.replace(written=jnp.ones(2, jnp.int32)))
 
     @jax.jit
@@ -239,11 +239,12 @@ def test_the_bank_holds_what_sources_have_learned_from_one_start(grid):
     update = jax.jit(learner.update)
     after, _ = update(jax.random.key(1), state, None)
     after, info = update(jax.random.key(2), after, None)
-    jax.tree.map(np.testing.assert_array_equal, after.meta.bank.network, after.aux_state.lives.fast.params["network"])
+    learned = after.aux_state.learner_states.fast.params["network"]
+    jax.tree.map(np.testing.assert_array_equal, after.meta.bank.network, learned)
     heads = np.asarray(after.meta.bank.network["params"]["head"]["kernel"])
     assert np.any(heads[0] != heads[1])
-    np.testing.assert_array_equal(after.aux_state.lives.fast.replay.written, [2, 2, 2])
-    np.testing.assert_allclose(after.aux_state.lives.fast.hyperparams.epsilon, 0.3)
+    np.testing.assert_array_equal(after.aux_state.learner_states.fast.replay.written, [2, 2, 2])
+    np.testing.assert_allclose(after.aux_state.learner_states.fast.hyperparams.epsilon, 0.3)
     jax.tree.map(np.testing.assert_array_equal, after.meta.start, state.meta.start)
     assert np.isfinite(info.metrics["distillation"])
 
@@ -266,8 +267,8 @@ def test_tasks_that_are_inferred_are_known_by_what_newcomers_see(grid):
     np.testing.assert_array_equal(replay.written, [1, 1, 1])
     env_params = jax.tree.map(lambda leaf: leaf[0], state.aux_state.env_params)
     task = learner.task(jax.random.key(2), env_params)
-    life = Runner(grid.env, learner.adapter).reset(jax.random.key(3), before, task, 2)
-    seen = Runner(grid.env, learner.adapter).rollout(jax.random.key(4), before, task, life, 4)[1]
+    learner_state = Runner(grid.env, learner.adapter).reset(jax.random.key(3), before, task, 2)
+    seen = Runner(grid.env, learner.adapter).rollout(jax.random.key(4), before, task, learner_state, 4)[1]
     np.testing.assert_array_equal(replay.rollouts.action[0, 0], seen.action)  # greedy, in an environment without chance
 
 
@@ -287,13 +288,13 @@ def lives(grid, settings):
     task = learner.task(
         jax.random.key(1), jax.tree.map(lambda x: x[0], sample_tasks(jax.random.key(2), grid, "train", 1))
     )
-    life = jax.jit(lambda key: Runner(grid.env, learner.adapter).reset(key, meta, task, 2))(jax.random.key(3))
+    learner_state = jax.jit(lambda key: Runner(grid.env, learner.adapter).reset(key, meta, task, 2))(jax.random.key(3))
     kept = jax.jit(
         lambda key: Runner(grid.env, learner.adapter).adapt_for(
-            key, meta, task, life, learner.lifetime, lambda _, lived: lived.after.fast.params
+            key, meta, task, learner_state, learner.lifetime, lambda _, round_: round_.after.fast.params
         )[1]
     )(jax.random.key(4))
-    return learner, meta, task, life.fast.params, kept
+    return learner, meta, task, learner_state.fast.params, kept
 
 
 def test_a_described_task_starts_from_what_is_carried_to_it(grid):

@@ -24,8 +24,8 @@ from jaxmeta.outer.gradient_estimators import (
 )
 from tests import toy
 
-DECAY, STEPS, STRETCH = 0.9, 12, 3
-STRETCHES = STEPS // STRETCH
+DECAY, STEPS, SEGMENT = 0.9, 12, 3
+SEGMENTS = STEPS // SEGMENT
 CENTRE = jnp.array([1.0, -2.0])
 META = {"learned": jnp.array([0.3, 0.1]), "fixed": jnp.array([0.5])}
 
@@ -35,22 +35,22 @@ def begin(key, meta, task):
     return meta["learned"] * 0.0
 
 
-def live(meta, task, life, steps):
+def live(meta, task, learner_state, steps):
     """The loss of so many steps, and the state after them."""
     total = 0.0
     for _ in range(steps):
-        life = DECAY * life + meta["learned"]
-        total += 0.5 * jnp.sum((life - task.env_params) ** 2) * meta["fixed"][0]
-    return total, life
+        learner_state = DECAY * learner_state + meta["learned"]
+        total += 0.5 * jnp.sum((learner_state - task.env_params) ** 2) * meta["fixed"][0]
+    return total, learner_state
 
 
 def objective(steps):
-    def score(meta, task, life, collected):
+    def score(meta, task, learner_state, collected):
         del collected
-        value, life = live(meta, task, life, steps)
-        return value, life, {"return": -value}
+        value, learner_state = live(meta, task, learner_state, steps)
+        return value, learner_state, {"return": -value}
 
-    return Objective(lambda key, meta, task, life: None, score)
+    return Objective(lambda key, meta, task, learner_state: None, score)
 
 
 def is_learned(path):
@@ -75,14 +75,14 @@ def exact():
 
 
 def of_a_lifetime(estimator, num_unrolls):
-    """`estimate(key)`: the sum of what is estimated from the stretches of one lifetime, at fixed meta-parameters."""
+    """`estimate(key)`: the sum of what is estimated from the segments of one lifetime, at fixed meta-parameters."""
 
     def estimate(key):
-        carried = None if num_unrolls == 1 else estimator.begin(key, META, Task(CENTRE, None))
+        previous = None if num_unrolls == 1 else estimator.reset(key, META, Task(CENTRE, None))
         total = jnp.zeros(2)
         for index in range(num_unrolls):
-            gradient, carried, _ = estimator.gradient(
-                jax.random.fold_in(key, index), META, Task(CENTRE, None), carried, jnp.array(index == 0)
+            gradient, previous, _ = estimator.gradient(
+                jax.random.fold_in(key, index), META, Task(CENTRE, None), previous, jnp.array(index == 0)
             )
             total += gradient["learned"]
         return total
@@ -97,7 +97,7 @@ def mean_and_error(estimate, samples=4000):
 
 def truncation_bias():
     """What truncated back-propagation, which here has no variance, misses of the gradient."""
-    estimated = of_a_lifetime(truncated(STRETCH), STRETCHES)(jax.random.key(0))
+    estimated = of_a_lifetime(truncated(SEGMENT), SEGMENTS)(jax.random.key(0))
     return np.asarray(estimated - exact())
 
 
@@ -111,7 +111,7 @@ def test_truncated_backpropagation_sees_half_of_the_gradient_or_less():
 
 @pytest.mark.parametrize(
     ("estimator", "num_unrolls"),
-    [(ES(STEPS), 1), (PES(STEPS), 1), (PES(STRETCH), STRETCHES)],
+    [(ES(STEPS), 1), (PES(STEPS), 1), (PES(SEGMENT), SEGMENTS)],
     ids=["es", "pes1", "pes"],
 )
 def test_evolution_strategies_are_right_on_average(estimator, num_unrolls):
@@ -121,7 +121,7 @@ def test_evolution_strategies_are_right_on_average(estimator, num_unrolls):
 
 
 def test_evolution_strategies_share_the_bias_of_truncation_where_persistent_ones_have_none():
-    mean, error = mean_and_error(of_a_lifetime(ES(STRETCH), STRETCHES))
+    mean, error = mean_and_error(of_a_lifetime(ES(SEGMENT), SEGMENTS))
     assert np.all(np.abs(mean - exact() - truncation_bias()) < 3 * error)
     assert np.all(np.abs(mean - exact()) > 10 * error)
 
@@ -130,8 +130,8 @@ def test_evolution_strategies_share_the_bias_of_truncation_where_persistent_ones
 def test_a_pair_meets_the_same_random_numbers(build):
     """With a loss that is chance alone, both of a pair lose the same and there is no gradient."""
 
-    def score(meta, task, life, key):
-        return jax.random.normal(key), life, {}
+    def score(meta, task, learner_state, key):
+        return jax.random.normal(key), learner_state, {}
 
     estimator = build(begin, Objective(lambda key, *_: key, score), 8, 0.5, is_learned)
     gradient, _, metrics = estimator.gradient(jax.random.key(1), META, Task(CENTRE, None), None, jnp.array(True))
@@ -139,23 +139,23 @@ def test_a_pair_meets_the_same_random_numbers(build):
     assert metrics["loss"] != 0
 
 
-@pytest.mark.parametrize("estimator", [ES(STRETCH), PES(STRETCH)], ids=["es", "pes"])
+@pytest.mark.parametrize("estimator", [ES(SEGMENT), PES(SEGMENT)], ids=["es", "pes"])
 def test_what_is_not_learned_has_no_gradient(estimator):
-    carried = estimator.begin(jax.random.key(0), META, Task(CENTRE, None))
-    gradient, _, _ = estimator.gradient(jax.random.key(0), META, Task(CENTRE, None), carried, jnp.array(False))
+    previous = estimator.reset(jax.random.key(0), META, Task(CENTRE, None))
+    gradient, _, _ = estimator.gradient(jax.random.key(0), META, Task(CENTRE, None), previous, jnp.array(False))
     assert not np.any(gradient["fixed"])
     assert np.all(gradient["learned"])
 
 
 @pytest.mark.parametrize("build", [truncated, ES, PES])
 def test_a_new_lifetime_owes_nothing_to_the_one_before(build):
-    estimator, task = build(STRETCH), Task(CENTRE, None)
-    carried = estimator.begin(jax.random.key(0), META, task)
-    others = jax.tree.map(lambda leaf: leaf + 1.0, carried)
+    estimator, task = build(SEGMENT), Task(CENTRE, None)
+    previous = estimator.reset(jax.random.key(0), META, task)
+    others = jax.tree.map(lambda leaf: leaf + 1.0, previous)
     for first in (True, False):
         one, other = (
             estimator.gradient(jax.random.key(1), META, task, before, jnp.array(first))[:2]
-            for before in (carried, others)
+            for before in (previous, others)
         )
         assert jax.tree.all(jax.tree.map(np.array_equal, one, other)) == first
 
@@ -188,9 +188,9 @@ def run_of(estimator, num_unrolls, num_tasks, tasks_per_group=0):
 
 
 def test_lifetimes_are_staggered_and_keep_their_tasks():
-    states = run_of(truncated(STRETCH), STRETCHES, STRETCHES)
+    states = run_of(truncated(SEGMENT), SEGMENTS, SEGMENTS)
     for step, state in enumerate(states):
-        np.testing.assert_array_equal(state.aux_state.age, (np.arange(STRETCHES) + step) % STRETCHES)
+        np.testing.assert_array_equal(state.aux_state.age, (np.arange(SEGMENTS) + step) % SEGMENTS)
     for before, after, step in zip(states, states[1:], range(1, len(states)), strict=False):
         begun = np.asarray(before.aux_state.age) == 0
         assert begun.sum() == 1
@@ -200,17 +200,18 @@ def test_lifetimes_are_staggered_and_keep_their_tasks():
 
 
 def test_a_lifetime_goes_on_where_it_was_left():
-    """After its first stretch a life stands where so many steps in its task lead."""
-    states = run_of(truncated(STRETCH), STRETCHES, STRETCHES)
-    np.testing.assert_allclose(states[1].aux_state.lives[0], live(META, Task(CENTRE, None), jnp.zeros(2), STRETCH)[1])
+    """After its first segment a life stands where so many steps in its task lead."""
+    states = run_of(truncated(SEGMENT), SEGMENTS, SEGMENTS)
+    expected = live(META, Task(CENTRE, None), jnp.zeros(2), SEGMENT)[1]
+    np.testing.assert_allclose(states[1].aux_state.learner_states[0], expected)
     np.testing.assert_allclose(
-        states[3].aux_state.lives[0], live(META, Task(CENTRE, None), jnp.zeros(2), 3 * STRETCH)[1]
+        states[3].aux_state.learner_states[0], live(META, Task(CENTRE, None), jnp.zeros(2), 3 * SEGMENT)[1]
     )
 
 
 @pytest.mark.parametrize("build", [truncated, ES, PES])
 def test_groups_of_tasks_change_nothing(build):
-    one, other = (run_of(build(STRETCH), STRETCHES, 4, group)[-1] for group in (0, 2))
+    one, other = (run_of(build(SEGMENT), SEGMENTS, 4, group)[-1] for group in (0, 2))
     jax.tree.map(lambda *leaves: np.testing.assert_allclose(*leaves, rtol=1e-5), one, other)
 
 

@@ -141,8 +141,8 @@ def test_targets_of_the_newest_parameters_are_those_that_follow_at_once(grid):
         value_and_life = jax.jit(
             jax.value_and_grad(lambda meta, run=objective: run(jax.random.key(5), meta, task, None)[:2], has_aux=True)
         )
-        (_, life), gradient = value_and_life(meta)
-        found.append((gradient.params, life.fast.params, life.fast.target_params))
+        (_, learner_state), gradient = value_and_life(meta)
+        found.append((gradient.params, learner_state.fast.params, learner_state.fast.target_params))
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12), *found)
 
 
@@ -164,19 +164,19 @@ def test_fomaml_is_the_gradient_at_the_adapted_parameters(grid):
     first_order = jax.jit(jax.grad(lambda meta: objective(key, meta, task, None)[0]))(meta).params
 
     lifetime = config.adaptation
-    begin_key, live_key = jax.random.split(jax.random.split(key, 1)[0])
-    life = Runner(grid.env, adapter).reset(begin_key, meta, task, lifetime.num_envs)
-    life, (query_key,) = Runner(grid.env, adapter).adapt_for(
-        live_key, meta, task, life, lifetime, lambda key, *_: (key,)
+    reset_key, adapt_key = jax.random.split(jax.random.split(key, 1)[0])
+    learner_state = Runner(grid.env, adapter).reset(reset_key, meta, task, lifetime.num_envs)
+    learner_state, (query_key,) = Runner(grid.env, adapter).adapt_for(
+        adapt_key, meta, task, learner_state, lifetime, lambda key, *_: (key,)
     )
     query_envs = config.objective.num_query_envs
-    query = Runner(grid.env, adapter).evaluate_policy(query_key[0], meta, task, life, query_envs, grid.horizon)
+    query = Runner(grid.env, adapter).evaluate_policy(query_key[0], meta, task, learner_state, query_envs, grid.horizon)
     outer_loss = objectives.policy_gradient(adapter, distributions.of_actions(spec_of(grid)), config.objective)
 
     def at_adapted(params):
-        return outer_loss(meta, life.replace(fast=life.fast.replace(params=params)), query)[0]
+        return outer_loss(meta, learner_state.replace(fast=learner_state.fast.replace(params=params)), query)[0]
 
-    expected = jax.jit(jax.grad(at_adapted))(life.fast.params)
+    expected = jax.jit(jax.grad(at_adapted))(learner_state.fast.params)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6), first_order, expected)
 
 
@@ -207,12 +207,12 @@ def test_inner_step_size_zero_is_plain_training(grid):
         task = Task(grid.sample(jax.random.key(3), "train"), None)
 
         def loss(meta, objective=objective, task=task):
-            value, life, _ = objective(jax.random.key(5), meta, task, None)
-            return value, life
+            value, learner_state, _ = objective(jax.random.key(5), meta, task, None)
+            return value, learner_state
 
-        gradient, life = jax.jit(jax.grad(loss, has_aux=True))(meta)
+        gradient, learner_state = jax.jit(jax.grad(loss, has_aux=True))(meta)
         gradients[name] = gradient.params
-        jax.tree.map(np.testing.assert_array_equal, life.fast.params, meta.params)
+        jax.tree.map(np.testing.assert_array_equal, learner_state.fast.params, meta.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradients["maml"], gradients["fomaml"])
 
 

@@ -56,7 +56,7 @@ def copycat() -> Adapter:
 def hold_credit_to_the_exact_derivative(adapter, lifetimes, adaptations):
     """E[gradient] = -d/d logits sum_a p_a r_a, known exactly, where the first action decides what is earned."""
 
-    def no_score(meta, life, query):
+    def no_score(meta, learner_state, query):
         return jnp.zeros(()), {}
 
     config = objectives.ObjectiveConfig(lifetimes_per_task=lifetimes, num_query_envs=1)
@@ -89,12 +89,12 @@ def test_a_rollout_is_credited_with_what_it_leads_to_after_later_adaptations():
 def test_entropy_lowers_the_outer_loss():
     """By its weight, and by a uniform policy over three actions by log 3 a step."""
     adapter, task, steps = copycat(), Task(REWARDS, None), 2
-    life = Runner(Pull(), adapter).reset(jax.random.key(0), jnp.zeros(3), task, 1)
-    query = Runner(Pull(), adapter).evaluate_policy(jax.random.key(1), jnp.zeros(3), task, life, 4, steps)
+    learner_state = Runner(Pull(), adapter).reset(jax.random.key(0), jnp.zeros(3), task, 1)
+    query = Runner(Pull(), adapter).evaluate_policy(jax.random.key(1), jnp.zeros(3), task, learner_state, 4, steps)
     outer_losses = [
         objectives.policy_gradient(adapter, ACTIONS, objectives.ScoreConfig(entropy=weight)) for weight in (0.0, 0.3)
     ]
-    plain, bonus = (outer_loss(jnp.zeros(3), life, query)[0] for outer_loss in outer_losses)
+    plain, bonus = (outer_loss(jnp.zeros(3), learner_state, query)[0] for outer_loss in outer_losses)
     np.testing.assert_allclose(bonus - plain, -steps * 0.3 * np.log(3), rtol=1e-5)
 
 
@@ -117,8 +117,8 @@ def test_scores_count_as_configured(scored, mean):
     config = objectives.ObjectiveConfig(num_query_envs=1, scored=scored)
     ageing = copycat()._replace(adapt=lambda key, meta, fast, rollout: (fast + 1, {}))
 
-    def age(meta, life, query):
-        return life.fast.astype(jnp.float32), {}
+    def age(meta, learner_state, query):
+        return learner_state.fast.astype(jnp.float32), {}
 
     lifetime = AdaptationConfig(num_envs=1, rollout_length=1, num_adaptations=3)
     objective = objectives.post_adaptation(Runner(Pull(), ageing), ACTIONS, lifetime, age, config, steps=1)

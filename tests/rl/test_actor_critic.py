@@ -187,10 +187,10 @@ def inner_hessians(surrogate, steps, samples):
     meta = adapter.init(jax.random.key(0)).replace(params=unravel(vector))
 
     def hessian(key):
-        begin_key, rollout_key = jax.random.split(key)
+        reset_key, rollout_key = jax.random.split(key)
         task = Task(jnp.array(steps), None)
-        life = Runner(Fork(), adapter).reset(begin_key, meta, task, 1)
-        taken = Runner(Fork(), adapter).rollout(rollout_key, meta, task, life, steps)[1]
+        learner_state = Runner(Fork(), adapter).reset(reset_key, meta, task, 1)
+        taken = Runner(Fork(), adapter).rollout(rollout_key, meta, task, learner_state, steps)[1]
         loss = functools.partial(agent.loss, target_params=meta.params, batch=taken, hyperparams=meta.hyperparams)
         return jax.hessian(lambda vector: loss(unravel(vector))[0])(vector).ravel()
 

@@ -168,10 +168,10 @@ def learned_values(number, discount=0.9, n_step=1):
     def life_of(key):
         env_params = distribution.sample(key, "train")
         meta = learner.init(key).meta
-        life = Runner(distribution.env, learner.adapter).reset(key, meta, Task(env_params, None), 8)
+        learner_state = Runner(distribution.env, learner.adapter).reset(key, meta, Task(env_params, None), 8)
         return (
             Runner(distribution.env, learner.adapter)
-            .adapt_for(key, meta, Task(env_params, None), life, learner.lifetime, lambda *_: None)[0]
+            .adapt_for(key, meta, Task(env_params, None), learner_state, learner.lifetime, lambda *_: None)[0]
             .fast.params
         )
 
