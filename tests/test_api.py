@@ -1,5 +1,6 @@
 """What a user of Python meets first: names in place of objects, sentences in place of tracebacks."""
 
+import importlib
 import pickle
 import subprocess
 import sys
@@ -313,3 +314,11 @@ def test_a_notebook_shows_the_line(grid):
     for one in (learner, STATE, grid):
         assert formatter(one) == repr(one)
         assert "\n" not in repr(one)
+
+
+@pytest.mark.parametrize("package", ["core", "nets", "rl", "inner", "outer", "training", "evaluation"])
+def test_building_blocks_are_exported_by_their_packages(package):
+    module = importlib.import_module(f"jaxmeta.{package}")
+    assert module.__all__
+    assert all(callable(getattr(module, name)) or name == "Metrics" for name in module.__all__)
+    assert set(module.__all__) <= set(dir(module))

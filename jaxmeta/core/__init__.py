@@ -6,3 +6,7 @@ and `settings` names what is in them. `trees`, `scans`, `sharding`, `costs`, `co
 on JAX's programs. `tasks`, `registry`, `contracts` and `fields` find and check what users bring; `errors` and
 `synonyms` say what is wrong in one sentence.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

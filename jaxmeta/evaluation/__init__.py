@@ -4,3 +4,7 @@
 returns and costs, `statistics` has means and intervals. `baselines` and `tuned_baselines` tune `scratch` and `finetune`
 on validation tasks; `baseline_cache` keeps what is known of them.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,3 +4,7 @@
 memory, attentive), `encoders` what reads a set of transitions, `generators` what puts out the parameters of another
 network; `layers` are what they are made of.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,3 +5,7 @@ program. `run_directory`, `checkpoints`, `metrics_log` and `bookkeeping` keep wh
 to trackers; `pretrained` holds learners that come with the library, `export` takes learned optimizers out of it;
 `distributed` and `interrupts` meet the world.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

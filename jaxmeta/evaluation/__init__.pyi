@@ -1,0 +1,16 @@
+from .baselines import Choice as Choice
+from .evaluate import EvaluationOptions as EvaluationOptions
+from .evaluate import Measurement as Measurement
+from .evaluate import make_measurement as make_measurement
+from .measurement import Measured as Measured
+from .measurement import adaptation_cost as adaptation_cost
+from .measurement import make_evaluator as make_evaluator
+from .measurement import measure as measure
+from .measurement import measure_task as measure_task
+from .measurement import trials as trials
+from .statistics import bootstrap_interval as bootstrap_interval
+from .statistics import difference_interval as difference_interval
+from .statistics import interquartile_mean as interquartile_mean
+from .statistics import probability_of_improvement as probability_of_improvement
+from .statistics import stratified_interval as stratified_interval
+from .tuned_baselines import measure_baselines as measure_baselines

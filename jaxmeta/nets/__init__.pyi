@@ -1,0 +1,15 @@
+from .encoders import EncoderConfig as EncoderConfig
+from .encoders import SetEncoder as SetEncoder
+from .generators import GeneratorConfig as GeneratorConfig
+from .generators import make_generator as make_generator
+from .memories import Attentive as Attentive
+from .memories import AttentiveConfig as AttentiveConfig
+from .memories import ContentAddressed as ContentAddressed
+from .memories import ContentAddressedConfig as ContentAddressedConfig
+from .memories import Recurrent as Recurrent
+from .memories import RecurrentConfig as RecurrentConfig
+from .memories import remembering as remembering
+from .networks import PolicyNetwork as PolicyNetwork
+from .networks import QNetwork as QNetwork
+from .networks import QTable as QTable
+from .networks import ValueNetwork as ValueNetwork

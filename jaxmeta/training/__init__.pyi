@@ -1,0 +1,15 @@
+from .checkpoints import CheckpointError as CheckpointError
+from .checkpoints import state_digest as state_digest
+from .export import export_optimizer as export_optimizer
+from .jobs import Job as Job
+from .jobs import RunOptions as RunOptions
+from .jobs import prepare as prepare
+from .jobs import restore as restore
+from .loop import Hooks as Hooks
+from .loop import run_job as run_job
+from .run_directory import RunDirectory as RunDirectory
+from .run_directory import default_run_dir as default_run_dir
+from .seeds import Member as Member
+from .seeds import members as members
+from .seeds import parse_seeds as parse_seeds
+from .seeds import parse_sweep as parse_sweep
