@@ -79,7 +79,8 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace] | None:
         print(parser.format_help())
         return None
     try:
-        options, unknown = parser.parse_known_args(rest)
+        read = parser.parse_known_args if "--" in rest else parser.parse_known_intermixed_args
+        options, unknown = read(rest)
     except argparse.ArgumentError as error:
         raise _refusal(error) from None
     if unknown:
@@ -88,7 +89,9 @@ def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace] | None:
 
 
 def _refuse(word: str, parser: Parser) -> None:
-    """Says which option is nearest to one that there is not."""
+    """Refuses an unknown option, naming the nearest one, or an argument too many."""
+    if not word.startswith("-"):
+        raise UsageError(parser.prog, f"be given at most {' and '.join(parser.arguments())}", word)
     option, flags = word.partition("=")[0], parser.flags()
     meant, see = _meant(option, flags), f"`{parser.prog} --help`"
     require_known(f"An option of {parser.prog}", option, flags, meant=meant, see=see)

@@ -43,6 +43,10 @@ class Parser(argparse.ArgumentParser):
         """How its options are written."""
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
 
+    def arguments(self) -> list[str]:
+        """The names of its positional arguments."""
+        return [str(action.metavar) for action in self._actions if not action.option_strings]
+
 
 def _list(parser: Parser) -> None:
     """Algorithms, task distributions and pretrained learners, one line each; of one, all there is to set or to know."""

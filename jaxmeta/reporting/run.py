@@ -6,6 +6,7 @@ run.evaluate(num_tasks=32)
 
 import html
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,7 +171,7 @@ def load(
       UsageError: there is neither, or the folder has saved no checkpoint yet, or it asks for an import.
       CheckpointError: there are checkpoints, and none of them can be trusted.
     """
-    if not Path(name).is_dir():
+    if not os.path.isdir(name):  # False also where a name is too long for a path
         known = pretrained.available()
         require_known("A run to load", str(name), known, see="`jaxmeta list`")
         return Run(*pretrained.load(str(name)))

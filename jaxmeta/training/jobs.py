@@ -237,7 +237,9 @@ def _settings(
 ) -> AlgorithmConfig:
     """The complete settings of a run: those that are given now, over those that it was stored with."""
     if not isinstance(settings, AlgorithmConfig):
-        settings = {**flattened(config["settings"]), **flattened(settings)}
+        stored, given = flattened(config["settings"]), flattened(settings)
+        _require_same({path: name for path, name in stored.items() if isinstance(name, str)}, given, but=())
+        settings = {**stored, **given}
     complete = registry.configure(config["algorithm"], tasks, settings)
     return complete if meta_steps is None else replaced(complete, {"meta_steps": meta_steps})
 
@@ -285,7 +287,7 @@ def _require_registered(run: RunDirectory, stored: Mapping[str, Any], but: Colle
 
 def _require_same(stored: Mapping[str, Any], asked: Mapping[str, Any], but: Collection[str]) -> None:
     for name, value in asked.items():
-        if name not in but and stored.get(name, value) != value:
+        if name in stored and name not in but and stored[name] != value:
             raise UsageError(name, f"be {stored[name]!r}, as in the run that is resumed", value)
 
 

@@ -98,7 +98,9 @@ def subprocess_environment(folder):
             "NAME must be one of maml, fomaml, maze, mann, anil and 35 more (`jaxmeta list` shows all), got 'mamml'. "
             "Did you mean 'maml'?",
         ),
-        ("list maml extra", "An option of jaxmeta list must be one of --help, --traceback, got 'extra'."),
+        ("list maml extra", "jaxmeta list must be given at most NAME, got 'extra'."),
+        ("train maml maze extra", "jaxmeta train must be given at most ALGORITHM and TASKS, got 'extra'."),
+        ("evaluate " + "a" * 300, "A run to load must be one of "),
         ("train -- --seed", "algorithm must be one of "),
         ("train -- maml probe --seed", "jaxmeta train must be given options as its help shows them, got '--seed'."),
         ("train maml --recipe maml", "--recipe must be given without ALGORITHM, got both."),
@@ -203,6 +205,12 @@ def test_the_folder_of_an_evaluation_must_be_writable(trained, capsys, monkeypat
     monkeypatch.setattr(os, "mkdir", refuse)
     assert main(["evaluate", str(trained), *QUIET]) == USAGE_STATUS
     assert capsys.readouterr().err.endswith(" (Permission denied).\n")
+
+
+@pytest.mark.parametrize("line", ["--seed 1 maml maze", "maml --seed 1 maze", "maml maze --seed 1"])
+def test_options_may_stand_before_between_and_after_the_names(line):
+    _, options = parse(["train", *line.split()])
+    assert (options.algorithm, options.tasks) == ("maml", "maze")
 
 
 def test_an_unknown_option_is_named_with_its_nearest(capsys):

@@ -337,6 +337,7 @@ def test_another_configuration_is_refused(tmp_path, options, sentence):
             "outer.trust_region.epochs must be left out where outer.trust_region is none, got 2.",
         ),
         ({"epochs": 2}, {"epochs": 3}, "outer.trust_region.epochs must be 2, as in the run that is resumed, got 3."),
+        ({}, {"agent": "dqn"}, "agent must be 'actor_critic', as in the run that is resumed, got 'dqn'."),
     ],
 )
 def test_a_record_of_settings_neither_comes_nor_goes(tmp_path, first, second, sentence):
