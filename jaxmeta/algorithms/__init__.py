@@ -1,6 +1,6 @@
-"""Meta-learning algorithms: one file each, or each kin, with settings, what differs by task family, and a function.
+"""Meta-learning algorithms: one file each, with variants, with settings, what differs by task family, and a function.
 
 An algorithm is a function of tasks and a configuration that composes a `MetaLearner` of an agent, an inner loop, an
-objective and an outer rule: `maml` and its kin, `reptile`, `learned_optimizer`, `hyper_policy`, `hypernetwork`,
-`mapping`, `rl2` and its kin, and `baselines`. `registry` finds them by name; `families` has what several share.
+objective and an outer rule: `maml` and variants, `reptile`, `learned_optimizer`, `hyper_policy`, `hypernetwork`,
+`mapping`, `rl2` and variants, and `baselines`. `registry` finds them by name; `families` has what several share.
 """

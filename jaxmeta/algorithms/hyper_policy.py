@@ -76,12 +76,12 @@ def hyper_policy(tasks: TaskDistribution, config: HyperPolicyConfig = HyperPolic
     """A policy that sets Q-learning's step size, discount, exploration, targets and mixing, round by round."""
     agent, form, size = make_agent(spec_of(tasks), config.agent), config.policy.form, description_size(tasks)
     privileged = form == "static"
-    rule = f"see something of a task, of which {tasks.name} tells nothing"
+    rule = f"have a description of its tasks, and {tasks.name} has none"
     require(not privileged or size > 0, "policy.form", rule, form)
     how = {"fresh": True, "target_network": True, "adapts": lambda path: path[0].key != "structure"}
     learner = inner_loop(tasks, agent, config, **how)
     layers = len(config.agent.hidden) if isinstance(config.agent, DQNConfig) and config.agent.structure else 0
     adaptations = config.adaptation.num_adaptations
     governed = adapter(learner, form, size, config.policy.width, adaptations, layers)
-    pose = described(tasks) if privileged else hidden
-    return meta_trained(tasks, governed, agent, config, lambda path: path[0].name == "policy", pose)
+    make_task = described(tasks) if privileged else hidden
+    return meta_trained(tasks, governed, agent, config, lambda path: path[0].name == "policy", make_task)

@@ -1,4 +1,4 @@
-"""MAML and its kin: a start is learned from which a few gradient steps adapt to a task.
+"""MAML and variants: learn an initialisation that a few gradient steps adapt to a task.
 
 - `maml` (Finn, Abbeel and Levine, 2017) differentiates through the adaptation;
 - `fomaml` holds the inner gradients constant;

@@ -1,6 +1,6 @@
-"""A map between tasks: Q-parameters of known tasks, kept in a bank, are carried to the start of a new one.
+"""A map between tasks: Q-parameters of known tasks, kept in a bank, are mapped to the initialisation of a new one.
 
-The sources learn on beside the map, from one start; a new task's learner starts from what is carried to it.
+The sources learn beside the map, from one initialisation; a new task's learner starts from mapped parameters.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -105,7 +105,7 @@ class MappingConfig(AlgorithmConfig, frozen=True, kw_only=True):
     encoder: EncoderConfig = EncoderConfig()
     """What infers embeddings."""
     regenerate: Literal["every", "first"] = "every"
-    """After which rollouts parameters are carried anew, where embeddings are inferred."""
+    """After which rollouts parameters are mapped anew, where embeddings are inferred."""
     sources: SourcesConfig = SourcesConfig()
     loss: BankLossConfig = BankLossConfig()
     outer: MapUpdatesConfig = MapUpdatesConfig(final_learning_rate_fraction=0.0)
@@ -114,7 +114,7 @@ class MappingConfig(AlgorithmConfig, frozen=True, kw_only=True):
 
 
 def mapping(tasks: TaskDistribution, config: MappingConfig = MappingConfig()) -> MetaLearner:
-    """A map between tasks: carries the Q-parameters of known tasks to a new one's start."""
+    """A learned map from the Q-parameters of known tasks to a new task's initialisation."""
     agent, lifetime = make_agent(spec_of(tasks), config.agent), config.adaptation.within(tasks.horizon)
     privileged, size = config.task_embedding == "described", description_size(tasks)
     rule = f"be 'inferred' for {tasks.name}, whose tasks have no description"

@@ -168,7 +168,7 @@ def agent_of(config: AlgorithmConfig) -> str | None:
 
 
 def changed_settings(name: str, tasks: str | TaskDistribution, config: AlgorithmConfig) -> dict[str, Any]:
-    """The settings that somebody has set to something else than what suits the tasks and the agent, by short name.
+    """The settings that differ from those that suit the tasks and the agent, by short name.
 
     >>> changed_settings("maml", "probe", configure("maml", "probe", {"num_adaptations": 77}))
     {'num_adaptations': 77}

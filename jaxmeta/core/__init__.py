@@ -1,7 +1,7 @@
 """The nouns of the engine, and what everything else stands on.
 
 `types` holds agents, adapters, tasks and states as bundles of pure functions, `rollout` is the one place that steps an
-environment, and `spec` says what an agent must know of one. `config` has the records that configurations are made of,
+environment, and `spec` describes one to agents. `config` has the records of configurations,
 and `settings` names what is in them. `trees`, `scans`, `sharding`, `costs`, `compilation` and `compilation_cache` work
 on JAX's programs. `tasks`, `registry`, `contracts` and `fields` find and check what users bring; `errors` and
 `synonyms` say what is wrong in one sentence.

@@ -132,7 +132,7 @@ def _signs(kind: inspect.Type) -> str:
 
 
 def _limits(kind: inspect.Type) -> list[tuple[str, str, Callable[[float, float], bool], float]]:
-    """The bounds that a field has, as `BOUNDS` tells them, each with its limit."""
+    """The bounds that a field has, as `BOUNDS` has them, each with its limit."""
     kind = _plain(kind)
     limits = {bound: getattr(kind, bound) for bound in BOUNDS}
     return [(*BOUNDS[bound], limit) for bound, limit in limits.items() if limit is not None]

@@ -1,6 +1,6 @@
 """Checks what a user's own function returned: its type, and by tracing, what its functions take and return.
 
-Nothing is compiled. Each breach is told in one sentence, before a run has begun.
+Nothing is compiled. Each violation is one sentence, raised before a run starts.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ METRICS = ("loss", "return")
 
 
 def require_tasks(path: str, made: Any) -> TaskDistribution:
-    """Refuses what is no task distribution, or one that the engine could not live in.
+    """Refuses what is no task distribution, or one that the engine cannot run.
 
     Args:
-      path: where it comes from, `package.module:name`, which sentences begin with.
+      path: where it comes from, `package.module:name`, with which errors start.
       made: what the function returned, or what stands there.
 
     Returns:
@@ -73,7 +73,7 @@ def require_learner(path: str, made: Any, tasks: TaskDistribution) -> MetaLearne
     """Refuses what is no meta-learner, or one whose meta-step could not be repeated.
 
     Args:
-      path: where it comes from, `package.module:name`, which sentences begin with.
+      path: where it comes from, `package.module:name`, with which errors start.
       made: what the function returned.
       tasks: what it was made for.
 

@@ -1,4 +1,4 @@
-"""What can go wrong, told in one sentence that names the argument, the rule and the value."""
+"""Errors: one sentence that names the argument, the rule and the value."""
 
 import difflib
 import math
@@ -30,14 +30,14 @@ TRACEBACK = "Traceback (most recent call last)"
 
 
 class UsageError(ValueError):
-    """Invalid input, told in one sentence. The command line prints it and exits with status 2.
+    """Invalid input, as one sentence. The command line prints it and exits with status 2.
 
     >>> print(UsageError("rounds", "be at least 1", 0), UsageError("--seed", "be an integer", "x", hint="Why?"))
     rounds must be at least 1, got 0. --seed must be an integer, got 'x'. Why?
     """
 
     def __init__(self, name: str, rule: str, value: Any, *, reason: str = "", hint: str = ""):
-        """Takes what the sentence is made of.
+        """Takes the parts of the sentence.
 
         Args:
           name: of the argument.

@@ -29,7 +29,7 @@ def import_object(argument: str, path: str, kind: type = type(None)) -> Any:
       kind: what may stand there in place of a function.
 
     Raises:
-      UsageError: there is no such module, it raises an error or ends the program, or it holds nothing of that name and
+      UsageError: there is no such module, it raises an error or ends the program, or it has no such name and
         kind.
 
     >>> import_object("--tasks", "jaxmeta.core.tasks:available", tuple).__name__

@@ -26,11 +26,11 @@ class Round(NamedTuple):
     """What `Runner.adapt_for` shows of one round."""
 
     before: LearnerState
-    """The life that acted."""
+    """The learner's state before the round."""
     rollout: Rollout
     """What it did, leaves [T, E, ...]."""
     after: LearnerState
-    """The life that has learned from it."""
+    """The learner's state after the adaptation."""
     metrics: Metrics
     """What the adaptation reports."""
 
@@ -74,7 +74,7 @@ class Runner:
         Args:
           key: one key, used here alone.
           meta: the meta-parameters.
-          task: leaves without a batch axis; its context is all that the learner is told.
+          task: leaves without a batch axis; its context is all that the learner receives of it.
           envs: E, static.
 
         Returns:
@@ -89,7 +89,7 @@ class Runner:
     def rollout(
         self, key: Key, meta: PyTree, task: Task, learner_state: LearnerState, steps: int, eval_policy: bool = False
     ) -> tuple[LearnerState, Rollout]:
-        """Takes `steps` steps in every environment of a life, with `fast` as it is.
+        """Takes `steps` steps in every environment of a lifetime, without adapting.
 
         Environments reset themselves at an episode's end; the task and the memory stay.
 
@@ -97,12 +97,12 @@ class Runner:
           key: one key, used here alone.
           meta: the meta-parameters.
           task: leaves without a batch axis.
-          life: leaves of memory, environment state and percept are [E, ...].
+          learner_state: leaves of memory, environment state and percept are [E, ...].
           steps: T, static.
           exploit: act by `Adapter.eval_policy` instead of `Adapter.act`.
 
         Returns:
-          The life after the last step, and a `Rollout` with leaves [T, E, ...]; neither carries a gradient.
+          The learner's state after the last step, and a `Rollout` with leaves [T, E, ...]; neither has a gradient.
         """
         meta, learner_state = jax.lax.stop_gradient((meta, learner_state))
         act = self.adapter.eval_policy if eval_policy else self.adapter.act
@@ -132,20 +132,20 @@ class Runner:
     def evaluate_policy(
         self, key: Key, meta: PyTree, task: Task, learner_state: LearnerState, num_envs: int, steps: int
     ) -> Rollout:
-        """Plays `num_envs` fresh environments of the same task by `eval_policy`, from which the life learns nothing.
+        """Plays `num_envs` fresh environments of the same task by `eval_policy`; the learner does not adapt to them.
 
-        Each starts with the memory of the life's first environment, and knows what that did last and was paid for it.
+        Each starts with the memory, the previous action and the previous reward of the lifetime's first environment.
 
         Args:
           key: one key, used here alone.
           meta: the meta-parameters.
           task: leaves without a batch axis.
-          life: what has been learned; it stays as it is.
+          learner_state: it is not changed.
           envs: Q, how many fresh environments, static.
           steps: T, static; they reset themselves, so that further episodes may follow the first.
 
         Returns:
-          A `Rollout` with leaves [T, Q, ...], which carries no gradient.
+          A `Rollout` with leaves [T, Q, ...], without gradient.
         """
         reset_key, rollout_key = jax.random.split(key)
         env_state, percept = reset(reset_key, self.env, task.env_params, num_envs)
@@ -171,13 +171,13 @@ class Runner:
           keys: [3], to act, to adapt and to observe with.
           meta: the meta-parameters.
           task: leaves without a batch axis.
-          life: where the lifetime stands.
+          learner_state: from which the lifetime continues.
           steps: T, static.
           observe: called as `observe(key, round)`.
           acted: what `rollout` has returned for the first of the keys, where that is known already.
 
         Returns:
-          The life after the adaptation, and what `observe` returned.
+          The learner's state after the adaptation, and what `observe` returned.
         """
         act_key, adapt_key, observe_key = keys
         moved, taken = acted or self.rollout(act_key, meta, task, learner_state, steps)
@@ -201,13 +201,13 @@ class Runner:
           key: one key, used here alone.
           meta: the meta-parameters.
           task: leaves without a batch axis.
-          life: where the lifetime stands.
+          learner_state: from which the lifetime continues.
           lifetime: its static shape.
           observe: called as `observe(key, round)` after every round, with a key of its own.
           scan: how rounds follow one another, see `scans`.
 
         Returns:
-          The life after the last round, and what `observe` returned, stacked: leaves [rounds, ...].
+          The learner's state after the last round, and what `observe` returned, stacked: leaves [rounds, ...].
         """
 
         def one_round(learner_state, keys):

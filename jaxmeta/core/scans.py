@@ -44,7 +44,7 @@ def nested_scan(body: Body, carry: PyTree, xs: PyTree = None, length: int | None
     """Keeps the carry once every sqrt(N) steps: memory 2 * sqrt(N) * carry + step, two more passes.
 
     The steps fall into blocks of floor(sqrt(N)), the last of which may be shorter. Within a block, while its backward
-    pass runs, the carry of every step is kept, and nothing of its inside.
+    pass runs, only the carry of every step is kept.
 
     Args:
       body: `body(carry, x)` gives the next carry and what to stack.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxmeta.core.types import Key, PyTree, Spec, Task, TaskDistribution
 
 MakeTask = Callable[[Key, PyTree], Task]
-"""`pose(key, env_params)`: a task as a learner may see it."""
+"""`make_task(key, env_params)`: the `Task` that a learner receives."""
 
 
 def spec_of(tasks: TaskDistribution) -> Spec:
@@ -40,7 +40,7 @@ def hidden(key: Key, env_params: PyTree) -> Task:
 
 
 def described(tasks: TaskDistribution) -> MakeTask:
-    """How tasks are posed to a privileged learner, which sees their description."""
+    """Tasks of a privileged learner: their context is a description of the parameters."""
     return lambda key, env_params: Task(env_params, tasks.describe(env_params))
 
 

@@ -135,7 +135,7 @@ def _read_options(name: str, options: str, factory: Any, more: Mapping[str, Any]
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):
-        raise UsageError(name, "be a function that tells its arguments", factory) from None
+        raise UsageError(name, "be a function with a signature", factory) from None
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty:
             raise UsageError(name, "have a default for each of its arguments", Words(f"none for {key!r}"))

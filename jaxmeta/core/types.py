@@ -80,10 +80,9 @@ class Task(NamedTuple):
 
 
 class Hyperparams(struct.PyTreeNode):
-    """What multiplies in Q-learning, as traced scalars, [] float32 each: changing one recompiles nothing.
+    """Hyper-parameters of Q-learning, as traced scalars, [] float32 each: changing one recompiles nothing.
 
-    They live beside the parameters in `meta` and travel with `fast`, so that a policy can emit them and a population
-    can be vmapped over them.
+    They are part of `meta`, with a copy in `fast`, so that a policy can set them and `vmap` can run several values.
     """
 
     learning_rate: jax.Array
@@ -260,7 +259,7 @@ def keep_as_it_is(key: Key, meta: PyTree, fast: PyTree, rollout: Rollout) -> tup
 class Adapter(NamedTuple):
     """Lives one lifetime in one task.
 
-    `meta` is learned across lives, `fast` is carried within one, `memory` belongs to one environment.
+    `meta` is learned across lifetimes, `fast` within one, `memory` belongs to one environment.
     """
 
     init: Initialise
@@ -310,9 +309,9 @@ class Objective:
 
 
 class MetaState(struct.PyTreeNode):
-    """What meta-training carries from step to step and a checkpoint saves.
+    """The state of meta-training, which a checkpoint saves.
 
-    It holds no key: resume folds the step into the root key. That of a population has leaves [members, ...].
+    It holds no key: resume folds the step into the root key. With several seeds leaves are [members, ...].
     """
 
     meta: PyTree
@@ -325,7 +324,7 @@ class MetaState(struct.PyTreeNode):
 
     @property
     def steps_taken(self) -> int:
-        """`step` as a plain number, which is the same for all members of a population."""
+        """`step` as a plain number, the same for all seeds."""
         return int(np.ravel(self.step)[0])
 
     def __repr__(self) -> str:
@@ -347,7 +346,7 @@ class StepInfo(NamedTuple):
     metrics: Metrics
     """`loss` and `return`, what an episode earned, among them."""
     task_is_finite: jax.Array | None = None
-    """[tasks] bool, for which tasks of the batch all numbers were finite; not logged. None where nobody says."""
+    """[tasks] bool, for which tasks of the batch all numbers were finite; not logged. None if unknown."""
 
 
 class MetaLearner(NamedTuple):
@@ -363,12 +362,12 @@ class MetaLearner(NamedTuple):
     meta: Callable[[MetaState], PyTree]
     """The meta-parameters to adapt with."""
     lifetime: AdaptationConfig
-    """How long, and in how many environments, a life is; the length of its rollouts is resolved."""
+    """Length and number of environments of a lifetime, with `rollout_length` resolved."""
     tasks_per_batch: int
     env_steps_per_task: int
     """Environment steps that one task costs in one meta-step."""
     config: AlgorithmConfig = AlgorithmConfig()
-    """All settings that it was made of."""
+    """All settings of its algorithm."""
     name: str = "unnamed"
     """Of the algorithm."""
 

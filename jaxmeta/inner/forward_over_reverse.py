@@ -1,4 +1,4 @@
-"""An inner gradient whose own derivative, which a meta-gradient asks for, is taken forwards."""
+"""An inner gradient whose derivative, which a meta-gradient needs, is taken in forward mode."""
 
 from collections.abc import Callable
 
@@ -51,9 +51,7 @@ def value_and_gradient(loss: Callable) -> Callable:
                 1
             ]
 
-        of_target, of_hyperparams = jax.grad(slope, (0, 1))(
-            target_params, hyperparams
-        )  # not computed where nobody asks for them
+        of_target, of_hyperparams = jax.grad(slope, (0, 1))(target_params, hyperparams)  # not computed where unused
         return along(direction), of_target, None, of_hyperparams
 
     value_and_gradient.defvjp(forward, backward)

@@ -1,9 +1,9 @@
-"""Learners whose parameters are generated for them: from what is told of a task, or from what it has brought so far.
+"""Learners with generated parameters: from the task's context, or from the transitions so far.
 
     params = generate(context, transitions so far)
 
-as a life begins and, if `renewed` says so, after rounds of it. Gradient steps may follow, and are taken from what was
-generated last. What generates is given by an algorithm: a hypernetwork, or a map from the parameters of other tasks.
+as a lifetime starts and, if `regenerate` says so, after rounds of it. Gradient steps may follow from the generated
+parameters. The algorithm supplies the generator: a hypernetwork, or a map from the parameters of other tasks.
 
 References: Ha, Dai and Le (2017), hypernetworks; Zaheer et al. (2017), sets; Beck et al. (2022), hypernetworks in
 meta-reinforcement learning.
@@ -35,7 +35,7 @@ class Source(NamedTuple):
     init: Callable[[Key, Initialisation, Replay], Generating]
     """`init(key, start, replay)`: the meta-parameters, for an empty replay of this shape."""
     generate: Callable[[Any, PyTree, Replay], Params]
-    """`generate(meta, context, replay)`: an agent's parameters. After a life's first moment `context` is None."""
+    """`generate(meta, context, replay)`: an agent's parameters. After the start of a lifetime `context` is None."""
 
 
 def generated(learner: Adapter, source: Source, renewed: str, steps: bool) -> Adapter:
@@ -43,7 +43,7 @@ def generated(learner: Adapter, source: Source, renewed: str, steps: bool) -> Ad
 
     Args:
       learner: made by `gradient_steps` over an agent that learns from a replay.
-      source: what generates the parameters that a life is lived with.
+      source: generates the parameters of a lifetime.
       renewed: after which rounds parameters are generated anew: `never`, the `first` alone, or `every`.
       steps: let the learner take its gradient steps, from what was generated.
 

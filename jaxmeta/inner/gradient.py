@@ -1,4 +1,4 @@
-"""Adaptation by gradient steps: MAML and its kin, Reptile, learned update rules, and plain learning from any start.
+"""Adaptation by gradient steps: MAML and variants, Reptile, learned update rules, and plain learning from any start.
 
 A lifetime starts at learned (or fresh) parameters; after each round the rollout goes into a replay buffer (or, for an
 on-policy agent, is all there is to learn from) and K steps are taken on the agent's loss,

@@ -48,7 +48,7 @@ class Statistics(struct.PyTreeNode):
     """What a learner knows of how it learns."""
 
     rounds: jax.Array
-    """[] int32, rounds lived."""
+    """[] int32, rounds so far."""
     reward: jax.Array
     """[2] float32, averages of the mean reward of a step, over a few rounds and over more."""
     error: jax.Array
@@ -124,7 +124,7 @@ def hyper_policy(learner: Adapter, form: str, context_size: int, width: int, rou
       context_size: numbers of a task's description.
       width: units of the policy's hidden layer.
       rounds: of a lifetime.
-      layers: hidden layers of the Q-network whose structure the policy sets as a lifetime begins; 0: none.
+      layers: hidden layers of the Q-network whose structure the policy sets as a lifetime starts; 0: none.
 
     Returns:
       An `Adapter` with meta `HyperPolicy` and fast `HyperPolicyState`.

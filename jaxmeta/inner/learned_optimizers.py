@@ -142,7 +142,7 @@ class Network(nn.Module):
     """Sets factor and mix for every leaf of every layer."""
 
     def reset(self, params: Params, layers: list[Layer]) -> PyTree:
-        """What it carries from step to step, at the start; nothing, unless it says otherwise."""
+        """Its initial state; by default none."""
         del params, layers
 
     def __call__(
@@ -342,7 +342,7 @@ def learned_rule(network: Callable[[int], Network], base: str) -> UpdateRule:
             setting = numbers.get(index, jnp.zeros(OUTPUTS))
             factor = LARGEST_FACTOR * jnp.tanh(setting[..., 0] / LARGEST_FACTOR)
             shares = plain + setting[..., 1:]
-            # One by one: jnp.sum of a product of seven axes, such as a population's, crashes XLA on a CPU in jaxlib
+            # One by one: jnp.sum of a product of seven axes, as with several seeds, crashes XLA on a CPU in jaxlib
             # 0.10.2 to 0.11.0 (jax-ml/jax#39257).
             mixed = sum(shares[..., k] * direction[..., k] for k in range(direction.shape[-1]))
             steps.append(-seen.learning_rate * jnp.exp(factor) * mixed)

@@ -1,13 +1,13 @@
-"""Q-parameters carried from tasks that are known to a new one, by a map that is learned.
+"""A learned map from the Q-parameters of known tasks to those of a new one.
 
     theta_i' = W theta,        W = f(e_i, e),        theta = sum_j a_ij theta_j,        e = sum_j a_ij e_j,
 
-where theta_j are the parameters of the sources, kept in a bank, e_j their representations, W one of `maps`, and a_ij,
-which sum to 1, say which sources are read: the nearest, any one, all alike, or as attention over the bank decides. Of
-one source it is W_ij theta_j. With the map `Identity` these are the plain copies that a learned map has to beat.
+where theta_j are the parameters of the sources, kept in a bank, e_j their task embeddings, W one of `parameter_maps`, and
+a_ij, which sum to 1, weight the sources: the nearest, a random one, all equally, or by attention over the bank. Of
+one source it is W_ij theta_j. With the map `Identity` these are plain copies, the control of a learned map.
 
-A representation is the description of a task, where a learner is declared to be privileged, or what an encoder makes of
-the transitions that a task has brought.
+A task embedding is the description of a task, for learners declared as privileged, or an encoding of the task's
+transitions so far.
 """
 
 from collections.abc import Callable
@@ -77,7 +77,7 @@ class Weights(struct.PyTreeNode):
 
 
 class Mapping(struct.PyTreeNode):
-    """The `meta`: a map, and the bank that it carries parameters from."""
+    """The `meta`: a map, and its bank of source parameters."""
 
     weights: Weights
     bank: Bank
@@ -102,7 +102,7 @@ class Attention(nn.Module):
 
 
 class ParameterMap(NamedTuple):
-    """How parameters are carried."""
+    """How parameters are mapped."""
 
     source: Source
     """What generates a new task's parameters."""
@@ -199,7 +199,7 @@ def some_rounds(key: Key, buffer: Replay) -> Replay:
 def bank_loss(
     parameter_map: ParameterMap, agent: Agent, config: BankLossConfig, limit: float, reads_one: bool
 ) -> Callable[[Key, Mapping, InnerState], tuple[jax.Array, Metrics]]:
-    """How badly the parameters of each source are made of those of the others.
+    """The error of mapping each source's parameters from those of the others.
 
         mean_i  distillation * |Q(theta_i') - Q(theta_i)|^2 + beta * mean_j |W_ij theta_j - theta_i|^2 / P
                 + td * L_i(theta_i' after K gradient steps)
@@ -211,7 +211,7 @@ def bank_loss(
     One other source is drawn for each target where one is read, all others are read where all are.
 
     Args:
-      carrier: how parameters are carried, as `mapping` makes it.
+      parameter_map: as `mapping` makes it.
       agent: of the sources; it has action values and learns from a replay.
       config: the weights of the three terms, K as `td_steps`, and transitions of a batch as `bank_batch`.
       limit: of the norm of the K gradients.
@@ -225,7 +225,7 @@ def bank_loss(
     assert isinstance(of_values, QLearningConfig), "an agent without action values"
 
     def action_values(params: Params, observation: PyTree, hyperparams: Hyperparams) -> jax.Array:
-        noise = agent.noise(jax.random.key(0))  # values are asked for, not an action
+        noise = agent.noise(jax.random.key(0))  # values are needed, not an action
         nothing = jnp.zeros((), jnp.int32)
         percept = Percept(observation, nothing, jnp.zeros(()), jnp.zeros((), bool))
         return agent.eval_policy(noise, params, percept, hyperparams)[1]["q"]
@@ -269,10 +269,10 @@ def bank_loss(
             metrics = {"distillation": jnp.mean(error**2)}
             value = config.distillation * metrics["distillation"]
             if config.beta:
-                carried = jax.vmap(parameter_map.apply, (None, None, 0, 0))(
+                mapped = jax.vmap(parameter_map.apply, (None, None, 0, 0))(
                     meta, target, representations, meta.bank.network
                 )
-                gaps = jax.tree.map(lambda one, other: one - other, carried, trained["network"])
+                gaps = jax.tree.map(lambda one, other: one - other, mapped, trained["network"])
                 sizes = sum(jnp.sum(leaf**2, axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(gaps))
                 numbers = sum(leaf.size for leaf in jax.tree.leaves(trained["network"]))
                 metrics["gap"] = jnp.sum(sizes * others) / jnp.sum(others) / numbers

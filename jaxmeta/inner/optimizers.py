@@ -1,6 +1,6 @@
 """How a gradient becomes new parameters: rules made by hand, which learned ones (`learned_optimizers`) stand beside.
 
-A rule may have weights, which are learned across tasks, and a state, which lives as long as the parameters that it
+A rule may have weights, which are learned across tasks, and a state, which lasts as long as the parameters that it
 changes.
 """
 

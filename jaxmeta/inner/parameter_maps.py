@@ -1,6 +1,6 @@
 """Linear maps of a network's parameters, W theta, whose matrix is put out by a network, as Flax modules.
 
-All of them start at the identity: before anything has been learned, what is carried over is a copy. They differ in what
+All of them start at the identity: an untrained map copies. They differ in what
 of the matrix they can set: everything (`Full`), a factor for every parameter (`Diagonal`), a left and a right factor of
 every layer's matrix (`Kronecker`), or something of low rank beside the identity (`LowRank`).
 """

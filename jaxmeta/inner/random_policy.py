@@ -12,7 +12,7 @@ def random_policy(tasks: TaskDistribution) -> Adapter:
     """Draws actions uniformly from the action space, as the space itself draws them; meta and memory are None.
 
     The bounds of a space may be part of a task, so `fast` is the context, which must be the task's `EnvParams`:
-    `privileged_task` poses such tasks. No `logits` are reported, for a continuous space has none.
+    `privileged_task` makes such tasks. No `logits` are reported, for a continuous space has none.
 
     Args:
       tasks: where the environment comes from.

@@ -1,8 +1,8 @@
 """Flax modules, each written for one example; the caller vmaps.
 
-`networks` has what a Q-learner or a policy is made of, `memories` the networks that remember (recurrent, with external
+`networks` has those of Q-learners and policies, `memories` the networks with memory (recurrent, with external
 memory, attentive), `encoders` what reads a set of transitions, `generators` what puts out the parameters of another
-network; `layers` are what they are made of.
+network; `layers` are their parts.
 """
 
 import lazy_loader

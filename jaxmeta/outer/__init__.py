@@ -1,4 +1,4 @@
-"""How meta-parameters are trained; an outer rule knows nothing of the method that it trains.
+"""How meta-parameters are trained; an outer rule does not depend on the algorithm that it trains.
 
 `objectives` scores a lifetime; `meta_gradient` descends on its derivative or on Reptile's displacement; `truncated`
 takes long lifetimes a segment at a time, by one of `gradient_estimators`; `ppo` trains memories on whole trials,

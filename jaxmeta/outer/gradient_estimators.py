@@ -1,13 +1,13 @@
-"""Estimators of the gradient of a lifetime's loss in the meta-parameters, segment by segment; any may train any method.
+"""Estimators of the gradient of a lifetime's loss in the meta-parameters, segment by segment, for any algorithm.
 
-A lifetime may be lived in segments, one a meta-step, and a gradient is estimated from each. What a segment hands to
-the next is data to the next one's derivative, so that back-propagation and evolution strategies see what a segment
-owes to the meta-parameters within it: truncation biases them towards what pays soon. Persistent evolution strategies
-do not forget which perturbations led to where a segment starts, and are free of that bias.
+A long lifetime is truncated into segments, one a meta-step, and a gradient is estimated from each. The state at the
+start of a segment is constant to its derivative, so back-propagation and evolution strategies miss the effect of the
+meta-parameters on later segments: truncation biases them towards short-term gains. Persistent evolution strategies
+accumulate the perturbations of all segments so far, and are free of that bias.
 
-| estimator | sees what epsilon and actions do | biased by | variance |
+| estimator | sees the effect of epsilon and actions | biased by | variance |
 |---|---|---|---|
-| `backpropagation` | no | truncation, and what no gradient passes | low, but explodes along long segments |
+| `backpropagation` | no | truncation, and what has no gradient | low, but explodes along long segments |
 | `evolution_strategies` | yes | truncation, and smoothing | grows with the number of parameters |
 | `persistent_evolution_strategies` | yes | smoothing | the same, and with the number of segments |
 """
@@ -33,19 +33,19 @@ class Estimator(NamedTuple):
     """How a gradient is estimated from the next segment of one task's lifetime."""
 
     reset: Callable[[Key, PyTree, Task], PyTree]
-    """`reset(key, meta, task)`: what is carried from segment to segment, at a lifetime's start."""
+    """`reset(key, meta, task)`: the state between segments, at a lifetime's start."""
     gradient: Callable[[Key, PyTree, Task, PyTree, jax.Array], tuple[PyTree, PyTree, Metrics]]
-    """`gradient(key, meta, task, previous, first)`: a tree like `meta`, what is carried on, and metrics. Where `first`,
-    [] bool, a new lifetime begins and `previous` is of the one before; where `previous` is None, a lifetime is a single
-    segment."""
+    """`gradient(key, meta, task, previous, first)`: a tree like `meta`, the next state, and metrics. Where `first`,
+    [] bool, a new lifetime starts and `previous`, of the one before, is ignored; where `previous` is None, a lifetime is
+    a single segment."""
     lifetimes_per_task: Callable[[bool], int]
     """`lifetimes_per_task(complete)`: lifetimes of a task that an estimate takes; `complete` says whether a segment is
     the whole lifetime."""
 
 
 def backpropagation(reset: Reset, objective: Objective) -> Estimator:
-    """The derivative of a segment's loss, with what the segment starts from held constant: truncated where it is not
-    the lifetime's first one, exact for a lifetime of a single segment.
+    """The derivative of a segment's loss with its initial state held constant: truncated, and exact for the first
+    segment of a lifetime.
     """
 
     def gradient(key: Key, meta: PyTree, task: Task, previous: LearnerState | None, first: jax.Array):
@@ -65,11 +65,11 @@ def backpropagation(reset: Reset, objective: Objective) -> Estimator:
 def evolution_strategies(
     reset: Reset, objective: Objective, num_perturbations: int, scale: float, learned: Learned
 ) -> Estimator:
-    """Antithetic evolution strategies: how the loss differs between meta-parameters moved there and back.
+    """Antithetic evolution strategies: the difference of the loss between perturbations of opposite sign.
 
     The mean over pairs of noise * (loss(meta + noise) - loss(meta - noise)) / (2 scale**2), noise ~ N(0, scale**2), is
-    on average the derivative of the loss smoothed by that noise. Both of a pair meet the same random numbers. A life
-    with unperturbed meta-parameters leads from segment to segment, and every perturbed one departs from it.
+    on average the derivative of the loss smoothed by that noise. Both of a pair use the same random numbers. The
+    lifetime itself runs with unperturbed meta-parameters, and every perturbed segment starts from its state.
 
     Args:
       reset: starts a lifetime.
@@ -106,7 +106,7 @@ def evolution_strategies(
 
 
 class Persistent(struct.PyTreeNode):
-    """What persistent evolution strategies carry, for every pair."""
+    """The state of persistent evolution strategies between segments, for every pair."""
 
     learner_states: LearnerState
     """Leaves [pairs, 2, ...]."""
@@ -117,9 +117,9 @@ class Persistent(struct.PyTreeNode):
 def persistent_evolution_strategies(
     reset: Reset, objective: Objective, num_perturbations: int, scale: float, learned: Learned
 ) -> Estimator:
-    """Evolution strategies whose perturbed lives go on, each credited with all of its perturbations so far.
+    """Evolution strategies with persistent perturbed lifetimes, each credited with all of its perturbations so far.
 
-    In place of a segment's own noise stands the sum of the noise of all segments since the lifetime began, which
+    The sum of the noise of all segments since the lifetime started takes the place of the segment's own noise, which
     credits early perturbations with late losses. The arguments are those of `evolution_strategies`.
 
     Reference: Vicol, Metz and Sohl-Dickstein (2021), algorithm 2.
@@ -173,7 +173,7 @@ SIGNS = np.array([1.0, -1.0], np.float32)
 
 
 def _keys(key: Key, num_perturbations: int) -> tuple[Key, ...]:
-    """To begin and to score with, unperturbed; and for each pair its noise, to begin and to score with."""
+    """Keys to reset and to score with, unperturbed; then of each pair those of its noise, its reset and its score."""
     reset_key, score_key, pairs_key = jax.random.split(key, 3)
     return reset_key, score_key, *jax.random.split(pairs_key, (3, num_perturbations // 2))
 
@@ -193,7 +193,7 @@ def _moved(meta: PyTree, noise: PyTree, sign: jax.typing.ArrayLike) -> PyTree:
 
 
 def _slope(noise: PyTree, losses: jax.Array, scale: float) -> PyTree:
-    """The gradient that one pair speaks for; losses are [2], there and back."""
+    """The gradient estimate of one pair; losses are [2], of plus and minus the noise."""
     difference = (losses[0] - losses[1]) / (2 * scale**2)
     return jax.tree.map(lambda leaf: leaf * difference, noise)
 
@@ -205,7 +205,7 @@ def _mean(tree: PyTree) -> PyTree:
 
 
 def _reset_where(first: jax.Array, fresh: LearnerState, previous: LearnerState | None) -> LearnerState:
-    """A fresh life where a lifetime begins, else what is carried, to whose making no derivative reaches back."""
+    """The fresh state where a lifetime starts, else the previous one, without gradient."""
     if previous is None:
         return fresh
     previous = jax.lax.stop_gradient(previous)
@@ -213,5 +213,5 @@ def _reset_where(first: jax.Array, fresh: LearnerState, previous: LearnerState |
 
 
 def _kept(learner_state: PyTree, previous: PyTree) -> PyTree:
-    """What is carried on, if anything is."""
+    """The next state, or None where lifetimes are single segments."""
     return None if previous is None else learner_state

@@ -1,6 +1,6 @@
 """Outer rules that descend: on the meta-gradient of an objective, or on Reptile's displacement.
 
-A rule turns an objective into `init` and `update` of a `MetaLearner` and knows nothing of the method it trains.
+A rule turns an objective into `init` and `update` of a `MetaLearner` and does not depend on the algorithm.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ metrics."""
 
 
 def starting(adapter: Adapter, optimizer: optax.GradientTransformation) -> Init:
-    """How a rule starts that carries nothing from step to step but what it learns and its optimizer's state."""
+    """The initial state of a rule without auxiliary state."""
 
     def init(key: Key) -> MetaState:
         meta = adapter.init(key)
@@ -72,7 +72,7 @@ def meta_gradient(
     """Descends on the gradient of the mean objective, differentiated through the adaptation.
 
     Args:
-      adapter: how the learner lives; its `init` draws the first `meta`.
+      adapter: how the learner adapts; its `init` draws the first `meta`.
       objective: scores one lifetime.
       optimizer: of `meta`; it is given the meta-gradient, averaged over tasks.
       tasks_per_group: as in `mean_over_tasks`.

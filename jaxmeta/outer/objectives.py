@@ -33,7 +33,7 @@ class ScoreConfig(Config, frozen=True, kw_only=True):
     """How adapted parameters are scored."""
 
     loss: Literal["policy_gradient", "td", "monte_carlo", "return"] = "policy_gradient"
-    """What adapted parameters are scored by: `policy_gradient`, `td`, `monte_carlo`, or, where no gradient is asked of
+    """The loss of adapted parameters: `policy_gradient`, `td`, `monte_carlo`, or, where no gradient is needed of
     it, `return`."""
     scored: Literal["every", "last", "before_and_every"] = "every"
     """After which adaptations parameters are scored: `every`, `last`, or `before_and_every`, before the first one
@@ -75,9 +75,9 @@ MOST_UNROLLED_ROUNDS = 4
 def policy_outputs(
     adapter: Adapter, meta: PyTree, learner_state: LearnerState, rollout: Rollout, eval_policy: bool = False
 ) -> jax.Array:
-    """The numbers of the distributions over actions, [T, E, N], that a life without memory gives along a rollout."""
+    """Parameters of the action distributions, [T, E, N], over a rollout, of a learner without memory."""
     act = adapter.eval_policy if eval_policy else adapter.act
-    noise = adapter.noise(jax.random.key(0))  # the distribution is asked for, not a draw from it
+    noise = adapter.noise(jax.random.key(0))  # the distribution is needed, not a draw from it
     memory = jax.tree.map(lambda leaf: leaf[0], learner_state.memory)
 
     def numbers(percept):
@@ -148,10 +148,10 @@ def round_weights(rounds: int, config: ScoreConfig) -> jax.Array:
 
 
 class Collected(NamedTuple):
-    """What parameters did in one life that had not adapted yet, and the keys that it goes on with."""
+    """Rollouts of a lifetime before any adaptation, and the keys of the rest."""
 
     reset_key: Key
-    """What the life began with."""
+    """Of the lifetime's reset."""
     keys: Key
     """[rounds, 3], see `Runner.round`."""
     first: tuple[LearnerState, Rollout] | None
@@ -169,31 +169,31 @@ def post_adaptation(
     steps: int,
     scan: Scan = jax.lax.scan,
 ) -> Objective:
-    """Scores the parameters that rounds of a lifetime arrive at, on fresh episodes.
+    """Scores the parameters after rounds of a lifetime, on fresh episodes.
 
-    The derivative of an outer loss takes the experience that was adapted to as given, though the parameters before
-    adaptation chose it. The sampling correction credits that choice, where a task is lived several times over: the
-    log-probability of what a round did, times how much better the rounds from there on scored than in the task's other
-    lives. Together with `policy_gradient`, undiscounted and without entropy, that is the whole derivative of the
-    expected return after adaptation. Under the other outer losses the credit is the same, in returns.
+    The derivative of an outer loss holds the rollouts constant, though the parameters before adaptation chose their
+    actions. The sampling correction adds the missing term, where a task has several lifetimes: the log-probability of a
+    round's actions, times the advantage of its later rounds over those of the task's other lifetimes. Together with
+    `policy_gradient`, undiscounted and without entropy, that is the exact derivative of the expected return after
+    adaptation. Under the other outer losses the correction is the same, in returns.
 
-    Parameters that are scored before the first round too learn to act well in a task that they know nothing of, and so
-    to explore it.
+    If scores before the first round count too, the initial parameters learn to act well without information of the
+    task, and so to explore.
 
     Reference: Finn, Abbeel and Levine (2017); Stadie et al. (2018) for the credit of exploration.
 
     Args:
-      runner: the environment, and how the learner lives.
-      actions: how the numbers that it reports become actions.
+      runner: the environment and the adapter.
+      actions: the distribution over actions.
       lifetime: how long.
       outer_loss: the score of adapted parameters on a query rollout.
-      config: how many lives and query environments, and which rounds are scored.
+      config: how many lifetimes and query environments, and which rounds are scored.
       steps: length of a query rollout.
       scan: how the rounds of a long lifetime follow one another, see `scans`.
 
     Returns:
-      An `Objective`. It returns the first of the task's lives; its metrics hold `return`, the mean return of a query
-      episode after the last round.
+      An `Objective`. It returns the state of the task's first lifetime; its metrics hold `return`, the mean return of a
+      query episode after the last round.
     """
     corrected = config.sampling_correction and config.lifetimes_per_task > 1
     weights = round_weights(lifetime.num_adaptations, config)
@@ -261,7 +261,7 @@ def post_adaptation(
 
 
 def _unrolled(one_round: Callable, learner_state: LearnerState, keys: Key, first: tuple[LearnerState, Rollout] | None):
-    """The life after all rounds, written one after the other, and then what each of them reports.
+    """The learner's state after all rounds, unrolled, and then what each of them reports.
 
     That is faster to differentiate than a loop: nothing is stacked, and a replay buffer knows how full it is. The
     program grows with the number of rounds.

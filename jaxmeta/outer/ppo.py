@@ -61,7 +61,7 @@ class PPOConfig(OptimizerConfig, frozen=True, kw_only=True):
         """What a memory is trained on: a lifetime, or more rollouts than that.
 
         Raises:
-          UsageError: fewer are asked for.
+          UsageError: fewer are given.
         """
         adaptations, rollouts = lifetime.num_adaptations, self.trial_rollouts
         rule = f"be 0 or at least num_adaptations = {adaptations}, which a lifetime has"

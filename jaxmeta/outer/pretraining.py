@@ -30,7 +30,7 @@ def pretraining(runner: Runner, lifetime: AdaptationConfig) -> tuple[Init, Updat
       lifetime: environments of each task, and the steps of an update in each; its rounds play no part.
 
     Returns:
-      `init` and `update` of a `MetaLearner`. `meta.params` are what the learner has come to, its `fast` is carried in
+      `init` and `update` of a `MetaLearner`. `meta.params` are the trained parameters; its `fast` is kept in
       the state. The update reports what the adaptation does, `inner_loss` also as `loss`, and `return`, the mean of
       the first episodes that it played while learning, [] float32 each.
     """

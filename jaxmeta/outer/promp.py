@@ -1,8 +1,8 @@
-"""A trust region for meta-gradients: several steps on what was lived once, as long as the adapted policies stay near.
+"""A trust region for meta-gradients: several steps on the same rollouts while adapted policies stay close.
 
-What each task's lifetime collected is kept, before adaptation and after. At new meta-parameters the adaptation is run
-anew along it; the surrogates of the inner loss and of the outer one count each action by how much more probable it has
-become, and the outer one stops to gain where that has moved by more than `clip`.
+The rollouts of each lifetime are kept, before adaptation and after. At new meta-parameters the adaptation is recomputed
+on them; inner and outer surrogates weight each action by its probability ratio, and the outer one is clipped where
+the ratio has moved by more than `clip`.
 
 Reference: Rothfuss et al. (2019), ProMP; Schulman et al. (2017), PPO.
 """
@@ -68,7 +68,7 @@ def proximal(
       optimizer: of every minibatch of tasks.
       steps: length of a query rollout.
     """
-    assert outer.trust_region is not None, "no trust region is asked for"
+    assert outer.trust_region is not None, "a trust region"
     trust_region = outer.trust_region
     adapter, weights = runner.adapter, round_weights(lifetime.num_adaptations, objective)
 

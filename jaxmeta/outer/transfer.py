@@ -1,9 +1,9 @@
 """Q-networks of known tasks, and what is learned from all of them, updated in turns.
 
-A meta-step lets every source live one round, puts its parameters into the bank, and then descends, for some steps,
-on how badly the parameters of each source would have been generated from those of the others. Where a task is known by
-its transitions alone, a newcomer lives its first round in each source's task too: what it sees there, and not what an
-experienced source sees, is what there will be to know a new task by.
+A meta-step runs every source for one round, puts its parameters into the bank, and then descends, for some steps,
+on the error of generating each source's parameters from those of the others. Where the task embedding is inferred from
+transitions, a fresh learner collects a first round in each source's task too, since an experienced source visits other
+states than a fresh learner in a new task.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class SourceBank(NamedTuple):
 
 
 class Sources(struct.PyTreeNode):
-    """The tasks of a bank, and who lives in them. Leaves [S, ...]."""
+    """The tasks of a bank, and the learners in them. Leaves [S, ...]."""
 
     env_params: PyTree
     learner_states: LearnerState
@@ -66,13 +66,13 @@ def transfer_between_tasks(
     """Trains sources, and a map between them.
 
     Args:
-      runner: the environment, and how a new task is lived in; its meta has `weights`, `bank` and `start`. If the bank
+      runner: the environment, and the adapter of a new task; its meta has `weights`, `bank` and `start`. If the bank
         has a replay, what newcomers see is kept there.
-      learner: how the sources live, from the start that they share.
+      learner: how the sources adapt, from one shared initialisation.
       bank: their tasks, what is kept of them, and the loss of the weights.
       optimizer: of the weights.
       steps: of the optimizer in a meta-step.
-      lifetime: what a source lives in a meta-step, one round.
+      lifetime: of a source in a meta-step, one round.
     """
     of_sources = Runner(runner.env, learner)
 
@@ -85,7 +85,7 @@ def transfer_between_tasks(
         return {**round_.metrics, "return": jnp.mean(round_.rollout.episode_return)}
 
     def newcomer(key: Key, meta: PyTree, env_params: PyTree) -> Rollout:
-        """What a new life does in its first round."""
+        """The first rollout of a new lifetime."""
         reset_key, rollout_key = jax.random.split(key)
         task = tasks_of(env_params)
         learner_state = runner.reset(reset_key, meta, task, lifetime.num_envs)

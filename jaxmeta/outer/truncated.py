@@ -1,4 +1,4 @@
-"""The outer rule of long lifetimes: every meta-step takes each of them one segment further."""
+"""The outer rule of long lifetimes: every meta-step runs each of them one segment further."""
 
 from collections.abc import Callable
 
@@ -20,9 +20,9 @@ class Unfinished(struct.PyTreeNode):
 
     task: Task
     learner_states: PyTree
-    """What the estimator carries."""
+    """The estimator's states."""
     age: jax.Array
-    """[tasks] int32, segments lived; 0 where the next one begins a new lifetime in a new task."""
+    """[tasks] int32, segments so far; 0 where the next one starts a new lifetime in a new task."""
 
 
 def truncated_unrolls(
@@ -36,11 +36,11 @@ def truncated_unrolls(
     """Descends on an estimate from the next segment of every lifetime.
 
     Lifetimes are staggered: the first ones of a run end early, each at another age, so that from then on every batch
-    holds young and old learners, and of as many lifetimes as there are segments one begins at every meta-step. A task
+    holds young and old learners, and of as many lifetimes as there are segments one starts at every meta-step. A task
     stays with its lifetime; of the batch that an update is given, those tasks are taken up whose turn it is.
 
     Args:
-      adapter: how the learner lives.
+      adapter: how the learner adapts.
       estimator: one of `outer.gradient_estimators`.
       sample: draws a training task, for the first lifetimes.
       optimizer: of the meta-parameters.

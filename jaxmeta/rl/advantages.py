@@ -48,7 +48,7 @@ def linear_baseline(features, first, returns):
     """Values by ridge regression of returns to go on observations and time, fitted to many environments at once.
 
     The regressors are o, o^2, and the polynomials of degree 0 to 3 in the time since the episode's start, written as
-    Legendre's, which float32 can tell apart.
+    Legendre's, which float32 can distinguish.
 
     Args:
       features: observations as numbers, [T, E, D] float32.

@@ -34,7 +34,7 @@ def of_actions(spec: Spec) -> ActionDistribution:
 
     The numbers of a Gaussian count from the middle of the range of actions, in units of half its width, where there is
     one: a unit that suits a network. What is drawn is neither clipped nor squashed: the environment may clip it, the
-    log-density speaks of the action that was drawn.
+    log-density is that of the drawn action.
     """
     if spec.num_actions is not None:
         return _categorical(spec.num_actions, spec.action.dtype)

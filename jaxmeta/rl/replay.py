@@ -96,7 +96,7 @@ def look_ahead(rounds: Transitions, discount: jax.Array, n_step: int) -> LookAhe
 
     A window ends after `n_step` steps, at the end of its episode, or at the end of its round, whichever comes first.
     The value at its far end is bootstrapped unless the episode terminated there. Windows that reach to the end of the
-    round are summed for every stored step at once, shorter ones when they are asked for.
+    round are summed for every stored step at once, shorter ones when they are read.
 
     Args:
       rounds: leaves [C, T, E, ...].

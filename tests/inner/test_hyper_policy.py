@@ -212,7 +212,7 @@ def test_mistakes_are_told_before_anything_compiles(grid, settings, sentence):
 
 def test_a_task_without_a_description_is_refused():
     undescribed = tasks.make_tasks("grid_navi:size=3,horizon=4")._replace(describe=lambda params: jnp.zeros(0))
-    with pytest.raises(UsageError, match=r"form must see something of a task, of which .* tells nothing, got 'static'"):
+    with pytest.raises(UsageError, match=r"form must have a description of its tasks, and .* has none, got 'static'"):
         make_learner("hyper_policy", undescribed, SETTINGS | {"policy.form": "static"})
 
 
