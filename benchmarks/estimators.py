@@ -3,7 +3,7 @@
     python benchmarks/estimators.py --out benchmarks/results/estimators.json
 
 2-D navigation with its own settings. Every variant takes as many meta-steps on as many environment steps: with the
-sampling correction two lives of half as many tasks. Returns are on validation tasks, for this is a choice between
+sampling correction two lifetimes of half as many tasks. Returns are on validation tasks, for this is a choice between
 variants. Every cell (variant, seed) is kept in a folder of its own under `--runs` and taken up again where it was left.
 """
 

@@ -3,7 +3,7 @@
 The same work at the same settings with the same random numbers, without agents, adapters, objectives or outer rules:
 the network is three matrix products, the loops are spelled out, and whatever the settings leave unused is left out. It
 serves DQN with double targets and squared loss, plain SGD in the inner loop on the whole replay, Monte-Carlo targets,
-two or more lives a task and the policy-gradient outer loss after every round; `require_same_work` checks that.
+two or more lifetimes of a task and the policy-gradient outer loss after every round; `require_same_work` checks that.
 """
 
 from collections.abc import Callable, Mapping
@@ -71,7 +71,7 @@ def make_gradient(tasks: TaskDistribution, config: MAMLConfig):
     """The function (key, params, env_params) -> (meta-gradient, actions).
 
     The gradient is not clipped. The actions, which the compiler drops where nobody asks for them, are those of the
-    exploration, [tasks, lives, rounds, steps, envs], and of the query episodes, [tasks, lives, rounds, horizon,
+    exploration, [tasks, lifetimes, rounds, steps, envs], and of the query episodes, [tasks, lifetimes, rounds, horizon,
     query_envs].
     """
     require_same_work(config, SAME_WORK)

@@ -2,7 +2,7 @@
 
 The same work at the same settings with the same random numbers, on 2-D navigation with velocities for actions, without
 agents, adapters, objectives or outer rules. It serves one round of one gradient step, DiCE's surrogate, a linear
-baseline, and the policy-gradient outer loss of one life; `require_same_work` checks that.
+baseline, and the policy-gradient outer loss of one lifetime; `require_same_work` checks that.
 
 With a single gradient step the meta-gradient needs no derivative of a derivative written as such. Where theta' = theta
 - rate * g(theta), it is (1 - rate * H) d, with d the outer gradient at theta' and H the inner loss's second derivative,

@@ -1,15 +1,17 @@
 """Learning that was learned against Q-learning that was tuned, over long lifetimes in test tasks.
 
     python benchmarks/lifetimes.py rules --tasks grid_navi:goals=split --out benchmarks/results/rules_grid_navi.json
-    python benchmarks/lifetimes.py governors --tasks tabular_mdp:varied=true --out benchmarks/results/governors.json
-    python benchmarks/lifetimes.py rules --tasks cartpole --carried-from runs/lifetimes/rules-grid_navi-goals-split \
-        --out benchmarks/results/rules_carried_to_cartpole.json
+    python benchmarks/lifetimes.py hyper_policies --tasks tabular_mdp:varied=true \
+        --out benchmarks/results/hyper_policy_tabular_mdp.json
+    python benchmarks/lifetimes.py rules --tasks cartpole \
+        --transferred-from runs/lifetimes/rules-grid_navi-goals-split \
+        --out benchmarks/results/rules_transferred_to_cartpole.json
 
 The last one learns nothing: rules learned in one family are used in another, or, with `--set hidden=64,64`, in a wider
 network.
 
 What is compared is the area under the curve of an episode's return over a lifetime, above that of random actions. All
-live the same rounds in the same test tasks with the same random numbers, so that differences are paired; intervals are
+have the same rounds in the same test tasks with the same random numbers, so that differences are paired; intervals are
 over seeds and tasks. Everything is chosen on validation tasks: the hyper-parameters that ordinary learning has, and
 that what is learned starts from. What was tuned and measured stands in the file of results, and is not made again: run
 with other methods or more seeds to add to it. Trainings are kept under `--runs`, and taken up where they were left.
@@ -71,16 +73,16 @@ GRIDS = {
 CHOOSING_LIVES = 3
 """Lives of a task in which its best setting is chosen, none of them the one that it is scored in."""
 STRETCHES = 5
-"""Of a lifetime, where an estimator lives one at a time; it then takes as many more meta-steps, of equal experience."""
+"""Where an estimator runs one lifetime at a time; it then takes as many more meta-steps, of equal experience."""
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "es": {"outer.gradient_estimator": "es"},
     "pes": {"outer.gradient_estimator": "pes"},
     "truncated": {"outer.gradient_estimator": "backpropagation", "objective.loss": "td", "outer.learning_rate": 0.01},
 }
-"""Truncated back-propagation has no perturbed lives and lives in as many more tasks."""
+"""Truncated back-propagation has no perturbed lifetimes and takes as many more tasks."""
 RULES = [f"{rule}, {estimator}" for rule in ("structured", "recurrent", "attention") for estimator in ESTIMATORS]
 IN_HINDSIGHT = "best of the grid in each task"
-GOVERNORS: dict[str, dict[str, Any]] = {
+HYPER_POLICIES: dict[str, dict[str, Any]] = {
     form: {"policy.form": form} for form in ("online", "schedule", "static", "constant")
 } | {"online, structure": {"policy.form": "online", "agent.structure": True}}
 
@@ -97,7 +99,7 @@ class Bench:
         self.tasks: TaskDistribution = jaxmeta.make_tasks(subject["tasks"])
         self.num_tasks: int = subject["num_tasks"]
         self.overrides = read_settings(subject["set"])
-        self.source = subject["carried_from"] and Path(subject["carried_from"])
+        self.source = subject["transferred_from"] and Path(subject["transferred_from"])
         """Where rules were learned, if not here."""
         self.folder = folder
         self.record = Record(results, subject)
@@ -236,7 +238,7 @@ def compare_rules(bench: Bench, methods: list[str], seeds: int) -> str:
     return best
 
 
-def compare_governors(bench: Bench, methods: list[str], seeds: int) -> str:
+def compare_hyper_policies(bench: Bench, methods: list[str], seeds: int) -> str:
     """Policies over hyper-parameters beside the best of a grid of settings, which they start from.
 
     Returns:
@@ -262,12 +264,12 @@ def compare_governors(bench: Bench, methods: list[str], seeds: int) -> str:
         if method == IN_HINDSIGHT:
             bench.measure(method, seeds, lambda seed: in_hindsight(run, seed, metas))
         else:
-            bench.learn("hyper_policy", method, seeds, grid[best] | GOVERNORS[method])
+            bench.learn("hyper_policy", method, seeds, grid[best] | HYPER_POLICIES[method])
     return baseline
 
 
 def in_hindsight(run: Callable[..., np.ndarray], seed: int, metas: list[PyTree]) -> np.ndarray:
-    """Curves of the setting that is best in each task, chosen in other lives than it is scored in."""
+    """Curves of the setting that is best in each task, chosen in other lifetimes than those that score it."""
     scored, chosen_by = [], []
     for meta in metas:
         scored.append(run(seed, meta))
@@ -326,7 +328,10 @@ def table(title: str, record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-COMPARISONS = {"rules": (compare_rules, RULES), "governors": (compare_governors, [*GOVERNORS, IN_HINDSIGHT])}
+COMPARISONS = {
+    "rules": (compare_rules, RULES),
+    "hyper_policies": (compare_hyper_policies, [*HYPER_POLICIES, IN_HINDSIGHT]),
+}
 
 
 def main() -> None:
@@ -337,7 +342,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--num-tasks", type=int, default=128, help="test tasks of a seed, and validation tasks")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every learner")
-    parser.add_argument("--carried-from", metavar="DIR", help="where the rules were learned, if not here")
+    parser.add_argument("--transferred-from", metavar="DIR", help="where the rules were learned, if not here")
     parser.add_argument("--runs", type=Path, default=Path("runs/lifetimes"))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -347,7 +352,7 @@ def main() -> None:
         "tasks": options.tasks,
         "num_tasks": options.num_tasks,
         "set": options.set,
-        "carried_from": options.carried_from,
+        "transferred_from": options.transferred_from,
     }
     names = [options.comparison, options.tasks, *options.set]
     compare, methods = COMPARISONS[options.comparison]
@@ -356,7 +361,7 @@ def main() -> None:
     random = bench.kept("baselines", "random", lambda: random_return(bench))
     rows = rows_of(bench.record.content["cells"], baseline, random)
     record = bench.record.close("lifetimes.py", machine=machine(), baseline=baseline, rows=rows)
-    title = " ".join(names) + (f", carried from {options.carried_from}" if options.carried_from else "")
+    title = " ".join(names) + (f", transferred from {options.transferred_from}" if options.transferred_from else "")
     write_text(options.out.with_suffix(".md"), table(title, record))
     print(table(title, record))
 

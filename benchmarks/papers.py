@@ -9,7 +9,7 @@ of a single training.
 
 Every row is kept in a folder of its own under `--runs`: a training that was interrupted goes on, what is measured is
 not measured again, so other `--trials` or `--set` take another `--runs`. Rows of the report (JSON, Markdown and a plot)
-that are not asked for stay as they are.
+that are not named stay as they are.
 """
 
 import argparse
@@ -71,10 +71,10 @@ def summarised(samples: np.ndarray) -> dict[str, Any]:
 
 
 def command() -> str:
-    """What was asked, but for where it is kept."""
+    """The command, without its folders."""
     words = iter(sys.argv[1:])
-    asked = [word for word in words if word not in ("--runs", "--out") or not next(words, None)]
-    return " ".join(["python benchmarks/papers.py", *asked])
+    given = [word for word in words if word not in ("--runs", "--out") or not next(words, None)]
+    return " ".join(["python benchmarks/papers.py", *given])
 
 
 def trained(
@@ -107,7 +107,7 @@ def untrained(
 
 
 def policies(problem: Problem, tasks: TaskDistribution, options: argparse.Namespace) -> dict[str, MetaLearner]:
-    """What learns nothing across tasks, in the lifetimes that the learners live."""
+    """The baselines without meta-learning, in the same lifetimes."""
     settings = {**problem.settings, **options.set}
     learner = make_learner(problem.learners[0], tasks, settings)
     blind = {"random": random_policy(tasks), **{name: make(tasks) for name, make in problem.policies.items()}}

@@ -1,8 +1,8 @@
 """The protocol of the scoreboard: what every method of a family is given, whatever else differs between methods.
 
 In a family every method gets about the same number of environment steps to meta-train with, unless it comes to the end
-of its meta-steps before, and at most the same number to adapt to a task with. No method is told of a task what others
-must find out. Seeds are members of one population. Learners in context are trained on the rounds of a lifetime or on
+of its meta-steps before, and at most the same number to adapt to a task with. No method receives privileged task
+information. Seeds are members of one run. Learners in context are trained on the rounds of a lifetime or on
 one more, the one that is scored: on what `trial_rounds.py` found better for `rl2` on validation tasks. Settings are
 those that a user gets by naming the algorithm and the family, but for what `FAMILIES` and `TOLD_NO_MORE` list.
 """
@@ -32,7 +32,7 @@ MOST_META_STEPS = 2_000
 IN_CONTEXT = ("rl2", "mann", "snail")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 TOLD_NO_MORE = {"mapping": {"task_embedding": "inferred"}}
-"""By algorithm, what keeps it from being told of a task what all others must find out."""
+"""By algorithm, the settings without which it would receive privileged task information."""
 
 
 class Family(NamedTuple):

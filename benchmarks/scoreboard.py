@@ -48,7 +48,7 @@ EVALUATION_SEED = 0
 
 
 class Board(NamedTuple):
-    """What is asked for, and where it goes."""
+    """The requested cells, and their folder."""
 
     form: str
     size: Form
@@ -106,7 +106,7 @@ def policies_of(family: str) -> evaluation.Policies:
 
 def evaluations(board: Board, family: str, job: jobs.Job, run: RunDirectory) -> Iterator[dict[str, Any]]:
     """At the end of training, for which baselines are tuned, on test tasks and on others; then after earlier shares."""
-    like = jax.eval_shape(multi_seed.beginning(job.learner, job.config), multi_seed.seeds_of(job.config))
+    like = jax.eval_shape(multi_seed.make_initial_state(job.learner, job.config), multi_seed.seeds_of(job.config))
     measurement = evaluation.make_measurement(job.learner, job.tasks, policies_of(family))
     algorithm, choices, tell = job.config["algorithm"], {}, progress.lines(functools.partial(print, flush=True))
     at = [(PARTS, "test"), *((PARTS, split) for split in ("train", "shifted") if split in job.tasks.splits)]
@@ -208,7 +208,7 @@ def make_all(board: Board, missing: list[tuple[str, str]], expected: list[float]
 
     The time that is left goes by what was expected, and by how that has held for the cells before.
     """
-    failed, begun = [], time.perf_counter()
+    failed, start = [], time.perf_counter()
     for index, (family, algorithm) in enumerate(missing):
         start, ended = time.perf_counter(), "done"
         try:
@@ -220,7 +220,7 @@ def make_all(board: Board, missing: list[tuple[str, str]], expected: list[float]
         now = time.perf_counter()
         line = f"{index + 1}/{len(missing)} {family}/{algorithm}: {ended}, {now - start:.0f} s"
         if made := sum(expected[: index + 1]):
-            line += f"; about {duration((now - begun) / made * sum(expected[index + 1 :]))} left"
+            line += f"; about {duration((now - start) / made * sum(expected[index + 1 :]))} left"
         print(line, flush=True)
     return failed
 

@@ -136,7 +136,7 @@ def rollouts(name: str, num_tasks: int, pairs: int) -> dict[str, Any]:
 
 
 def meta_step(name: str, algorithm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole meta-step in a process of its own, whose memory is the meta-step's."""
+    """A meta-step in a process of its own, whose memory is the meta-step's."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         return pool.submit(measured_meta_step, name, algorithm, settings).result()

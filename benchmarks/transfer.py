@@ -3,7 +3,7 @@
     python benchmarks/transfer.py --family grid_navi --out benchmarks/results/transfer_grid_navi.json
 
 Scores are (return - random) / (oracle - random) of an episode before the first round, where nothing of the task has
-been seen, and after each one. All methods live the same rounds in the same tasks with the same random numbers. The step
+been seen, and after each one. All methods have the same rounds in the same tasks with the same random numbers. The step
 size of each method's gradient steps is chosen on validation tasks, with its first seed; where a family's validation
 tasks are tasks of the bank too, that is done with another training that keeps some tasks from the bank. Copies come
 from a bank that was trained as that of the map was. Cells (method, seed) stand in the file of results, which is added
@@ -35,7 +35,7 @@ RATES = [0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 MAML_RATES = [0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
 COPY = {"map.form": "identity", "loss.bank_batch": 1, "outer.num_updates": 1}
 TAUGHT = ("inner.optimizer", "inner.num_steps", "agent.batch_size", "agent.n_step", "agent.temperature")
-"""Settings by which what starts from scratch learns as what is carried does."""
+"""Settings by which learning from scratch equals that after the transfer."""
 LIVED = ("adaptation.num_envs", "adaptation.rollout_length", "adaptation.num_adaptations", "agent.hidden")
 """Settings that all methods share with the map."""
 

@@ -38,9 +38,9 @@ QUICK = ("maml", "grid_navi", 20)
 
 def wanted(family: str) -> Iterator[Baselines]:
     """The baselines beside every algorithm."""
-    asked = [(algorithm, {}) for algorithm in ALGORITHMS]
-    asked += [(QUICK[0], {"meta_steps": QUICK[2]})] if family == QUICK[1] else []
-    for algorithm, settings in asked:
+    wanted = [(algorithm, {}) for algorithm in ALGORITHMS]
+    wanted += [(QUICK[0], {"meta_steps": QUICK[2]})] if family == QUICK[1] else []
+    for algorithm, settings in wanted:
         try:
             job = jobs.prepare(algorithm, family, settings=settings)
         except UsageError:  # an algorithm that does not suit the family

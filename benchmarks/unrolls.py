@@ -4,7 +4,7 @@
 
 A structured learned rule trains DQN with two layers of 64 on GridNavi, in 16 tasks at once, by so many gradient steps
 on minibatches of 32 from one round's replay; the loss is that of the parameters at the end. Memory is what the compiled
-program needs beside its arguments; seconds are of the fastest of three calls. Evolution strategies live each task
+program needs beside its arguments; seconds are of the fastest of three calls. Evolution strategies run each task
 twice, in one antithetic pair.
 """
 

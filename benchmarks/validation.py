@@ -79,11 +79,11 @@ def table(content: dict[str, Any], variants: Variants) -> Iterable[str]:
 def compare(
     script: str, reported: str, options: argparse.Namespace, algorithm: str, form: Form, variants: Variants
 ) -> None:
-    """Measures every variant in every family that is asked for, unless the file holds it, and writes file and table.
+    """Measures every variant in every given family, unless the file holds it, and writes file and table.
 
     Args:
       script: whose comparison it is.
-      told: in words, what is compared.
+      reported: what is compared, in words.
       options: of the command, see `parser`.
       algorithm: what is trained.
       form: the share of the scoreboard's training and the seeds.

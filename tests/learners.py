@@ -91,7 +91,7 @@ def register(monkeypatch, *makes, **named):
 def begun(job, config):
     """The initial state of a job under a configuration, and the key of its meta-steps."""
     seeds = multi_seed.seeds_of(config)
-    return jax.jit(multi_seed.beginning(job.learner, config))(seeds), multi_seed.root_keys(seeds)[1]
+    return jax.jit(multi_seed.make_initial_state(job.learner, config))(seeds), multi_seed.root_keys(seeds)[1]
 
 
 def traced_and_compiled(monkeypatch, train):

@@ -96,13 +96,13 @@ class Physics(NamedTuple):
     """How a family turns constants into parameters, and back."""
 
     ranges: dict[str, Range]
-    pose: Callable[[PyTree, dict[str, jax.Array], jax.Array], PyTree]
-    """`pose(standard, constants, sign)` sets what varies, and all that follows from it."""
+    parameters: Callable[[PyTree, dict[str, jax.Array], jax.Array], PyTree]
+    """`parameters(standard, constants, sign)` sets what varies, and derived fields."""
     read: Callable[[PyTree], tuple[dict[str, jax.Array], jax.Array]]
     """`read(params)` gives the constants and the sign."""
 
 
-def _pose_acrobot(params: PyTree, constants: dict[str, jax.Array], sign: jax.Array) -> PyTree:
+def _acrobot_params(params: PyTree, constants: dict[str, jax.Array], sign: jax.Array) -> PyTree:
     others = {name: constants[name] for name in constants if name != "torque"}
     torques = sign * constants["torque"] * jnp.array([-1.0, 0.0, 1.0], jnp.float32)
     return params.replace(**others, link_com_pos_1=constants["link_length_1"] / 2, available_torque=torques)
@@ -114,7 +114,7 @@ def _read_acrobot(params: PyTree) -> tuple[dict[str, jax.Array], jax.Array]:
     return others | {"torque": jnp.abs(torque)}, jnp.sign(torque)
 
 
-def _pose_mountain_car(params: PyTree, constants: dict[str, jax.Array], sign: jax.Array) -> PyTree:
+def _mountain_car_params(params: PyTree, constants: dict[str, jax.Array], sign: jax.Array) -> PyTree:
     return params.replace(force=sign * constants["force"], gravity=constants["gravity"])
 
 
@@ -122,7 +122,7 @@ def _read_mountain_car(params: PyTree) -> tuple[dict[str, jax.Array], jax.Array]
     return {"force": jnp.abs(params.force), "gravity": params.gravity}, jnp.sign(params.force)
 
 
-def _pose_pendulum(params: PyTree, constants: dict[str, jax.Array], sign: jax.Array) -> PyTree:
+def _pendulum_params(params: PyTree, constants: dict[str, jax.Array], sign: jax.Array) -> PyTree:
     return params.replace(**constants, sign=sign)
 
 
@@ -131,9 +131,9 @@ def _read_pendulum(params: PyTree) -> tuple[dict[str, jax.Array], jax.Array]:
 
 
 PHYSICS = {
-    "acrobot": Physics(ACROBOT, _pose_acrobot, _read_acrobot),
-    "mountain_car": Physics(MOUNTAIN_CAR, _pose_mountain_car, _read_mountain_car),
-    "pendulum": Physics(PENDULUM, _pose_pendulum, _read_pendulum),
+    "acrobot": Physics(ACROBOT, _acrobot_params, _read_acrobot),
+    "mountain_car": Physics(MOUNTAIN_CAR, _mountain_car_params, _read_mountain_car),
+    "pendulum": Physics(PENDULUM, _pendulum_params, _read_pendulum),
 }
 
 
@@ -203,7 +203,7 @@ def _family(name: str, env: FromGymnax, horizon: int, signs: str, discount: floa
         constants = ranges.draw(key_constants, split, physics.ranges)
         sign = jax.random.rademacher(key_sign, (), jnp.float32) if signs == "both" else jnp.ones((), jnp.float32)
         params = env.standard_params.replace(max_steps_in_episode=jnp.array(horizon, jnp.int32))
-        return physics.pose(params, constants, sign)
+        return physics.parameters(params, constants, sign)
 
     def describe(params: PyTree) -> jax.Array:
         constants, sign = physics.read(params)

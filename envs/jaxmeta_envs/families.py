@@ -17,4 +17,4 @@ FAMILIES = {
     "probe": "jaxmeta_envs.probes:probe",
     "xland": "jaxmeta_envs.xland:xland",
 }
-"""Where each family is, by name. It is imported when it is first asked for."""
+"""Where each family is, by name. It is imported on first use."""

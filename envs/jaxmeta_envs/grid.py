@@ -39,7 +39,7 @@ class Grid(environment.Environment[EnvState, P], Generic[P]):
 
     The reward of a step is 1 if it ends on the goal and -0.1 if not. No state is terminal: an episode is truncated
     after `max_steps_in_episode` steps. A subclass has `moves` and
-    says where an episode begins, and, where there is more than the border to hold the agent, where a move leads.
+    says where an episode starts, and, where there is more than the border to hold the agent, where a move leads.
     """
 
     moves: ClassVar[tuple[tuple[int, int], ...]]
@@ -50,7 +50,7 @@ class Grid(environment.Environment[EnvState, P], Generic[P]):
         self.size = size
 
     def start(self, params: P) -> jax.Array:
-        """Where an episode begins, [2] int32."""
+        """Where an episode starts, [2] int32."""
         raise NotImplementedError
 
     def move(self, position: jax.Array, action: jax.Array | int | float, params: P) -> jax.Array:

@@ -13,8 +13,8 @@ position, shows none of them. Below, a level of size 7 inside its border, with s
     #               #
     # # # # # # # # #          class 0: validation      class 1: train      class 2: test, shifted
 
-No cell and neither quadrant tells a train level from the others, and a held-out layout becomes one of train when any
-one passage of either quadrant changes. In `shifted` the goal is farther away than in all other splits.
+No cell and neither quadrant distinguishes a train level from the others: changing any one passage of either quadrant
+makes a held-out layout one of train. In `shifted` the goal is farther away than in all other splits.
 """
 
 import functools
@@ -47,7 +47,7 @@ class EnvParams(grid.EnvParams):
     walls: jax.Array = struct.field(default_factory=lambda: jnp.zeros((7, 7), bool))
     """[size, size] bool, by y and x."""
     start: jax.Array = struct.field(default_factory=lambda: jnp.array([0, 0], jnp.int32))
-    """[2] int32, (x, y) of the cell where every episode begins."""
+    """[2] int32, (x, y) of the cell where every episode starts."""
     goal: jax.Array = struct.field(default_factory=lambda: jnp.array([6, 6], jnp.int32))
     """[2] int32, (x, y) of the goal."""
 

@@ -6,7 +6,7 @@ Each axis is cut into six equal parts, and the class of a lattice cell is the su
 
 All cells beside a held-out one, along every axis, are train cells. A point of a split is a uniform point of the cube
 whose last coordinate is moved by whole cells into a class of the split: nothing is rejected, every coordinate stays
-uniform on [0, 1), and so do all but one of them jointly. No split can be told from another by a single factor.
+uniform on [0, 1), and so do all but one of them jointly. No single factor distinguishes two splits.
 """
 
 import jax
@@ -20,7 +20,7 @@ CELLS = 6
 CLASSES = {"train": (1, 2, 4, 5), "validation": (0,), "test": (3,)}
 """The classes of each split."""
 MARGIN = 1e-4
-"""Share of a cell at either side that no point falls in, so that rounding carries none into the cell beside it."""
+"""Share of a cell at either side that no point falls in, so that rounding moves none into the next cell."""
 
 
 def draw(key: Key, split: str, dimension: int) -> jax.Array:

@@ -41,7 +41,7 @@ WIDTH = 200
 
 
 def run(verb: str, options: Namespace) -> None:
-    """Does what a command asks for."""
+    """Runs a command."""
     with _plain_warnings(options.traceback):
         if verb == "train":
             hosts.join(options.coordinator, options.num_processes, options.process_id)
@@ -209,8 +209,7 @@ COMMANDS = {
 def _plain_warnings(tracebacks: bool) -> Iterator[None]:
     """Shows what this library logs as bare sentences on stderr, whatever other libraries have set up.
 
-    Of a save that failed, which is told in one sentence, Orbax logs a traceback, and what still reports to its event
-    loop prints one each.
+    A failed save is one sentence, but Orbax logs a traceback for it, and so do callbacks of its closed event loop.
     """
     orbax, unraisable = logging.getLogger("absl"), sys.unraisablehook
     loudness = orbax.level
@@ -260,11 +259,11 @@ def _evaluate(console: Console, run: Run, json_file: Path | None = None, best: b
 
     Files come before the table, which a closed pipe may refuse.
     """
-    with progress.evaluating(console) as tell:
+    with progress.evaluating(console) as report:
 
         def on_stage(stage: str, done: float) -> None:
             timings.begin(stage)
-            tell(stage, done)
+            report(stage, done)
 
         content = runs.evaluate(run, **how, on_stage=on_stage)
     timings.begin("writing and showing")
@@ -296,7 +295,7 @@ def _results() -> Console:
 
 
 class _Console(Console):
-    """A console that leaves it to `cli.main` to end where nobody reads the output any more."""
+    """A console that leaves a closed pipe to `cli.main`."""
 
     def on_broken_pipe(self) -> None:
         raise  # the error that rich handles as it calls this

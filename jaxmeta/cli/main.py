@@ -1,4 +1,4 @@
-"""The command line: reads what is asked, does it, and tells invalid input in one sentence.
+"""The command line: parses a command, runs it, and reports invalid input in one line.
 
 Nothing here imports JAX before it must, so that help and invalid input are answered at once.
 """
@@ -32,7 +32,7 @@ ALIKE = 0.75
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
-    0: done. 1: it failed. 2: invalid input. 130: Ctrl-C or SIGTERM. 141: nobody reads the output any more, as after
+    0: done. 1: it failed. 2: invalid input. 130: Ctrl-C or SIGTERM. 141: the output's reader is gone, as after
     `| head`; nothing is said then. A failure is one sentence on stderr, which names the line of a user's own code that
     it comes from, if there is one; `--traceback` puts the whole traceback before it.
     """
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(argv: Sequence[str]) -> tuple[str, argparse.Namespace] | None:
-    """Reads the command line: the verb and its options; None where help was asked for and given.
+    """Reads the command line: the verb and its options; None where help was printed.
 
     Raises:
       UsageError: one sentence that names the argument, the rule and the value.
@@ -121,7 +121,7 @@ def _meant(option: str, flags: Sequence[str]) -> list[str]:
     meant = synonyms.meant(synonyms.OPTIONS, option, flags)
     slip = difflib.get_close_matches(word, sorted(own), n=1, cutoff=ALIKE)
     if slip and not meant and "_" not in word:
-        return [own[slip[0]]]  # told without the names of settings, which take JAX
+        return [own[slip[0]]]  # without the names of settings, which import JAX
     known = _setting_names() if "--set" in flags else set()
     settings = [*sorted(known & {word}), *synonyms.meant(synonyms.SETTINGS, option, known)]
     meant += map(_SET.format, settings)
@@ -162,7 +162,7 @@ def _fail(status: int, sentence: str, to_trace: Exception | None = None) -> int:
 
 
 def _readers_gone() -> bool:
-    """Whether output goes to a pipe that nobody reads any more; what is left of it is thrown away then."""
+    """Whether output goes to a closed pipe; the rest of it is discarded then."""
     gone = False
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # it is no file

@@ -163,7 +163,7 @@ def parser_of(verb: str) -> Parser:
     """What reads the options of a command."""
     parser = Parser(verb, description=VERBS[verb].__doc__)
     VERBS[verb](parser)
-    parser.flag("--traceback", "of an error show the whole traceback, beside the sentence that tells it")
+    parser.flag("--traceback", "of an error show the traceback, beside the sentence")
     return parser
 
 

@@ -16,7 +16,7 @@ FRAME = re.compile(r'^  File "(.+)", line (\d+), in ', re.MULTILINE)
 def user_line(error: BaseException) -> str | None:
     """The innermost line of a user's own code that an error, or what caused it, was raised through.
 
-    Code of this library, of the standard library and of installed packages is nobody's own; neither is what has no
+    Code of this library, of the standard library and of installed packages is not the user's; neither is what has no
     file. Where a file cannot be parsed it is the line that the parser stopped at.
 
     Returns:

@@ -23,7 +23,7 @@ from jaxmeta.core.types import (
 
 
 class Round(NamedTuple):
-    """What `Runner.adapt_for` shows of one round."""
+    """One round of a lifetime, as `Runner.adapt_for` reports it."""
 
     before: LearnerState
     """The learner's state before the round."""
@@ -36,7 +36,7 @@ class Round(NamedTuple):
 
 
 Observe = Callable[[Key, Round], PyTree]
-"""`observe(key, round)`: what is to be kept of a round, with a key for whatever is random in finding out."""
+"""`observe(key, round)`: the report of a round, with a key of its own."""
 
 
 def reset(key: Key, env: Environment, env_params: PyTree, num_envs: int) -> tuple[PyTree, Percept]:
@@ -53,7 +53,7 @@ def reset(key: Key, env: Environment, env_params: PyTree, num_envs: int) -> tupl
 
 
 def keys_of_rounds(key: Key, rounds: int) -> Key:
-    """What `Runner.adapt_once` takes for each of so many rounds, [rounds, 3]: to act, to adapt and to observe with."""
+    """Keys of `Runner.adapt_once` for each round, [rounds, 3]: to act, to adapt and to observe with."""
     return jax.vmap(lambda key: jax.random.split(key, 3))(jax.random.split(key, rounds))
 
 
@@ -75,7 +75,7 @@ class Runner:
           key: one key, used here alone.
           meta: the meta-parameters.
           task: leaves without a batch axis; its context is all that the learner receives of it.
-          envs: E, static.
+          num_envs: E, static.
 
         Returns:
           A `LearnerState`: leaves of memory, environment state and percept are [E, ...].
@@ -99,7 +99,7 @@ class Runner:
           task: leaves without a batch axis.
           learner_state: leaves of memory, environment state and percept are [E, ...].
           steps: T, static.
-          exploit: act by `Adapter.eval_policy` instead of `Adapter.act`.
+          eval_policy: act by `Adapter.eval_policy` instead of `Adapter.act`.
 
         Returns:
           The learner's state after the last step, and a `Rollout` with leaves [T, E, ...]; neither has a gradient.
@@ -141,7 +141,7 @@ class Runner:
           meta: the meta-parameters.
           task: leaves without a batch axis.
           learner_state: it is not changed.
-          envs: Q, how many fresh environments, static.
+          num_envs: Q, how many fresh environments, static.
           steps: T, static; they reset themselves, so that further episodes may follow the first.
 
         Returns:
@@ -195,7 +195,7 @@ class Runner:
         observe: Observe,
         scan: Scan = jax.lax.scan,
     ) -> tuple[LearnerState, PyTree]:
-        """Lives `lifetime.num_adaptations` rounds of `lifetime.rollout_length` steps.
+        """Runs `lifetime.num_adaptations` rounds of `lifetime.rollout_length` steps.
 
         Args:
           key: one key, used here alone.

@@ -82,7 +82,7 @@ def unpacked(result: Mapping[str, Any]) -> list[Measured]:
 
 
 def of_tasks(tasks: TaskDistribution) -> str:
-    """A digest of what a family computes: how tasks are drawn, how episodes begin and how they go on."""
+    """A digest of what a family computes: how tasks are drawn, reset and stepped."""
 
     def everything(key: Key) -> PyTree:
         env_params = {split: tasks.sample(key, split) for split in tasks.splits}

@@ -56,7 +56,7 @@ PRETRAINING = {
 
 
 class Grid(NamedTuple):
-    """What is tried, the first of each to begin with."""
+    """The values that are tried; tuning starts with the first of each."""
 
     n_steps: tuple[int, ...]
     epsilons: tuple[float, ...]
@@ -66,7 +66,7 @@ class Grid(NamedTuple):
 
     @property
     def middle(self) -> int:
-        """Where on the ladder tuning begins."""
+        """The first number of steps that is tried."""
         return len(self.num_steps) // 2
 
     @property
@@ -107,7 +107,7 @@ class Choice:
 
 
 def first_choice(grid: Grid) -> Choice:
-    """What tuning begins with."""
+    """The choice that tuning starts with."""
     return Choice(
         learning_rate=LEARNING_RATES[0],
         epsilon=grid.epsilons[0],
@@ -137,7 +137,7 @@ class Tried(NamedTuple):
 Starts = Callable[[Key, int], Params]
 """`starts(key, tasks)`: the parameters that learning starts from in each task, leaves [tasks, ...]."""
 Program = Callable[[Key, Params, np.ndarray, np.ndarray, np.ndarray, PyTree], Measured]
-"""`program(keys, params, learning_rates, epsilon, temperature, env_params)` measures lives from `params`, leaves
+"""`program(keys, params, learning_rates, epsilon, temperature, env_params)` measures lifetimes from `params`, leaves
 [tasks, ...], as those of keys and tasks, with each of [R] step sizes and one exploration rate and temperature, []; the
 result's leaves are [R, tasks, ...]."""
 Programs = Callable[[int, int], Program]
@@ -161,10 +161,10 @@ def tune(
     Args:
       key: one key.
       tasks: the task distribution; `TUNING_TASKS` of its split `validation` are drawn.
-      programs: what measures lives, as `make_programs` makes it.
+      programs: measure lifetimes, as `make_programs` makes them.
       starts: the parameters that learning starts from.
       grid: what is tried beside `LEARNING_RATES`.
-      on_share: told after each trial which share of the most there can be has been tried.
+      on_share: receives after each trial the share of the largest possible number of trials.
 
     Returns:
       The best choice, with its mean return of an episode after the last round, in the environment's units.
@@ -213,13 +213,13 @@ def adapted_by(
     """Lives as a choice says, but with each of several step sizes.
 
     Args:
-      programs: what measures lives.
+      programs: measure lifetimes.
       key: one key, split over tasks alike for every step size.
       choice: how to adapt; its own step size plays no part.
       learning_rates: R step sizes.
       params: what is started from, leaves [tasks, ...].
       env_params: leaves [tasks, ...].
-      on_share: told after each group of tasks which share of them is done.
+      on_share: receives after each group of tasks the share that is done.
 
     Returns:
       `Measured` with leaves [R, tasks, ...].
@@ -236,7 +236,7 @@ def adapted_by(
 
 
 def make_programs(tasks: TaskDistribution, config: FinetuneConfig) -> Programs:
-    """Compiles each program when it is first asked for, and keeps it."""
+    """Compiles each program on first use, and keeps it."""
 
     @functools.cache
     def program(num_steps: int, n_step: int) -> Program:

@@ -73,7 +73,7 @@ class EvaluationOptions(TypedDict, total=False):
     measurement: "Measurement | None"
     """What `make_measurement` returned for this learner, where it is evaluated more than once."""
     on_stage: Callable[[str, float], None]
-    """`on_stage(stage, done)`, told in a few words what happens now, and which share of the whole evaluation is done,
+    """`on_stage(stage, done)` receives the current stage in a few words and the share of the evaluation that is done,
     from 0 to 1."""
 
 
@@ -86,7 +86,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Adapts to tasks of a split and reports how well, how fast and at what cost, beside the baselines.
 
-    Of a population every member adapts to the same tasks, with the same random numbers. What is reported pools them,
+    With several seeds every member adapts to the same tasks, with the same random numbers. The report pools them,
     and `members` has what each did; baselines are tuned once, and measured under the settings of the first.
 
     Args:
@@ -94,7 +94,7 @@ def evaluate(
       state: its trained state.
       tasks: the task distribution, or its specification.
       config: of the run that trained it, as in `config.json`, which says by what seeds; by default seed 0, of a
-        population 0, 1, and so on.
+        several 0, 1, and so on.
       **options: see `EvaluationOptions`.
 
     Returns:
@@ -113,7 +113,7 @@ def evaluate(
     require(num_tasks >= 2, "num_tasks", "be at least 2", num_tasks)
     require(0 <= as_kind("seed", seed, int) < 2**31, "seed", "be from 0 to 2147483647", seed)
     compilation_cache.enable()
-    task_key, life_key, gap_key, cost_key, baseline_key = jax.random.split(jax.random.key(seed), PARTS_OF_KEY)
+    task_key, lifetime_key, gap_key, cost_key, baseline_key = jax.random.split(jax.random.key(seed), PARTS_OF_KEY)
     states = multi_seed.members(state)
     config = config or {"seed": 0, **({"seeds": list(range(len(states)))} if np.ndim(state.step) else {})}
     members = multi_seed.members_of(config)
@@ -136,7 +136,7 @@ def evaluate(
     meter.begin(adapting)
     measure_with_ends = options.get("measurement") or make_measurement(learner, tasks)
     env_params = _drawn(task_key, tasks.sample, split, num_tasks)
-    scale, measured = measure_with_ends(life_key, metas, env_params, meter.advance)
+    scale, measured = measure_with_ends(lifetime_key, metas, env_params, meter.advance)
     tuned = {}
     if with_baselines:
         those = Baselines(baseline_key, tasks, learner.config, pretraining_steps=meta_env_steps, seed=seed, meter=meter)
@@ -185,7 +185,7 @@ def evaluate(
     if with_gap_and_cost:
         meter.begin(gap_and_cost)
         train_params = _drawn(gap_key, tasks.sample, "train", num_tasks)
-        train_scale, train_measured = measure_with_ends(life_key, metas, train_params, meter.advance)
+        train_scale, train_measured = measure_with_ends(lifetime_key, metas, train_params, meter.advance)
         train_scores, scores = train_scale.scores(train_measured["learner"]), scale.scores(measured["learner"])
         report |= {"generalisation_gap": _gap(train_scores, scores)}
         report |= adaptation_cost(cost_key, learner, metas[0], tasks)
@@ -203,13 +203,13 @@ def on_validation_tasks(
       A function of the state: `validation_return`, the mean return of an episode after the last adaptation, of all
       members; and `validation_score`, interquartile mean, where there is a scale.
     """
-    task_key, life_key = jax.random.split(jax.random.key(0))
+    task_key, lifetime_key = jax.random.split(jax.random.key(0))
     measure = make_measurement(learner, tasks)
     env_params = _drawn(task_key, tasks.sample, "validation", num_tasks)
 
     def measured(state: MetaState) -> dict[str, float]:
         metas = [jax.device_get(learner.meta(one)) for one in multi_seed.members(state)]
-        scale, results = measure(life_key, metas, env_params, lambda share: None)
+        scale, results = measure(lifetime_key, metas, env_params, lambda share: None)
         scores = scale.scores(results["learner"])
         scored = {} if scores is None else {"validation_score": statistics.interquartile_mean(scores)}
         return {"validation_return": float(np.mean(results["learner"].returns[..., -1])), **scored}
@@ -262,7 +262,7 @@ def make_measurement(learner: MetaLearner, tasks: TaskDistribution, policies: Po
       policies: what `make_policies` returned for it, to be shared with other learners.
 
     Returns:
-      A function of key, the meta of each member, `EnvParams` with leaves [tasks, ...] and `on_share`, which it tells
+      A function of key, the meta of each member, `EnvParams` with leaves [tasks, ...] and `on_share`, which receives
       which share is done. Tasks are measured in groups, see `measurement.in_groups`. It returns the scale, and
       what was measured of `learner`, leaves [members, tasks, ...], and as of one member of `random`, each of
       `tasks.policies` and, where it is known, `oracle`, whose trial is taken to consist of episodes as long as the
@@ -334,7 +334,7 @@ def _drawn(key: Key, sample: Callable[[Key, str], PyTree], split: str, num_tasks
 
 
 def _sees_context(learner: MetaLearner, tasks: TaskDistribution) -> bool:
-    """Whether it is told of a task what others must find out."""
+    """Whether the learner receives privileged task information."""
     key = jax.random.key(0)
     return jax.eval_shape(lambda key: learner.task(key, tasks.sample(key, "train")).context, key) is not None
 

@@ -32,19 +32,19 @@ Result = TypeVar("Result")
 
 
 class Meter:
-    """Tells how far work has come whose parts are known before it begins.
+    """Reports the progress of work whose parts are known before it starts.
 
-    A part that is never begun, since its outcome is known already, counts no more once a later one begins.
+    A part that is skipped, since its outcome is known, counts no more once a later one starts.
     """
 
-    def __init__(self, parts: Mapping[str, float], tell: Callable[[str, float], None] = lambda part, share: None):
-        """Takes the parts in order, how long each takes beside the others, and `tell(part, share of the whole)`."""
-        self._parts, self._tell = dict(parts), tell
+    def __init__(self, parts: Mapping[str, float], report: Callable[[str, float], None] = lambda part, share: None):
+        """Takes the parts in order, the relative time of each, and `report(part, share of all)`."""
+        self._parts, self._report = dict(parts), report
         self._done: dict[str, float] = {}
         self._present = ""
 
     def begin(self, part: str) -> None:
-        """Turns to a part; those begun before are done."""
+        """Starts a part; those started before are done."""
         self._done = {**dict.fromkeys(self._done, 1.0), part: 0.0}
         self._present = part
         self.advance(0.0)
@@ -55,7 +55,7 @@ class Meter:
         names = list(self._parts)
         ahead = names[max(map(names.index, self._done)) + 1 :]
         done = sum(self._parts[name] * share for name, share in self._done.items())
-        self._tell(self._present, done / sum(self._parts[name] for name in [*self._done, *ahead]))
+        self._report(self._present, done / sum(self._parts[name] for name in [*self._done, *ahead]))
 
 
 def in_groups(
@@ -70,7 +70,7 @@ def in_groups(
       run: `run(*batch)`, compiled; it treats tasks independently, and its result has an axis of tasks.
       batch: leaves [tasks, ...].
       axis: where the result's leaves have it.
-      on_share: told after each group which share of the tasks is done.
+      on_share: receives after each group the share of the tasks that is done.
 
     Returns:
       What `run` would return of all tasks, on the host.
@@ -91,7 +91,7 @@ def in_groups(
 
 
 def measure(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree) -> Measured:
-    """Lets a learner live in each task, and after each round plays fresh episodes by what it has learned so far.
+    """Runs a lifetime in each task, with fresh evaluation episodes after each round.
 
     Args:
       key: one key.
@@ -146,30 +146,30 @@ def returns_by_round(
 
     The same key gives the same tasks to every learner.
     """
-    task_key, life_key = jax.random.split(key)
-    return make_evaluator(learner, tasks, num_tasks, split)(task_key, life_key, meta)
+    task_key, lifetime_key = jax.random.split(key)
+    return make_evaluator(learner, tasks, num_tasks, split)(task_key, lifetime_key, meta)
 
 
 def make_evaluator(
     learner: MetaLearner, tasks: TaskDistribution, num_tasks: int, split: str = "test"
 ) -> Callable[[Key, Key, PyTree], np.ndarray]:
-    """`returns_by_round` for many meta-parameters, compiled once: `make_evaluator(...)(task_key, life_key, meta)`.
+    """`returns_by_round` for many meta-parameters, compiled once: `make_evaluator(...)(task_key, lifetime_key, meta)`.
 
     The first key says which tasks, the second what happens in them.
     """
 
     @jax.jit
-    def returns(task_key, life_key, meta):
+    def returns(task_key, lifetime_key, meta):
         env_params = sample_tasks(task_key, tasks, split, num_tasks)
-        return measure(life_key, learner, meta, tasks, env_params).returns
+        return measure(lifetime_key, learner, meta, tasks, env_params).returns
 
-    return lambda task_key, life_key, meta: np.asarray(returns(task_key, life_key, meta), np.float64)
+    return lambda task_key, lifetime_key, meta: np.asarray(returns(task_key, lifetime_key, meta), np.float64)
 
 
 def trials(
     key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, batch: int, split: str = "test"
 ) -> Iterator[np.ndarray]:
-    """Lives whole lifetimes in fresh tasks, batch after batch without end; compiled once.
+    """Runs lifetimes in fresh tasks, batch after batch without end; compiled once.
 
     The learner acts as it does while it learns, and nothing is played beside that. The same key gives the same tasks to
     every learner.
@@ -179,7 +179,7 @@ def trials(
       learner: what is measured.
       meta: its meta-parameters.
       tasks: where tasks are drawn from.
-      batch: tasks of a batch, each lived in once.
+      batch: tasks of a batch, with one lifetime each.
       split: whose tasks.
 
     Yields:
@@ -187,20 +187,20 @@ def trials(
     """
 
     @jax.jit
-    def live_batch(key, meta):
-        task_key, life_key = jax.random.split(key)
+    def run_batch(key, meta):
+        task_key, lifetime_key = jax.random.split(key)
         env_params = sample_tasks(task_key, tasks, split, batch)
-        keys = jax.random.split(life_key, batch)
+        keys = jax.random.split(lifetime_key, batch)
         return jax.vmap(lambda key, env_params: trial_of_task(key, learner, meta, tasks, env_params))(keys, env_params)
 
     for index in itertools.count():
-        yield np.asarray(live_batch(jax.random.fold_in(key, index), meta))
+        yield np.asarray(run_batch(jax.random.fold_in(key, index), meta))
 
 
 def trial_of_task(
     key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution, env_params: PyTree
 ) -> jax.Array:
-    """What `measure_task` reports as `trial`, for the same key, without the episodes that it plays after each round.
+    """The `trial` of `measure_task`, for the same key, without its evaluation episodes.
 
     It takes what `measure_task` takes.
 
@@ -218,7 +218,7 @@ def trial_of_task(
 
 
 def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDistribution) -> dict[str, float | None]:
-    """What it costs to live one lifetime in one training task, compiled.
+    """The cost of one lifetime in one training task, compiled.
 
     Args:
       key: one key.
@@ -239,7 +239,7 @@ def adaptation_cost(key: Key, learner: MetaLearner, meta: PyTree, tasks: TaskDis
         runner = Runner(tasks.env, learner.adapter)
         learner_state = runner.reset(reset_key, meta, task, learner.lifetime.num_envs)
         learner_state, _ = runner.adapt_for(adapt_key, meta, task, learner_state, learner.lifetime, lambda *_: None)
-        return learner_state  # whatever is not returned would not be computed
+        return learner_state  # XLA drops what is not returned
 
     compiled = jax.jit(adapt).lower(key, meta, env_params).compile()
     jax.block_until_ready(compiled(key, meta, env_params))

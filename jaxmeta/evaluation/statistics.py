@@ -49,7 +49,7 @@ def bootstrap_interval(
         five seeds in the same tasks know no more of other tasks than one. Else each seed has tasks of its own.
 
     Returns:
-      [low, high]. With a single seed the interval speaks of tasks alone.
+      [low, high]. With a single seed the interval covers tasks alone.
     """
     scores = np.atleast_2d(scores)
     seeds, tasks = scores.shape
@@ -141,7 +141,7 @@ def prediction_interval(values: Sequence[float], level: float = 0.99) -> list[fl
 
 def _batches() -> list[int]:
     """How many resamples are drawn at a time."""
-    return [min(AT_ONCE, RESAMPLES - begun) for begun in range(0, RESAMPLES, AT_ONCE)]
+    return [min(AT_ONCE, RESAMPLES - done) for done in range(0, RESAMPLES, AT_ONCE)]
 
 
 def _trimmed_means(samples: np.ndarray, trim: float) -> np.ndarray:

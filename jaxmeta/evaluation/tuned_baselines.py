@@ -45,7 +45,7 @@ class Baselines:
       config: of the learner; its lifetime, agent and exploration are the baselines' own.
       pretraining_steps: environment steps on training tasks that `finetune` starts from.
       seed: of the evaluation, which `key` was made from; a choice is known by it.
-      meter: told what happens, in `parts_of_work`.
+      meter: receives the progress, in `parts_of_work`.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Baselines:
         """What the choice of a baseline follows from, JSON-able.
 
         Of the environment steps that `finetune` was trained for, the power of ten counts: how it adapts best hardly
-        depends on them, so whoever trains a little longer need not tune again.
+        depends on them, so that a slightly longer training needs no new tuning.
         """
         groups = ("adaptation", "agent", "inner")
         fixed = {
@@ -103,14 +103,14 @@ class Baselines:
 
     def measure(self, name: str, choice: Choice, env_params: PyTree, starts: int) -> list[Measured]:
         """Lives from each of several starts, leaves [tasks, ...]; the first start is the one that is tuned."""
-        _, start_key, life_key = self._keys[name]
+        _, start_key, lifetime_key = self._keys[name]
         count, entries = jax.tree.leaves(env_params)[0].shape[0], []
         for index in range(starts):
             params = self._start(name, index)(jax.random.fold_in(start_key, index), count)
             self._meter.begin(f"measuring {name}")
             measured = baselines.adapted_by(
                 self._programs,
-                jax.random.fold_in(life_key, index),
+                jax.random.fold_in(lifetime_key, index),
                 choice,
                 (choice.learning_rate,),
                 params,

@@ -1,7 +1,7 @@
 """How a learner adapts within one lifetime; each module builds an `Adapter`.
 
 `gradient` takes gradient steps (MAML and variants; `forward_over_reverse` makes their derivatives cheaper),
-`in_context` learns by a memory, `generated` generates parameters, by a `hypernetwork` or by a `mapping` from known tasks
+`in_context` learns by a memory, `generated` generates parameters, by a `hypernetwork` or by a `mapping` of known tasks
 (`parameter_maps`), `hyper_policy` sets hyper-parameters round by round. `optimizers` and `learned_optimizers` say how a
 gradient changes parameters; `without_learning` and `random_policy` learn nothing.
 """

@@ -2,8 +2,8 @@
 
     theta_i' = W theta,        W = f(e_i, e),        theta = sum_j a_ij theta_j,        e = sum_j a_ij e_j,
 
-where theta_j are the parameters of the sources, kept in a bank, e_j their task embeddings, W one of `parameter_maps`, and
-a_ij, which sum to 1, weight the sources: the nearest, a random one, all equally, or by attention over the bank. Of
+where theta_j are the parameters of the sources, kept in a bank, e_j their task embeddings, W one of `parameter_maps`,
+and a_ij, which sum to 1, weight the sources: the nearest, a random one, all equally, or by attention over the bank. Of
 one source it is W_ij theta_j. With the map `Identity` these are plain copies, the control of a learned map.
 
 A task embedding is the description of a task, for learners declared as privileged, or an encoding of the task's

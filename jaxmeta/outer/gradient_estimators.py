@@ -36,8 +36,8 @@ class Estimator(NamedTuple):
     """`reset(key, meta, task)`: the state between segments, at a lifetime's start."""
     gradient: Callable[[Key, PyTree, Task, PyTree, jax.Array], tuple[PyTree, PyTree, Metrics]]
     """`gradient(key, meta, task, previous, first)`: a tree like `meta`, the next state, and metrics. Where `first`,
-    [] bool, a new lifetime starts and `previous`, of the one before, is ignored; where `previous` is None, a lifetime is
-    a single segment."""
+    [] bool, a new lifetime starts and `previous` is ignored; where `previous` is None, a lifetime is a single
+    segment."""
     lifetimes_per_task: Callable[[bool], int]
     """`lifetimes_per_task(complete)`: lifetimes of a task that an estimate takes; `complete` says whether a segment is
     the whole lifetime."""

@@ -54,7 +54,7 @@ def show_entry(console: Console, name: str) -> None:
 
 
 def _show_algorithm(console: Console, name: str) -> None:
-    """Its settings, with what they are where nobody sets them, and what a family changes."""
+    """Its settings, with their defaults and the values of each family."""
     algorithm = registry.find(name)
     plain, lines = algorithm.config(), dict(_settings(algorithm.config()))
     print_line(console, algorithm.summary)

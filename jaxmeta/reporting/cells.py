@@ -72,7 +72,7 @@ CELL = fields.record(
 )
 """What a file holds."""
 LIFETIME = "adaptation."
-"""What the settings of a learner begin with that make the lifetimes of what stands beside it, too."""
+"""Prefixes of a learner's settings that its baselines share."""
 
 
 def label(cell: Mapping[str, Any]) -> str:
@@ -119,7 +119,7 @@ def load(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
     Returns:
       Cells, and a sentence for each file that holds none that can be trusted, for each cell that does not apply and
-      each that was begun and is not there, for what another version of this library made, and for all cells of a
+      each that was started and is missing, for results of another version of this library, and for all cells of a
       method or baseline that are there in some families and not in others.
 
     Raises:
@@ -137,13 +137,13 @@ def load(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
             missing.append(str(error))
     reasons = sorted(folder.glob("*.reason.json"))
     missing += [f"{_name(path)} does not apply: {_reason(path)}" for path in reasons]
-    begun = sorted(path.name for path in (folder / "runs").glob("*") if path.is_dir())
+    started = sorted(path.name for path in (folder / "runs").glob("*") if path.is_dir())
     there = set(map(_name, folder.glob("*.json")))
-    missing += [f"{name} was begun and is not finished." for name in begun if name not in there]
+    missing += [f"{name} was started and is not finished." for name in started if name not in there]
     rule = "hold an evaluated run, or cells of a scoreboard"
     require(bool(found or missing), "A folder to compare", rule, str(folder))
     everywhere = {name for name, cell in found.items() if cell["kind"] != "reference" or cell["method"] in ENDS}
-    if absent := sorted(_crossed(everywhere, there) - there - set(begun)):
+    if absent := sorted(_crossed(everywhere, there) - there - set(started)):
         missing.append(f"Not made: {', '.join(absent)}.")
     return list(found.values()), missing + _of_other_versions(folder, found.values())
 

@@ -1,4 +1,4 @@
-"""What was asked of a run, as the command lines that ask for it anew."""
+"""The command lines that repeat a run."""
 
 import shlex
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from jaxmeta.training.jobs import ON_NONFINITE
 def of_training(config: Mapping[str, Any], run_dir: Path) -> str | None:
     """The command that trains a run anew: settings are named where they differ from what the algorithm would take.
 
-    Where the algorithm or the tasks are somebody's own code, which is not run for this, all of them are named.
+    Where the algorithm or the tasks are the user's own code, which is not run for this, all settings are named.
 
     Returns:
       The command; None where the tasks were made in Python and no specification names them.

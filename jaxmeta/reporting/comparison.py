@@ -76,13 +76,13 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def named(family: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Cells of one family by names that no two of them share: the label, and what tells those apart that share it.
+    """Cells of one family by unique names: the label, and the differences of those that share it.
 
-    A method that is told of a task what others must find out has a star.
+    A method with privileged task information has a star.
     """
     labelled: dict[str, list[Mapping[str, Any]]] = {}
     for cell in family:
-        star = " *" if is_told_more(cell) else ""
+        star = " *" if is_privileged(cell) else ""
         labelled.setdefault(cells.label(cell) + star, []).append(cell)
     return {
         name: cell
@@ -91,8 +91,8 @@ def named(family: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def is_told_more(cell: Mapping[str, Any]) -> bool:
-    """Whether a method, by its cell or its row, is told of a task what others must find out."""
+def is_privileged(cell: Mapping[str, Any]) -> bool:
+    """Whether a method, by its cell or its row, receives privileged task information."""
     return cell["sees_context"] and cell["kind"] == "method"
 
 
@@ -110,7 +110,7 @@ def _told_apart(label: str, alike: Sequence[Mapping[str, Any]]) -> list[str]:
 MEMORY = "memory"
 """What cells name as the agent of a learner in context, which has none."""
 MOST_TOLD = 3
-"""Of the facts that tell cells of one label apart."""
+"""The number of differing facts in a name."""
 
 
 def _facts(cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _facts(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def families(found: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Cells by the family and the split that they speak of."""
+    """Cells by family and split."""
     grouped: dict[str, list[Mapping[str, Any]]] = {}
     for cell in sorted(found, key=lambda cell: (cell["tasks"], last_point(cell)["split"])):
         split = last_point(cell)["split"]
@@ -285,7 +285,7 @@ def _scores_of(*some: Mapping[str, Any]) -> list[np.ndarray]:
 
 
 def _beside(cell: Mapping[str, Any], cell_of: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """How a method stands beside the best baseline in the same tasks; nothing of whatever is no method."""
+    """The verdict of a method against the best baseline in the same tasks; None for what is no method."""
     others = {
         name: statistics.interquartile_mean(*_scores_of(its))
         for name, its in cell_of.items()

@@ -137,8 +137,8 @@ def markdown(rows: Rows, missing: Iterable[str] = ()) -> str:
         best = [f"{number(written[0]['score'])} `{written[0]['name']}`" if written else ABSENT for written in known]
         lines.append(f"| a policy written for it | {' | '.join(best)} | |")
     stars = (
-        ["A method with a star is told of a task what others must find out."]
-        if any(map(comparison.is_told_more, rows))
+        ["A method with a star receives privileged task information."]
+        if any(map(comparison.is_privileged, rows))
         else []
     )
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in [*stars, *missing])]).rstrip() + "\n"

@@ -26,7 +26,7 @@ TIMED_META_STEPS = 3
 """Meta-steps that a plan times, after one that it does not."""
 
 EVALUATION_TASKS = 128
-"""Tasks of the evaluation that a plan estimates, as many as an evaluation takes if nobody says otherwise."""
+"""Tasks of the evaluation that a plan estimates, as many as an evaluation takes by default."""
 
 OnStage = Callable[[str], None]
 
@@ -34,16 +34,16 @@ OnStage = Callable[[str], None]
 def inspect_run(
     run_dir: str | Path, allow_import: bool = False, on_stage: OnStage = lambda stage: None
 ) -> dict[str, Any]:
-    """What there is to tell about a run, JSON-able.
+    """The facts of a run, JSON-able.
 
     Args:
       run_dir: the folder of the run.
       allow_import: as for `jobs.restore`.
-      on_stage: told in a few words what takes long.
+      on_stage: receives the name of each slow stage.
 
     Raises:
       UsageError: the folder holds no run, or one that has saved no checkpoint yet.
-      CheckpointError: it holds checkpoints, and none of them can be trusted; each is told as a logged warning.
+      CheckpointError: it holds checkpoints, and none of them can be trusted; each is logged as a warning.
     """
     learner, state, tasks, config = jobs.restore(run_dir, allow_import=allow_import)
     run = RunDirectory(Path(run_dir))
@@ -70,7 +70,7 @@ def plan(job: jobs.Job, on_stage: OnStage = lambda stage: None) -> dict[str, Any
 
     Args:
       job: what `jobs.prepare` has composed.
-      on_stage: told in a few words what takes long.
+      on_stage: receives the name of each slow stage.
 
     Returns:
       Among the rest `compile_seconds`, of tracing and compiling; `seconds_per_meta_step`, the median of
@@ -105,13 +105,13 @@ def plan_evaluation(job: jobs.Job, on_stage: OnStage = lambda stage: None) -> di
 
     Args:
       job: what `jobs.prepare` has composed.
-      on_stage: told in a few words what takes long.
+      on_stage: receives the name of each slow stage.
 
     Returns:
       `evaluation_seconds`, on `EVALUATION_TASKS` tasks, and `baseline_seconds`, the part of these that goes to tuning
       the baselines, where it is not known yet how they adapt best, and to measuring them.
     """
-    on_stage("timing what an evaluation is made of")
+    on_stage("timing the parts of an evaluation")
     with compilation_cache.bypassed():
         adapting = evaluation.estimated_seconds(job.learner, job.tasks, EVALUATION_TASKS)
         baselines = evaluation.baselines_of(job.learner, job.tasks).estimated_seconds(EVALUATION_TASKS)
@@ -179,16 +179,16 @@ class _Program(NamedTuple):
 def _compile(learner: MetaLearner, tasks: TaskDistribution, config: dict[str, Any], on_stage: OnStage) -> _Program:
     on_stage("compiling the meta-step")
     seeds = multi_seed.seeds_of(config)
-    state = jax.eval_shape(multi_seed.beginning(learner, config), seeds)
+    state = jax.eval_shape(multi_seed.make_initial_state(learner, config), seeds)
     _, step_key = multi_seed.root_keys(seeds)
     chunk, arguments = make_chunk(learner, tasks, config.get("log_every", 1)), (state, step_key, np.int32(0))
     return _Program(chunk, arguments, chunk.lower(*arguments).compile())
 
 
 def _requirements(learner: MetaLearner, config: dict[str, Any], program: _Program) -> dict[str, Any]:
-    """What a run and a plan tell alike. A chunk is a loop of unknown length, so its operations are one meta-step's.
+    """The facts of runs and plans. A chunk is a loop of unknown length, so its operations are one meta-step's.
 
-    Operations and memory are those of all members of a population, parameters and environment steps those of each.
+    With several seeds operations and memory are those of all members, parameters and environment steps those of each.
     """
     state, memory = program.arguments[0], program.compiled.memory_analysis()  # None where a backend does not say
     parts = parameters_by_part(learner, jax.eval_shape(lambda state: multi_seed.members(state)[0], state))
@@ -210,7 +210,7 @@ def _requirements(learner: MetaLearner, config: dict[str, Any], program: _Progra
 def _seconds_per_meta_step(job: jobs.Job, program: _Program) -> float:
     """Takes meta-steps from a fresh state; the first, which also allocates, is not timed."""
     _, step_key, _ = program.arguments
-    state = jax.jit(multi_seed.beginning(job.learner, job.config))(multi_seed.seeds_of(job.config))
+    state = jax.jit(multi_seed.make_initial_state(job.learner, job.config))(multi_seed.seeds_of(job.config))
     seconds = []
     for _ in range(1 + TIMED_META_STEPS):
         start = time.perf_counter()

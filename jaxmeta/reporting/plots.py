@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart with every kind of colour vision.
+# Okabe and Ito (2008): distinguishable with every kind of colour vision.
 BLUE, ORANGE, GREEN, PURPLE, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#333333"
 LOOKS = {
     "oracle": {"color": INK, "linestyle": (0, (6, 3)), "linewidth": 1.2},
@@ -59,7 +59,7 @@ STYLE: Any = {
 def plot_training(metrics: Sequence[Mapping[str, Any]], path: Any = None, **options: Any) -> "Figure":
     """Draws return and loss over environment steps; thin the log points themselves, bold their moving average.
 
-    Of a population these are means, in a band from the lowest to the highest member.
+    With several seeds these are means, in a band from the lowest to the highest member.
 
     Args:
       metrics: lines of `metrics.jsonl`, at least one.

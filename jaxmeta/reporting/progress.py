@@ -79,7 +79,7 @@ def evaluating(console: Console) -> Iterator[OnStage]:
 
 
 def lines(write: Callable[[str], None]) -> OnStage:
-    """Writes a line when a stage begins: the stage, what is done and the time left."""
+    """Writes a line when a stage starts: the stage, the share that is done and the time left."""
     left, present = _time_left(), [""]
 
     def on_stage(stage: str, done: float) -> None:

@@ -47,7 +47,7 @@ class Evaluation(dict[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run, in training or loaded: its learner and state, and what it was asked to do."""
+    """A run, in training or loaded: its learner, state and configuration."""
 
     learner: MetaLearner
     state: MetaState = field(repr=False)
@@ -168,7 +168,7 @@ def load(
         the code of whoever wrote the folder's `config.json`.
 
     Raises:
-      UsageError: there is neither, or the folder has saved no checkpoint yet, or it asks for an import.
+      UsageError: there is neither, or the folder has no checkpoint yet, or it needs an import.
       CheckpointError: there are checkpoints, and none of them can be trusted.
     """
     if not os.path.isdir(name):  # False also where a name is too long for a path

@@ -1,6 +1,6 @@
 """Where the time of a command goes: tracing, lowering, compiling, and the rest, stage by stage.
 
-    with timings.told(console):
+    with timings.reported(console):
         timings.begin("training")
         ...
 
@@ -28,7 +28,7 @@ class Stage:
     """How long one stage took, in seconds."""
 
     def __init__(self, name: str):
-        """A stage that begins now."""
+        """A stage that starts now."""
         self.name, self.began, self.seconds = name, time.perf_counter(), 0.0
         self.intervals: dict[str, list[tuple[float, float]]] = {column: [] for column in KINDS.values()}
 
@@ -64,7 +64,7 @@ _record = _Record()
 
 
 def begin(name: str) -> None:
-    """Ends the present stage of a command that is timed, and begins another, unless it goes on by the same name."""
+    """Ends the current stage of a timed command and starts another, unless it has the same name."""
     if _record.stages and _record.stages[-1].name != name:
         _record.end()
         _record.stages.append(Stage(name))

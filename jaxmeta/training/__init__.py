@@ -1,9 +1,9 @@
 """Training runs: compiled chunks of meta-steps, and a host that logs, saves and stops between them.
 
-`jobs` checks what is asked, `loop` runs it, `chunks` is the compiled part, `seeds` trains several learners in one
-program. `run_directory`, `checkpoints`, `metrics_log` and `bookkeeping` keep what a run leaves, and `loggers` tell it
-to trackers; `pretrained` holds learners that come with the library, `export` takes learned optimizers out of it;
-`distributed` and `interrupts` meet the world.
+`jobs` checks a run's options, `loop` runs it, `chunks` is the compiled part, `seeds` trains several learners in one
+program. `run_directory`, `checkpoints`, `metrics_log` and `bookkeeping` write the run directory, and `loggers` send log
+points to trackers; `pretrained` has the learners that ship with the library, `export` makes optax optimizers;
+`distributed` joins several processes, and `interrupts` handles signals.
 """
 
 import lazy_loader

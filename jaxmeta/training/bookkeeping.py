@@ -22,7 +22,7 @@ class Bookkeeping:
 
     Of several processes the first writes configuration and log points, and all take part in checkpoints.
 
-    What could not be written is told at once. It ends the run if its configuration says so; else it is tried again at
+    A failed write is reported at once. It ends the run if its configuration says so; else it is tried again at
     the next log point, or with the next checkpoint. At the end everything must have been written.
 
     Args:

@@ -30,7 +30,7 @@ from jaxmeta.training import distributed as hosts
 from jaxmeta.training.run_directory import write_json
 
 KEPT = 3
-"""Newest checkpoints that stay if nobody says; of the older ones only the best does."""
+"""Newest checkpoints that stay by default; of older ones only the best does."""
 FILES = "files.json"
 """Lies in a checkpoint's folder, and holds the SHA-256 of each other file by its path."""
 
@@ -78,7 +78,7 @@ class Keeper:
           score: what the best checkpoint has the highest of.
 
         Raises:
-          CheckpointError: it could not even begin, or one of that step is there already.
+          CheckpointError: it could not start, or one of that step is there already.
         """
         import orbax.checkpoint as ocp
 
@@ -167,7 +167,7 @@ def restore(folder: Path, like: MetaState, best: bool = False) -> MetaState | No
       best: prefer the highest score, and of equals the newest.
 
     Returns:
-      The state, or None where no checkpoint was ever finished. Each one passed over is told as a logged warning.
+      The state, or None where no checkpoint was ever finished. Each one passed over is logged as a warning.
 
     Raises:
       CheckpointError: there are checkpoints, and none verifies.
@@ -267,7 +267,7 @@ def _scores(manager: Any) -> dict[int, float]:
 
     scores = {}
     for step in manager.all_steps():
-        with contextlib.suppress(Exception):  # a damaged one is passed over when it is restored, and told then
+        with contextlib.suppress(Exception):  # a damaged one is passed over and reported on restore
             score = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta.get("score")
             if score is not None:
                 scores[step] = score

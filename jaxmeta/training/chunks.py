@@ -18,21 +18,21 @@ from jaxmeta.core.trees import is_finite, strongly_typed
 from jaxmeta.core.types import Key, MetaLearner, MetaState, Metrics, TaskDistribution, batch_of_tasks
 
 BY_MEMBER = ("loss", "return")
-"""What a log point tells of each member of a population."""
+"""Metrics that a log point has for each member."""
 
 
 class Log(NamedTuple):
-    """What is told of a meta-step; of a chunk, leaves are [log_every, ...], or [log_every, members, ...]."""
+    """The record of a meta-step; of a chunk, leaves are [log_every, ...], or [log_every, members, ...]."""
 
     metrics: Metrics
     """By name, [] float32 each."""
     state_is_finite: jax.Array
     """[] bool, of what the meta-step led to, whether or not that was kept."""
     task_is_finite: jax.Array | None
-    """[tasks] bool, where the outer rule tells."""
+    """[tasks] bool, if the outer rule reports it."""
 
     def of_member(self, member: int) -> "Log":
-        """What is told of one of a population, in a chunk."""
+        """The record of one member, in a chunk."""
         return jax.tree.map(lambda leaf: leaf[:, member], self)
 
     def first_fault(self, index: int) -> str | None:
@@ -98,7 +98,7 @@ def make_chunk(
 def keys_of_meta_step(step_key: Key, step: jax.Array | int) -> tuple[Key, Key]:
     """What the meta-step after `step` others draws its tasks with, by `batch_of_tasks`, and what it is taken with.
 
-    The batch that a sentence about numbers that are not finite speaks of can be drawn again by the first.
+    With the first, the batch of a non-finite meta-step can be drawn again.
     """
     task_key, update_key = jax.random.split(jax.random.fold_in(step_key, step))
     return task_key, update_key
@@ -108,12 +108,12 @@ def summary(log: Log, step: int, length: int, skip: bool = False, members: Seque
     """Means over a chunk that took `length` meta-steps after `step`.
 
     Args:
-      log: on the host, leaves [log_every, ...], of a population [log_every, members, ...].
+      log: on the host, leaves [log_every, ...], with several seeds [log_every, members, ...].
       step: meta-steps before the chunk.
       length: of the chunk.
       skip: leave out meta-steps that were not finite, and say how many they are as `skipped`.
-      members: of a population, as they are to be named. Means are then over them too; of `BY_MEMBER` each one's own is
-        told as well, and `skipped` is a sum.
+      members: with several seeds, their names. Means are then over them too; of `BY_MEMBER` each one's own is
+        reported too, and `skipped` is a sum.
 
     Raises:
       NonFiniteError: naming what stopped being finite, the meta-step, the member and the tasks; where meta-steps are

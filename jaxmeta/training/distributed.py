@@ -12,7 +12,7 @@ from jaxmeta.core.errors import require
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Makes this process one of several, if it is. Must come before anything else asks JAX for a device.
+    """Makes this process one of several, if it is. Must come before anything else uses a JAX device.
 
     Args:
       coordinator: HOST:PORT of the first process; None where the cluster says, as Slurm and TPU pods do, or where this

@@ -29,12 +29,12 @@ def export_optimizer(
     Args:
       run_dir: the folder of the run.
       learning_rate: what its steps are multiplied by; by default the one that it was learned with.
-      member: of a population, the number of the one that learned it, from 0.
+      member: with several seeds, the number of the member, from 0.
       tasks: the distribution that it was trained on, or its specification; by default what the folder names.
       allow_import: import what the folder names as `package.module:name`; see `restore`.
 
     Raises:
-      UsageError: the folder holds no such run, or one that has saved no checkpoint yet, or one that asks for an import.
+      UsageError: the folder holds no such run, or one without a checkpoint yet, or one that needs an import.
       CheckpointError: it holds checkpoints, and none of them can be trusted.
     """
     learner, state, _, config = restore(run_dir, tasks, allow_import=allow_import)

@@ -12,7 +12,7 @@ NOTICE = b"\nStopping at the next log point; once more stops at once.\n"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was asked to stop, and did so in good order. Its text says where."""
+    """A run was stopped by a signal, and saved. Its text says where."""
 
 
 @contextlib.contextmanager

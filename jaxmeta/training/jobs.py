@@ -1,4 +1,4 @@
-"""What is asked of a run, checked and composed before anything is compiled or written."""
+"""A run's options, checked and composed before anything is compiled or written."""
 
 import platform
 from collections.abc import Collection, Mapping, Sequence
@@ -143,9 +143,9 @@ def prepare(
         require_known("option", name, RunOptions.__annotations__)
     if not (tasks is None or isinstance(tasks, str)):
         tasks = task_specs.as_distribution(tasks)
-    asked = {"algorithm": algorithm, "tasks": getattr(tasks, "name", tasks), "seed": options.get("seed")}
-    asked |= {name: options.get(name) for name in WAYS}
-    given = {name: as_kind(name, value, KINDS.get(name, int)) for name, value in asked.items() if value is not None}
+    requested = {"algorithm": algorithm, "tasks": getattr(tasks, "name", tasks), "seed": options.get("seed")}
+    requested |= {name: options.get(name) for name in WAYS}
+    given = {name: as_kind(name, value, KINDS.get(name, int)) for name, value in requested.items() if value is not None}
     given |= multi_seed.requested(options.get("seed"), options.get("seeds"))
     count = _devices_of(options.get("devices"))
     resume, run_dir = options.get("resume", False), options.get("run_dir")
@@ -182,7 +182,7 @@ def restore(
 ) -> tuple[MetaLearner, MetaState, TaskDistribution, dict[str, Any]]:
     """Brings back a run: its learner, its newest state that verifies, its tasks, and what `config.json` holds.
 
-    The state of a population has leaves [members, ...]; `seeds.members` takes it apart.
+    With several seeds the state has leaves [members, ...]; `seeds.members` separates them.
 
     Args:
       run_dir: the folder of the run.
@@ -192,7 +192,7 @@ def restore(
         the code of whoever wrote the folder's `config.json`.
 
     Raises:
-      UsageError: the folder holds no run, or one that has saved no checkpoint yet, or one that asks for an import.
+      UsageError: the folder holds no run, or one without a checkpoint yet, or one that needs an import.
       CheckpointError: it holds checkpoints, and none of them can be trusted.
     """
     run = RunDirectory(Path(run_dir))
@@ -201,7 +201,7 @@ def restore(
         _require_registered(run, config, but=() if tasks is None else ("tasks",))
     tasks = task_specs.as_distribution(config["tasks"] if tasks is None else tasks)
     learner = multi_seed.compose(config, tasks, registry.configure(config["algorithm"], tasks, config["settings"]))
-    like = jax.eval_shape(multi_seed.beginning(learner, config), multi_seed.seeds_of(config))
+    like = jax.eval_shape(multi_seed.make_initial_state(learner, config), multi_seed.seeds_of(config))
     state = checkpoints.restore(run.checkpoints, like, best)
     if state is None:
         raise UsageError("run_dir", "hold a checkpoint", str(run_dir))
@@ -250,7 +250,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _devices_of(devices: int | None) -> int:
-    """How many devices are asked for, all if nobody says."""
+    """The number of devices, by default all."""
     available = jax.device_count()
     count = as_kind("devices", available if devices is None else devices, int)
     require(1 <= count <= available, "devices", f"be from 1 to {available}", devices)
@@ -274,7 +274,7 @@ def _with_ways(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_registered(run: RunDirectory, stored: Mapping[str, Any], but: Collection[str]) -> None:
-    """Refuses a run directory that names functions to import: to open one must not run somebody else's code."""
+    """Refuses a run directory that names functions to import: opening one must not run its author's code."""
     kinds = {
         "algorithm": ("algorithm", registry.is_imported),
         "tasks": ("task distribution", task_specs.is_imported),
@@ -285,8 +285,8 @@ def _require_registered(run: RunDirectory, stored: Mapping[str, Any], but: Colle
         require(registered, f"config.json of {str(run.path)!r}", rule, stored[name])
 
 
-def _require_same(stored: Mapping[str, Any], asked: Mapping[str, Any], but: Collection[str]) -> None:
-    for name, value in asked.items():
+def _require_same(stored: Mapping[str, Any], given: Mapping[str, Any], but: Collection[str]) -> None:
+    for name, value in given.items():
         if name in stored and name not in but and stored[name] != value:
             raise UsageError(name, f"be {stored[name]!r}, as in the run that is resumed", value)
 

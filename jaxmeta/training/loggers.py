@@ -1,4 +1,4 @@
-"""Log points for trackers of experiments; each is an extra of the package and imported when it is asked for."""
+"""Log points for trackers of experiments; each is an extra of the package, imported on use."""
 
 import contextlib
 import importlib

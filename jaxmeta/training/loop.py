@@ -50,7 +50,7 @@ def run_job(job: Job, hooks: Hooks = Hooks()) -> MetaState:
       hooks: what is called while it trains.
 
     Returns:
-      The state after `meta_steps`, or where it was stopped; of a population with leaves [members, ...].
+      The state after `meta_steps`, or where it was stopped; with several seeds leaves are [members, ...].
 
     Raises:
       UsageError: another process trains in the folder, or it has been used since `prepare`.
@@ -98,10 +98,10 @@ def run_job(job: Job, hooks: Hooks = Hooks()) -> MetaState:
 
 def starting_state(job: Job) -> MetaState:
     """The newest checkpoint of a resumed run, else, also where that run ended before its first one, a fresh state."""
-    begin = multi_seed.beginning(job.learner, job.config)
+    initial_state = multi_seed.make_initial_state(job.learner, job.config)
 
     def begin_on_devices(seeds: np.ndarray) -> MetaState:
-        state = begin(seeds)
+        state = initial_state(seeds)
         meta, optimizer, step = everywhere((state.meta, state.optimizer, state.step))
         return state.replace(meta=meta, optimizer=optimizer, step=step)
 
@@ -132,7 +132,7 @@ def lowered(job: Job, start: MetaState, key: Key) -> Any:
 def _chunks(
     job: Job, chunk: Any, state: MetaState, key: Key, began: float, interrupted: Callable[[], bool]
 ) -> Iterator[tuple[MetaState, dict[str, Any]]]:
-    """Yields the state at each log point, which the next one donates, and what there is to tell about it."""
+    """Yields the state at each log point, which the next one donates, and its log record."""
     step, meta_steps, log_every = state.steps_taken, job.config["meta_steps"], job.config["log_every"]
     skip, members = job.config["on_nonfinite"] == "skip", multi_seed.members_of(job.config)
     env_steps_per_meta_step = job.learner.tasks_per_batch * job.learner.env_steps_per_task

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: a line of JSON for each log point, and the same for TensorBoard."""
+"""The metrics of a run: a line of JSON for each log point, and the same for TensorBoard."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from jaxmeta.training.run_directory import RunDirectory, write_text
 class Journal:
     """Appends log points to a run's `metrics.jsonl` and TensorBoard events. A context manager.
 
-    Of what a log point tells of each member of a population, events hold the means alone.
+    Of metrics by member, events hold the means alone.
     Nothing is lost to a disk that is full for a while: what could not be written is written with the next log point.
     """
 
@@ -74,7 +74,7 @@ class Journal:
     def _close_events(self) -> None:
         events, self._events = self._events, None
         if events:
-            with contextlib.suppress(OSError):  # told when it was written
+            with contextlib.suppress(OSError):  # reported when it was written
                 events.close()
 
 
@@ -90,7 +90,7 @@ class _Events:
         run.events.mkdir(exist_ok=True)
         # The suffix keeps a run that is resumed within the same second from overwriting its own events.
         self._writer = EventsWriter(str(run.events / "events"), f".{step}.{os.getpid()}")
-        start = SessionLog(status=SessionLog.START)  # what another session has told beyond this step no longer holds
+        start = SessionLog(status=SessionLog.START)  # events of an earlier run beyond this step no longer hold
         self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def write(self, record: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from jaxmeta.core.settings import flattened
 from jaxmeta.training import seeds as multi_seed
 
 LOCK = ".lock"
-"""An empty file, which whoever trains in the folder holds a lock on."""
+"""An empty file, locked by the process that trains in the folder."""
 WRITABLE = "be a folder that can be written"
 """What a run's folder must be."""
 CONFIG = fields.record(
@@ -224,7 +224,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replaces a file whole: whoever reads it sees the old content or the new, never a part."""
+    """Replaces a file atomically: readers see the old content or the new."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -241,7 +241,7 @@ def require_possible(argument: str, path: Path) -> None:
 def require_writable_folder(argument: str, rule: str, folder: Path, value: str) -> None:
     """Raises UsageError where nothing can be made in a folder that exists; says the operating system's reason.
 
-    Permissions do not tell, of root or in `/proc`, so that a folder is made inside and removed again.
+    Permissions say nothing for root or in `/proc`, so a folder is made inside and removed again.
     """
     require(folder.is_dir(), argument, rule, value)
     try:

@@ -25,7 +25,7 @@ MOST_MEMBERS = 1024
 
 
 class Member(NamedTuple):
-    """One of a population."""
+    """One learner of a run of several."""
 
     seed: int
     hyperparams: dict[str, float]
@@ -80,7 +80,7 @@ def spell_seeds(seeds: Sequence[int]) -> str:
 
 
 def requested(seed: int | None, seeds: Sequence[int] | None) -> dict[str, Any]:
-    """What `config.json` is to hold of a run's seeds, as far as they were asked for.
+    """The entries of `config.json` for a run's seeds, as far as they were given.
 
     Raises:
       UsageError: they cannot be any, whatever the algorithm.
@@ -121,10 +121,10 @@ def swept(sweep: Mapping[str, Sequence[float]], config: AlgorithmConfig) -> dict
 
 
 def validated(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration whose population is complete: what is swept over no seeds is swept over its one seed.
+    """A configuration with its seeds resolved: a sweep without seeds runs over its one seed.
 
     Raises:
-      UsageError: its population is none.
+      UsageError: it has no valid seeds.
     """
     config = dict(config)
     if "sweep" in config:
@@ -171,12 +171,12 @@ def compose(config: Mapping[str, Any], tasks: TaskDistribution, settings: Algori
 
 
 def _carried(learner: MetaLearner, values: Mapping[str, float]) -> list[float]:
-    """The hyper-parameters that the start of a learner carries, which `with_hyperparams` has given values."""
+    """The hyper-parameters in a learner's initial state, as `with_hyperparams` sets them."""
 
-    def carried() -> list[Hyperparams]:
+    def in_state() -> list[Hyperparams]:
         return _hyperparams_in(with_hyperparams(learner.init(jax.random.key(0)), values).aux_state)
 
-    return [number for leaf in jax.tree.leaves(jax.jit(carried)()) for number in np.ravel(leaf).tolist()]
+    return [number for leaf in jax.tree.leaves(jax.jit(in_state)()) for number in np.ravel(leaf).tolist()]
 
 
 def members_of(config: Mapping[str, Any]) -> list[Member]:
@@ -223,7 +223,7 @@ def seeds_of(config: Mapping[str, Any]) -> np.ndarray:
 
 
 def root_keys(seeds: jax.Array | np.ndarray) -> tuple[Key, Key]:
-    """What a run begins with, and what each of its meta-steps folds its number into: [] each, or [members]."""
+    """Keys of the initial state, and of meta-steps, each of which folds in its number: [] each, or [members]."""
 
     def split(seed: jax.Array) -> tuple[Key, Key]:
         init_key, step_key = jax.random.split(jax.random.key(seed))
@@ -233,11 +233,13 @@ def root_keys(seeds: jax.Array | np.ndarray) -> tuple[Key, Key]:
     return jax.vmap(split)(seeds) if seeds.ndim else split(seeds)
 
 
-def beginning(learner: MetaLearner, config: Mapping[str, Any]) -> Callable[[jax.Array | np.ndarray], MetaState]:
+def make_initial_state(
+    learner: MetaLearner, config: Mapping[str, Any]
+) -> Callable[[jax.Array | np.ndarray], MetaState]:
     """What makes the initial state of a run, from `seeds_of` its configuration."""
     members = members_of(config)
 
-    def begin(seeds: jax.Array | np.ndarray) -> MetaState:
+    def initial_state(seeds: jax.Array | np.ndarray) -> MetaState:
         init_key, _ = root_keys(seeds)
         if not members:
             return strongly_typed(learner.init(init_key))
@@ -245,7 +247,7 @@ def beginning(learner: MetaLearner, config: Mapping[str, Any]) -> Callable[[jax.
         values = {last_word(path): [member.hyperparams[path] for member in members] for path in members[0].hyperparams}
         return strongly_typed(with_hyperparams(states, values))
 
-    return begin
+    return initial_state
 
 
 def with_hyperparams(state: MetaState, values: Mapping[str, Any]) -> MetaState:
@@ -260,12 +262,12 @@ def with_hyperparams(state: MetaState, values: Mapping[str, Any]) -> MetaState:
             return node
         return node.replace(**{name: alike(value, getattr(node, name)) for name, value in values.items()})
 
-    meta, carried = jax.tree.map(changed, (state.meta, state.aux_state), is_leaf=_is_hyperparams)
-    return state.replace(meta=meta, aux_state=carried)
+    meta, aux_state = jax.tree.map(changed, (state.meta, state.aux_state), is_leaf=_is_hyperparams)
+    return state.replace(meta=meta, aux_state=aux_state)
 
 
 def members(state: MetaState) -> list[MetaState]:
-    """The states of a population's members, in the order of seeds within each swept value; of a single run, its own."""
+    """The states of the members, in the order of seeds within each swept value; of a single run, its own."""
     if jnp.ndim(state.step) == 0:
         return [state]
     return [jax.tree.map(lambda leaf, index=index: leaf[index], state) for index in range(len(state.step))]

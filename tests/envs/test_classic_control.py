@@ -47,7 +47,7 @@ def drawn(name, signs="both"):
 def posed(name, sign=1.0):
     """A task with the standard constants."""
     constants = {field: jnp.array(value, jnp.float32) for field, value in STANDARD[name].items()}
-    return classic_control.PHYSICS[name].pose(FAMILIES[name]().env.standard_params, constants, jnp.array(sign))
+    return classic_control.PHYSICS[name].parameters(FAMILIES[name]().env.standard_params, constants, jnp.array(sign))
 
 
 def described(name, params):
@@ -149,7 +149,7 @@ def test_whoever_drives_the_wrong_way_does_not(name):
     def wrong(params):
         physics = classic_control.PHYSICS[name]
         constants, sign = physics.read(params)
-        return physics.pose(params, constants, -sign)
+        return physics.parameters(params, constants, -sign)
 
     @jax.jit
     @jax.vmap

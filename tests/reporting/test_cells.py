@@ -72,7 +72,7 @@ def test_what_is_missing_is_told(tmp_path):
     assert len(found) == 2
     assert missing == [
         "bandit-mapping does not apply: It must not.",
-        "grid_navi-anil was begun and is not finished.",
+        "grid_navi-anil was started and is not finished.",
         "Not made: bandit-maml, bandit-rl2.",
         f"Made by jaxmeta 0.0.1, and this is {jaxmeta.__version__}: rl2 on grid_navi.",
     ]

@@ -124,7 +124,7 @@ def test_where_there_is_nothing_it_is_told(tmp_path, capsys, monkeypatch, verb):
     assert not list(tmp_path.glob("*.html"))
 
 
-def test_who_is_told_more_than_others_has_a_star(tmp_path):
+def test_a_privileged_method_has_a_star(tmp_path):
     boards.write(tmp_path, [*boards.board(["bandit"]), boards.cell("mapping", tasks="bandit", sees_context=True)])
     beside = ["--markdown", str(tmp_path / "t.md")]
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "page.html"), *beside]) == 0

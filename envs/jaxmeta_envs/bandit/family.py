@@ -42,7 +42,7 @@ class EnvParams(environment.EnvParams):
 
 
 class Bandit(environment.Environment[EnvState, EnvParams]):
-    """One pull of one of many arms. The observation is constant: what an arm paid is told by the reward alone.
+    """One pull of one of many arms. The observation is constant: the reward alone shows what an arm paid.
 
     An arm pays 1 with a probability of its mean, and 0 otherwise; or, `gaussian`, its mean plus standard normal noise.
     """

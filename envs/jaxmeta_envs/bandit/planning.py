@@ -132,5 +132,5 @@ def gittins_indices(pulls: int) -> np.ndarray:
 
 
 def first_index(time: Any) -> Any:
-    """Where the indices after `time` pulls begin in `gittins_indices`."""
+    """Where the indices after `time` pulls start in `gittins_indices`."""
     return time * (time + 1) * (time + 2) // 6

@@ -1,4 +1,4 @@
-"""Classical policies for bandits, lived and evaluated like every learner.
+"""Classical policies for bandits, run and evaluated like every learner.
 
 What they know of a task is how often each arm was pulled, and what it paid; of the family they know its prior and how
 long a lifetime is. They learn nothing across tasks. Every environment has a memory of its own, and nothing is passed
@@ -43,7 +43,7 @@ class Pulls(NamedTuple):
     paid: jax.Array
     """[A] float32, what each has paid in sum."""
     started: jax.Array
-    """[] bool, whether anything was pulled: a lifetime's first percept shows an action that nobody took."""
+    """[] bool, whether an arm was pulled: a lifetime's first percept has no action."""
 
 
 Preference = Callable[[Key, Pulls], jax.Array]

@@ -99,9 +99,9 @@ class FromGymnax(environment.Environment[Any, Any]):
         """The environment with the attributes that the task sets."""
         if self.kept is None or self.kept.draw is None:
             return self.inner
-        posed = copy.copy(self.inner)
-        vars(posed).update(params.task)
-        return posed
+        inner = copy.copy(self.inner)
+        vars(inner).update(params.task)
+        return inner
 
     def observe(self, key: jax.Array, state: Any, action: Any, params: Any) -> Any:
         """The observation, as gymnax has it."""
@@ -149,7 +149,7 @@ def with_task(params_class: type) -> type:
 def environment_of(env_id: str) -> FromGymnax:
     """The environment of an id: one instance each, since gymnax compiles anew for every instance.
 
-    Its constants are real arrays even where it is first asked for inside a trace, which it outlives.
+    Its constants are real arrays even where it is first read inside a trace, which it outlives.
     """
     with jax.ensure_compile_time_eval():
         return FromGymnax(env_id)
@@ -309,7 +309,7 @@ def gymnax_tasks(id: str = "", vary: str = "", horizon: int = 0) -> TaskDistribu
 
 
 def _read_fields(env: FromGymnax, bounds: Mapping[str, Range]) -> Varied:
-    """Checks what is to vary, and tells real fields from whole ones."""
+    """Checks the fields that vary, and separates real ones from integers."""
     standard, derived = env.inner.default_params, DERIVED.get(env.env_id, {})
     fields = list(standard.__dataclass_fields__)
     varied = Varied({}, {})

@@ -32,7 +32,7 @@ class Kept(NamedTuple):
     fields: tuple[str, ...]
     """Names of fields of the state, or of attributes of the environment."""
     label: Callable[[Fields, PyTree], jax.Array] | None = None
-    """`label(kept, params)`, [] int32; modulo six it is the class by which splits are told apart. None: too few."""
+    """`label(kept, params)`, [] int32; modulo six it is the class that decides the split. None: too few."""
     draw: Callable[[Any, Key, PyTree], Fields] | None = None
     """`draw(env, key, params)` draws attributes of the environment. None: the fields are those of a reset's state."""
     switches: tuple[str, ...] = ()

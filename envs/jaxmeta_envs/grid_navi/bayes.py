@@ -103,7 +103,7 @@ def bayes_policy(size: int, horizon: int, episodes: int) -> Adapter:
         def act(key: Key, meta: None, fast: None, memory: Search, percept: Percept):
             del key, meta, fast
             goal = jnp.where(percept.previous_reward > 0, memory.position, memory.goal)
-            position = jnp.where(percept.first, 0, memory.position)  # an episode begins in the corner (0, 0)
+            position = jnp.where(percept.first, 0, memory.position)  # an episode starts in the corner (0, 0)
             distances = jnp.sum(jnp.abs(moves + (position - goal)[None]), axis=-1)
             episode = jnp.minimum(memory.step // horizon, len(searches) - 1)
             search = jnp.asarray(searches)[episode, memory.step % horizon]

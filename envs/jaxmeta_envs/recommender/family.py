@@ -47,7 +47,7 @@ class EnvParams(environment.EnvParams):
     max_steps_in_episode: Any = 20
     """[] int32, steps after which a session is truncated."""
     preference: jax.Array = struct.field(default_factory=lambda: jnp.eye(4, dtype=jnp.float32)[0])
-    """[features] float32, of length 1: where interests point as a session begins."""
+    """[features] float32, of length 1: interests at the start of a session."""
     later: jax.Array = struct.field(default_factory=lambda: jnp.eye(4, dtype=jnp.float32)[1])
     """[features] float32, of length 1: what they move to."""
     drift: Any = 0.0

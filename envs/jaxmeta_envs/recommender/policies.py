@@ -1,4 +1,4 @@
-"""Classical policies for `recommender`, lived and evaluated like every learner.
+"""Classical policies for `recommender`, run and evaluated like every learner.
 
 Of the family they know the catalogue, how interest fades, and how users are distributed. They learn nothing across
 tasks. Every environment has a memory of its own, and nothing is passed from one to another.

@@ -1,4 +1,4 @@
-"""Classical policies for `tabular_mdp`, lived and evaluated like every learner.
+"""Classical policies for `tabular_mdp`, run and evaluated like every learner.
 
 All but Q-learning keep counts of what was seen, plan at the start of each episode by value iteration over its steps,
 and follow that plan to its end; they differ by the process that they plan for. They learn nothing across tasks. Every
@@ -129,7 +129,7 @@ class Planned(NamedTuple):
     state: jax.Array
     """[] int32, the state that was acted in last."""
     started: jax.Array
-    """[] bool, whether anything was done: a lifetime's first percept shows an action that nobody took."""
+    """[] bool, whether an action was taken: a lifetime's first percept has none."""
 
 
 def planning_policy(states: int, actions: int, horizon: int, model: Model, epsilon: float = 0.0) -> Adapter:
@@ -244,7 +244,7 @@ def _taken(state: jax.Array, percept: Percept, states: int, actions: int) -> jax
 
 
 def _counted(memory: Planned, percept: Percept, state: jax.Array) -> Counts:
-    """The counts after what a percept tells about the step before it."""
+    """The counts updated by the previous step, as a percept shows it."""
     visits, paid, followed = memory.counts
     last = _taken(memory.state, percept, *visits.shape) * memory.started
     seen = last[..., None] * jax.nn.one_hot(state, visits.shape[0]) * ~percept.first

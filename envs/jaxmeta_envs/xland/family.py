@@ -38,7 +38,7 @@ VIEW = 5
 """Cells along a side of what the agent sees: the square before it, its own cell in the middle of the nearest row."""
 LARGEST_SIZE = 1000
 DEEPEST = 4
-"""Longest chain that can be asked for; shifted tasks have one rule more."""
+"""Longest chain; shifted tasks have one rule more."""
 SPLITS = (*CLASSES, "shifted")
 
 
@@ -127,7 +127,7 @@ class XLand(environment.Environment[EnvState, EnvParams]):
         return self.get_obs(state), state
 
     def get_obs(self, state: EnvState, params: EnvParams | None = None, key: jax.Array | None = None) -> jax.Array:
-        """What the agent sees and what it carries, [(VIEW * VIEW + 1) * TILE_FEATURES] float32: neither rules nor goal.
+        """The agent's view and the object that it holds, [(VIEW * VIEW + 1) * TILE_FEATURES] float32; no rules or goal.
 
         Row after row of the view from the farthest to the agent's own, from left to right, then the pocket; of each
         tile whether it is wall, and one-hot its shape and its colour. Floor is all zeros, and so is an empty pocket.

@@ -1,4 +1,4 @@
-"""Rule sets of XLand: how they are drawn, told apart, applied and checked. Encoded and played by xminigrid.
+"""Rule sets of XLand: how they are drawn, split, applied and checked. Encoded and played by xminigrid.
 
     rule   hold   a source that is picked up becomes the product in the pocket
            near   a source that the agent walks up to becomes the product where it lies
@@ -33,7 +33,7 @@ COLORS = ("RED", "GREEN", "BLUE", "YELLOW")
 TILE_FEATURES = 1 + len(SHAPES) + len(COLORS)
 RULES = ("EmptyRule", "AgentHoldRule", "AgentNearRule", "TileNearRule")
 GOALS = ("EmptyGoal", "AgentHoldGoal", "AgentOnTileGoal", "AgentNearGoal", "TileNearGoal")
-"""The kinds of rules and goals that occur, at the number that xminigrid's encoding begins with."""
+"""The kinds of rules and goals that occur, at the first number of xminigrid's encoding."""
 _JOIN_RULE, _JOIN_GOAL = RULES.index("TileNearRule"), GOALS.index("TileNearGoal")
 
 
@@ -117,7 +117,7 @@ def draw_of_split(key: Key, split: str, depth: int, distractors: int) -> "RuleSe
 
 
 def classify(ruleset: "RuleSet") -> jax.Array:
-    """Class of a rule set, by a hash of what it asks for: its rules in whatever order, and its goal.
+    """Class of a rule set, by a hash of its rules, in any order, and its goal.
 
     The two objects of a join may be swapped, rules reordered, empty rules added and distractors exchanged: the class
     stays the same.

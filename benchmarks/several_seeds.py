@@ -1,6 +1,6 @@
 """What it costs to train several seeds in one program, beside as many runs of one seed each.
 
-    python benchmarks/populations.py --out benchmarks/results/populations
+    python benchmarks/several_seeds.py --out benchmarks/results/several_seeds
 
 Both take the same meta-steps at the same settings, in one process, in alternating pairs. Compilation is timed once for
 each, from tracing on; a run of its own compiles anew unless a cache of programs serves it.
