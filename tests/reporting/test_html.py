@@ -130,7 +130,7 @@ def test_a_privileged_method_has_a_star(tmp_path):
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "page.html"), *beside]) == 0
     table, text = (tmp_path / "t.md").read_text(), (tmp_path / "page.html").read_text()
     assert "| `mapping *` |" in table
-    assert "- A method with a star is told" in table
+    assert "- A method with a star receives privileged task information." in table
     assert text.count(">mapping *<") > 2
     assert "oracle *" not in text
 
