@@ -17,6 +17,7 @@ from gymnax.environments.classic_control import cartpole as standard
 
 from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import Key, TaskDistribution
+from jaxmeta_envs.control_rendering import cartpole_scene
 from jaxmeta_envs.splits import CLASSES, draw, only_train_seen
 
 FACTORS = {
@@ -132,6 +133,7 @@ def cartpole(horizon: int = 200, signs: str = "both") -> TaskDistribution:
         describe=describe,
         oracle=best_return,
         suggested={"agent.discount": 0.97},
+        scene=cartpole_scene,
     )
 
 

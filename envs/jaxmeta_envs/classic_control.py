@@ -21,7 +21,9 @@ from gymnax.environments import spaces
 from gymnax.environments.classic_control import pendulum as standard_pendulum
 
 from jaxmeta.core.errors import require, require_known
+from jaxmeta.core.scenes import MakeScene
 from jaxmeta.core.types import Key, PyTree, TaskDistribution
+from jaxmeta_envs import control_rendering as rendering
 from jaxmeta_envs import ranges
 from jaxmeta_envs.from_gymnax.family import FromGymnax, environment_of
 from jaxmeta_envs.ranges import Range
@@ -100,6 +102,8 @@ class Physics(NamedTuple):
     """`parameters(standard, constants, sign)` sets what varies, and derived fields."""
     read: Callable[[PyTree], tuple[dict[str, jax.Array], jax.Array]]
     """`read(params)` gives the constants and the sign."""
+    scene: MakeScene
+    """How a task is drawn."""
 
 
 def _acrobot_params(params: PyTree, constants: dict[str, jax.Array], sign: jax.Array) -> PyTree:
@@ -131,9 +135,9 @@ def _read_pendulum(params: PyTree) -> tuple[dict[str, jax.Array], jax.Array]:
 
 
 PHYSICS = {
-    "acrobot": Physics(ACROBOT, _acrobot_params, _read_acrobot),
-    "mountain_car": Physics(MOUNTAIN_CAR, _mountain_car_params, _read_mountain_car),
-    "pendulum": Physics(PENDULUM, _pendulum_params, _read_pendulum),
+    "acrobot": Physics(ACROBOT, _acrobot_params, _read_acrobot, rendering.acrobot_scene),
+    "mountain_car": Physics(MOUNTAIN_CAR, _mountain_car_params, _read_mountain_car, rendering.mountain_car_scene),
+    "pendulum": Physics(PENDULUM, _pendulum_params, _read_pendulum, rendering.pendulum_scene),
 }
 
 
@@ -220,4 +224,5 @@ def _family(name: str, env: FromGymnax, horizon: int, signs: str, discount: floa
         describe=describe,
         oracle=None,
         suggested={"agent.discount": discount},
+        scene=physics.scene,
     )

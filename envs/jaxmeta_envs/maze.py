@@ -28,7 +28,7 @@ from flax import struct
 
 from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import Key, TaskDistribution
-from jaxmeta_envs import grid
+from jaxmeta_envs import grid, grid_rendering
 from jaxmeta_envs.splits import only_train_seen
 
 LOOPS = 0.25
@@ -199,6 +199,7 @@ def maze(size: int = 7, horizon: int = 40) -> TaskDistribution:
         describe=describe,
         oracle=functools.partial(grid.best_return, env),
         suggested={"agent.discount": 0.9},
+        scene=functools.partial(grid_rendering.grid_scene, size=size),
     )
 
 

@@ -17,6 +17,7 @@ from gymnax.environments import environment, spaces
 from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import Key, TaskDistribution
 from jaxmeta_envs import splits
+from jaxmeta_envs.control_rendering import point_scene
 from jaxmeta_envs.splits import only_train_seen
 
 SPLITS = ("train", "validation", "test", "shifted")
@@ -164,4 +165,5 @@ def point_navigation(horizon: int = 100, directions: int = 0) -> TaskDistributio
         horizon=horizon,
         describe=lambda params: params.goal / REACH,
         oracle=None if directions else functools.partial(best_return, horizon=horizon),
+        scene=functools.partial(point_scene, reach=1.1 * SHIFTED_REACH),
     )

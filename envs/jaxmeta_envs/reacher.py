@@ -18,6 +18,7 @@ from gymnax.environments import environment, spaces
 from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import Key, TaskDistribution
 from jaxmeta_envs import splits
+from jaxmeta_envs.control_rendering import reacher_scene
 from jaxmeta_envs.splits import only_train_seen
 
 SPLITS = ("train", "validation", "test", "shifted")
@@ -169,4 +170,5 @@ def reacher(horizon: int = 50) -> TaskDistribution:
         horizon=horizon,
         describe=lambda params: params.goal / REACH,
         suggested={"agent.discount": 0.97},
+        scene=functools.partial(reacher_scene, link=LINK),
     )

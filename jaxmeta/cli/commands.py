@@ -17,7 +17,7 @@ from jaxmeta.cli import options as verbs
 from jaxmeta.core import compilation_cache, synonyms
 from jaxmeta.core.errors import NONE, UsageError, Words, require
 from jaxmeta.core.settings import Text, flattened
-from jaxmeta.reporting import catalogue, cells, comparison, inspection, plots, progress, tables, timings
+from jaxmeta.reporting import animation, catalogue, cells, comparison, inspection, plots, progress, tables, timings
 from jaxmeta.reporting import html as report
 from jaxmeta.reporting import run as runs
 from jaxmeta.reporting.run import Run
@@ -195,6 +195,18 @@ def inspect(options: Namespace) -> None:
     show(_results(), content)
 
 
+def show(options: Namespace) -> None:
+    """Animates a lifetime of a run or a pretrained learner in one task."""
+    require(options.out is not None, "--out", "be given a value", NONE)
+    out, console = _file("--out", options.out), _console(stderr=True)
+    assert out is not None
+    animation.require_kind(out)
+    run = runs.load(options.run, best=options.best, allow_import=options.allow_import)
+    with progress.bar(console, f"Drawing {out}") as on_share:
+        run.show(out, task=options.task, split=options.split, member=options.member, on_share=on_share)
+    print(out)
+
+
 COMMANDS = {
     "list": list_names,
     "train": train,
@@ -202,6 +214,7 @@ COMMANDS = {
     "compare": compare,
     "report": write_report,
     "inspect": inspect,
+    "show": show,
 }
 
 

@@ -8,7 +8,7 @@ from jaxmeta.core.errors import NONE, UsageError, Words
 
 LARGEST_SEED = 2**31 - 1
 INTEGERS: dict[str, tuple[int, int | None]] = {
-    **dict.fromkeys(("seed", "process_id"), (0, LARGEST_SEED)),
+    **dict.fromkeys(("seed", "process_id", "task", "member"), (0, LARGEST_SEED)),
     **dict.fromkeys(("meta_steps", "log_every", "checkpoint_every", "evaluate_every"), (1, None)),
     **dict.fromkeys(("keep", "devices", "num_processes"), (1, None)),
     "num_tasks": (2, None),
@@ -145,6 +145,18 @@ def _inspect(parser: Parser) -> None:
     _cache(parser)
 
 
+def _show(parser: Parser) -> None:
+    """Animates episodes of an unseen task before, during and after adaptation."""
+    parser.add("run", nargs="?", metavar="RUN_DIR|PRETRAINED", help="the folder of a run, or a pretrained learner")
+    parser.add("--out", metavar="FILE", help="where to write it: .gif, .html, .mp4 (with ffmpeg), or .png of the end")
+    parser.add("--task", metavar="SEED", help="seed of the task and of all randomness (default: 0)", default="0")
+    parser.add("--split", help="the task's: train, validation, test or shifted (default: test)", default="test")
+    parser.add("--member", help="of a run of several seeds, which one, from 0 (default: 0)", default="0")
+    parser.flag("--best", "take the checkpoint with the highest return while training, instead of the newest")
+    parser.flag("--allow-import", ALLOW_IMPORT)
+    _cache(parser)
+
+
 def _cache(parser: Parser) -> None:
     parser.flag("--no-compilation-cache", "keep no compiled programs for the next time in the user's cache folder")
 
@@ -156,6 +168,7 @@ VERBS: dict[str, Callable[[Parser], None]] = {
     "compare": _compare,
     "report": _report,
     "inspect": _inspect,
+    "show": _show,
 }
 
 
@@ -194,8 +207,8 @@ def checked(verb: str, options: argparse.Namespace) -> argparse.Namespace:
             if getattr(options, name) is not None:
                 raise UsageError(flag, f"be given without {argument}", BOTH)
             setattr(options, name, alias)
-    if verb == "evaluate" and options.run is None:
-        raise UsageError("jaxmeta evaluate", "be given either RUN_DIR or PRETRAINED", NONE)
+    if verb in ("evaluate", "show") and options.run is None:
+        raise UsageError(f"jaxmeta {verb}", "be given either RUN_DIR or PRETRAINED", NONE)
     return options
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from flax import struct
 
 from jaxmeta.core.config import AdaptationConfig, AgentConfig, AlgorithmConfig
+from jaxmeta.core.scenes import MakeScene
 
 Key = jax.Array
 PyTree = Any
@@ -437,6 +438,8 @@ class TaskDistribution(NamedTuple):
     policies: Callable[[AdaptationConfig], Mapping[str, Adapter]] = lambda lifetime: {}
     """`policies(lifetime)`: by name, what is known to act well in the family over such a lifetime. They learn nothing
     across tasks, their meta is None, and they are evaluated beside every learner."""
+    scene: MakeScene | None = None
+    """`scene(env_params)`: how a task is drawn by `jaxmeta show`, or None where the family has no drawing."""
 
     def __repr__(self) -> str:
         """In one line: `TaskDistribution(grid_navi, horizon 15, splits train, validation, test)`."""

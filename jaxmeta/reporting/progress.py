@@ -123,3 +123,19 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+@contextlib.contextmanager
+def bar(console: Console, title: str) -> Iterator[Callable[[float], None]]:
+    """Yields a function of the share that is done, from 0 to 1: a bar on a terminal, nothing elsewhere.
+
+    Args:
+      console: where to.
+      title: what is done.
+    """
+    if not console.is_terminal:
+        yield lambda share: None
+        return
+    with Progress(TextColumn(title), TaskProgressColumn(), BarColumn(), console=console, transient=True) as progress:
+        work = progress.add_task("", total=1.0)
+        yield lambda share: progress.update(work, completed=share)

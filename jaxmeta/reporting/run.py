@@ -7,7 +7,7 @@ run.evaluate(num_tasks=32)
 import html
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -20,7 +20,7 @@ from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import MetaLearner, MetaState, TaskDistribution
 from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.evaluation.evaluate import EvaluationOptions
-from jaxmeta.reporting import plots, progress, tables
+from jaxmeta.reporting import animation, plots, progress, tables
 from jaxmeta.training import jobs, loop, pretrained
 from jaxmeta.training import seeds as multi_seed
 from jaxmeta.training.jobs import NOTHING, Job, RunOptions
@@ -102,6 +102,38 @@ class Run:
           UsageError: nothing was logged.
         """
         return plots.plot_training(self.log, path)
+
+    def show(
+        self,
+        path: str | Path | None = None,
+        *,
+        task: int = 0,
+        split: str = "test",
+        member: int = 0,
+        on_share: Callable[[float], None] = lambda share: None,
+    ) -> animation.Animation:
+        """Animates a lifetime in one task: episodes before, during and after adaptation. Notebooks display what it
+        returns.
+
+        Args:
+          path: where to write it too: `.gif`, `.html`, `.mp4` or `.png`.
+          task: seed of the task and of all randomness.
+          split: the split that the task is drawn from.
+          member: of a run of several seeds, which one, from 0.
+          on_share: receives the share of the frames that is written, from 0 to 1.
+
+        Raises:
+          UsageError: a family without a drawing, an unknown split, ending or member.
+        """
+        states = self.members
+        require(0 <= member < len(states), "member", f"be from 0 to {len(states) - 1}", member)
+        meta = self.learner.meta(states[member])
+        moving = animation.animate(
+            self.learner, meta, self.tasks, task=task, split=split, name=str(self.config["algorithm"])
+        )
+        if path is not None:
+            moving.save(path, on_share)
+        return moving
 
 
 def train(

@@ -18,6 +18,7 @@ from gymnax.environments import environment, spaces
 from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import Key, TaskDistribution
 from jaxmeta_envs.bandit.policies import bernoulli_policies, gaussian_policies
+from jaxmeta_envs.bandit.rendering import bandit_scene
 from jaxmeta_envs.splits import only_train_seen
 
 SPLITS = ("train", "validation", "test")
@@ -153,4 +154,5 @@ def _bandit(name: str, arms: int, pulls: int, prior: Any, policies: Any, gaussia
         oracle=lambda params: jnp.max(params.means),
         suggested={"adaptation.num_adaptations": pulls},
         policies=functools.partial(policies, arms),
+        scene=functools.partial(bandit_scene, gaussian=gaussian),
     )

@@ -30,6 +30,7 @@ from jaxmeta.core.types import Key, PyTree, TaskDistribution
 from jaxmeta_envs import ranges
 from jaxmeta_envs.from_gymnax.dependence import effective_fields, untraceable_fields
 from jaxmeta_envs.from_gymnax.known_environments import DERIVED, KEPT, PROBABILITIES, REFUSED, Kept, with_derived
+from jaxmeta_envs.from_gymnax.rendering import scene_of
 from jaxmeta_envs.ranges import Range
 from jaxmeta_envs.splits import CELLS, CLASSES
 
@@ -82,12 +83,12 @@ class FromGymnax(environment.Environment[Any, Any]):
         self, key: jax.Array, state: Any, action: int | float | jax.Array, params: Any
     ) -> tuple[Any, Any, jax.Array, jax.Array, dict[Any, Any]]:
         """One step as gymnax takes it; the reward is [] float32."""
-        observation, state, reward, terminated, info = self._posed(params).step_env(key, state, action, params)
+        observation, state, reward, terminated, info = self.of_task(params).step_env(key, state, action, params)
         return observation, state, jnp.asarray(reward, jnp.float32), terminated, info
 
     def reset_env(self, key: jax.Array, params: Any) -> tuple[Any, Any]:
         """A reset as gymnax does it, with the task in place of what it drew."""
-        env = self._posed(params)
+        env = self.of_task(params)
         key_reset, key_observe = jax.random.split(key)
         observation, state = env.reset_env(key_reset, params)
         if self.kept is None or self.kept.draw is not None:
@@ -95,7 +96,7 @@ class FromGymnax(environment.Environment[Any, Any]):
         state = state.replace(**params.task)
         return env.observe(key_observe, state, None, params), state
 
-    def _posed(self, params: Any) -> Any:
+    def of_task(self, params: Any) -> Any:
         """The environment with the attributes that the task sets."""
         if self.kept is None or self.kept.draw is None:
             return self.inner
@@ -105,15 +106,15 @@ class FromGymnax(environment.Environment[Any, Any]):
 
     def observe(self, key: jax.Array, state: Any, action: Any, params: Any) -> Any:
         """The observation, as gymnax has it."""
-        return self._posed(params).observe(key, state, action, params)
+        return self.of_task(params).observe(key, state, action, params)
 
     def is_truncated(self, state: Any, params: Any) -> jax.Array:
         """The time limit, as gymnax has it."""
-        return self._posed(params).is_truncated(state, params)
+        return self.of_task(params).is_truncated(state, params)
 
     def is_terminated(self, state: Any, params: Any) -> jax.Array:
         """The end of an episode, as gymnax has it."""
-        return self._posed(params).is_terminated(state, params)
+        return self.of_task(params).is_terminated(state, params)
 
     @property
     def name(self) -> str:
@@ -279,6 +280,7 @@ def from_gymnax(
         describe=describe,
         oracle=None,
         suggested={"agent.discount": 0.99},
+        scene=scene_of(env_id, env.of_task),
     )
 
 

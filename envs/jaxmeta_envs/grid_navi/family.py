@@ -16,6 +16,7 @@ from jaxmeta.core.types import Adapter, Key, TaskDistribution
 from jaxmeta_envs.grid import EnvParams, best_return
 from jaxmeta_envs.grid_navi import bayes
 from jaxmeta_envs.grid_navi.environment import environment_of, goal_cells
+from jaxmeta_envs.grid_rendering import grid_scene
 
 SPLITS = ("train", "validation", "test")
 LARGEST_SIZE = 1000
@@ -94,4 +95,5 @@ def grid_navi(
         oracle=functools.partial(best_return, env),
         suggested={"agent.discount": 0.9},
         policies=policies,
+        scene=functools.partial(grid_scene, size=size, goals=cells),
     )

@@ -20,6 +20,7 @@ from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import Key, TaskDistribution
 from jaxmeta_envs.recommender.model import STRENGTH, best_return, interest, make_catalogue
 from jaxmeta_envs.recommender.policies import recommender_policies
+from jaxmeta_envs.recommender.rendering import session_scene
 from jaxmeta_envs.splits import only_train_seen
 
 SPLITS = ("train", "validation", "test", "shifted")
@@ -203,4 +204,5 @@ def recommender(
         oracle=oracle,
         suggested={"agent.discount": 0.9},
         policies=functools.partial(recommender_policies, env.catalogue, session, window, drift),
+        scene=functools.partial(session_scene, chances=env.chances),
     )

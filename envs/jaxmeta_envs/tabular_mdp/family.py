@@ -22,6 +22,7 @@ from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import Key, TaskDistribution
 from jaxmeta_envs.splits import only_train_seen
 from jaxmeta_envs.tabular_mdp.policies import tabular_mdp_policies
+from jaxmeta_envs.tabular_mdp.rendering import mdp_scene
 
 SPLITS = ("train", "validation", "test")
 NOISE, CONCENTRATION = (0.1, 3.0), (0.03, 3.0)
@@ -196,4 +197,5 @@ def tabular_mdp(
         oracle=best_return,
         suggested={"adaptation.num_adaptations": episodes},
         policies=functools.partial(tabular_mdp_policies, states, actions, horizon),
+        scene=mdp_scene,
     )

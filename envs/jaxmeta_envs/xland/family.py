@@ -17,6 +17,7 @@ from gymnax.environments import environment, spaces
 from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import Key, TaskDistribution
 from jaxmeta_envs.splits import CLASSES, only_train_seen
+from jaxmeta_envs.xland.rendering import room_scene
 from jaxmeta_envs.xland.rules import (
     GOALS,
     RULES,
@@ -242,4 +243,5 @@ def xland(size: int = 7, horizon: int = 100, depth: int = 1, distractors: int = 
         describe=functools.partial(describe, depth=depth + 1),
         oracle=None,
         suggested={"agent.discount": 0.97},
+        scene=functools.partial(room_scene, view=VIEW),
     )
