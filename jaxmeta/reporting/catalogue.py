@@ -1,8 +1,8 @@
 """What there is to choose from, by name: settings of an algorithm, options of a task family, a pretrained card."""
 
 import inspect
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import docstring_parser
 from rich.console import Console
@@ -49,32 +49,102 @@ def show_entry(console: Console, name: str) -> None:
     elif name in known["Task distributions"]:
         _show_tasks(console, name)
     else:
-        card = {key: value for key, value in pretrained.card(name).items() if key != "config"}
-        print_line(console, json.dumps(card, indent=2, ensure_ascii=False))
+        card = pretrained.card(name)
+        print_line(console, card["summary"])
+        facts = facts_of_card(name, card)
+        width = max(map(len, facts))
+        for fact, lines in facts.items():
+            for index, line in enumerate(lines):
+                print_line(console, f"  {'' if index else fact:{width}}  {line}")
+
+
+def facts_of_card(name: str, card: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What the card of a pretrained learner says, as lines by heading: what is not on the card is left out.
+
+    Args:
+      name: of the learner.
+      card: as `pretrained.card` reads it.
+    """
+    figures, config = card.get("figures", {}), card["config"]
+    facts = {"score": [], "against baselines": [], "return by round": [], "trained on": [], "run it": [], "made by": []}
+    if "score" in figures:
+        line = f"{figures['score']:.2f} on {figures['num_tasks']} test tasks (random 0, oracle 1)"
+        if interval := figures.get("ci95_of_all_seeds"):
+            line += f"; all seeds {figures['score_of_all_seeds']:.2f}, 95 % interval {_interval(interval)}"
+        facts["score"].append(line)
+    if interval := figures.get("above_the_baseline_ci95"):
+        line = f"difference to {figures['baseline']}, the best tuned one: {_interval(interval)} (95 % interval)"
+        facts["against baselines"].append(line)
+    if "returns" in figures:
+        facts["return by round"].append(", ".join(f"{value:.2f}" for value in figures["returns"]))
+    facts["trained on"].append(f"{config['tasks']}, {config['meta_steps']:,} meta-steps, seed {config['seed']}")
+    facts["run it"] += [f"jaxmeta evaluate {name}", f"jaxmeta show {name} --out adapt.gif"]
+    facts["made by"] += card.get("commands", [])
+    facts["with"] = [", ".join(f"{package} {version}" for package, version in card.get("versions", {}).items())]
+    facts["digest"] = [card["digest"]]
+    return {fact: lines for fact, lines in facts.items() if any(lines)}
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"{bounds[0]:.2f} to {bounds[1]:.2f}"
+
+
+class Setting(NamedTuple):
+    """A setting of an algorithm, or an option of a family, as text."""
+
+    name: str
+    default: str
+    values: str
+    """Which values it takes."""
+    about: str
+    """Its meaning, in a line."""
+
+
+def settings_of_algorithm(name: str) -> list[Setting]:
+    """Every setting of an algorithm, by its shortest name."""
+    plain = registry.find(name).config()
+    lines, defaults = dict(_settings(plain)), settings_of(plain)
+    rows = [path for path in paths_of(plain) if path not in plain.unread]
+    return [Setting(shortest(path, rows), spell_value(defaults.get(path)), *lines[path]) for path in rows]
+
+
+def settings_by_family(name: str) -> dict[str, dict[str, str]]:
+    """By task family the settings of an algorithm that differ from its defaults."""
+    plain = registry.find(name).config()
+    values, rows = settings_of(plain), [path for path in paths_of(plain) if path not in plain.unread]
+    names, changed = {path: shortest(path, rows) for path in rows}, {}
+    for family in sorted({*plain.families, *plain.policy_families}):
+        own = settings_of(registry.configure(name, family))
+        differing = {path: value for path, value in own.items() if value != values.get(path, ...) and path != LENGTH}
+        changed[family] = {names.get(path, path): spell_value(value) for path, value in differing.items()}
+    return {family: settings for family, settings in changed.items() if settings}
+
+
+def options_of_family(name: str) -> list[Setting]:
+    """Every option of a task family."""
+    family = tasks.find(name)
+    lines = {argument.arg_name: _flat(argument.description) for argument in _documentation(name).params}
+    options = {} if not callable(family) else inspect.signature(family).parameters
+    return [Setting(option, spell_value(each.default), "", lines.get(option, "")) for option, each in options.items()]
+
+
+def summary_of_family(name: str) -> str:
+    """A task family in a line."""
+    return _documentation(name).short_description or name
+
+
+def _documentation(name: str) -> docstring_parser.Docstring:
+    return docstring_parser.parse(inspect.getdoc(tasks.find(name)) or "")
 
 
 def _show_algorithm(console: Console, name: str) -> None:
     """Its settings, with their defaults and the values of each family."""
-    algorithm = registry.find(name)
-    plain, lines = algorithm.config(), dict(_settings(algorithm.config()))
-    print_line(console, algorithm.summary)
-    values, rows = settings_of(plain), [path for path in paths_of(plain) if path not in plain.unread]
-    names = {path: shortest(path, rows) for path in rows}
-    show(
-        console,
-        [
-            Column("setting", list(names.values()), is_text=True),
-            Column("default", [spell_value(values.get(path)) for path in rows], is_text=True),
-            Column("values", [lines[path][0] for path in rows], is_text=True),
-            Column("", [lines[path][1] for path in rows], is_text=True),
-        ],
-    )
-    for family in sorted({*plain.families, *plain.policy_families}):
-        own = settings_of(registry.configure(name, family))
-        changed = {path: value for path, value in own.items() if value != values.get(path, ...) and path != LENGTH}
-        if changed:
-            pairs = " ".join(f"{names.get(path, path)}={spell_value(value)}" for path, value in changed.items())
-            print_line(console, f"On {family}: {pairs}")
+    print_line(console, registry.find(name).summary)
+    names, defaults, values, lines = zip(*settings_of_algorithm(name), strict=True)
+    headings = {"setting": names, "default": defaults, "values": values, "": lines}
+    show(console, [Column(heading, list(column), is_text=True) for heading, column in headings.items()])
+    for family, changed in settings_by_family(name).items():
+        print_line(console, f"On {family}: {' '.join(f'{name}={value}' for name, value in changed.items())}")
 
 
 LENGTH = "adaptation.rollout_length"
@@ -93,19 +163,14 @@ def _settings(config: Config) -> Iterator[tuple[str, tuple[str, str]]]:
 
 def _show_tasks(console: Console, name: str) -> None:
     """The options of a family."""
-    family = tasks.find(name)
-    text = docstring_parser.parse(inspect.getdoc(family) or "")
-    print_line(console, text.short_description or name)
-    lines = {argument.arg_name: _flat(argument.description) for argument in text.params}
-    options = {} if not callable(family) else inspect.signature(family).parameters
-    show(
-        console,
-        [
-            Column("option", list(options), is_text=True),
-            Column("default", [spell_value(option.default) for option in options.values()], is_text=True),
-            Column("", [lines.get(option, "") for option in options], is_text=True),
-        ],
-    )
+    print_line(console, summary_of_family(name))
+    options = options_of_family(name)
+    headings = {
+        "option": [option.name for option in options],
+        "default": [option.default for option in options],
+        "": [option.about for option in options],
+    }
+    show(console, [Column(heading, column, is_text=True) for heading, column in headings.items()])
 
 
 def documented(kind: type) -> dict[str, str]:

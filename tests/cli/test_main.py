@@ -24,6 +24,7 @@ from jaxmeta.core.settings import paths_of, replaced, shortest
 from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.reporting import catalogue, cells, inspection
 from jaxmeta.training import loop as training
+from jaxmeta.training import pretrained
 
 SMALL = ["--tasks", "probe", "--set", "hidden=4", "num_envs=2", "tasks_per_batch=2", "num_adaptations=1"]
 TINY = [*SMALL, "num_query_envs=2"]
@@ -312,7 +313,11 @@ def test_list_shows_what_there_is_to_set(capsys):
     assert main(["list", "bandit"]) == 0
     assert re.search(r"^arms +5 +number of arms", capsys.readouterr().out, re.MULTILINE)
     assert main(["list", "rl2-maze"]) == 0
-    assert json.loads(capsys.readouterr().out)["summary"].startswith("rl2 on maze")
+    out, figures = capsys.readouterr().out, pretrained.card("rl2-maze")["figures"]
+    assert out.startswith("rl2 on maze")
+    assert re.search(rf"^  score +{figures['score']:.2f} on 64 test tasks", out, re.MULTILINE)
+    assert f"{figures['above_the_baseline_ci95'][0]:.2f} to" in out
+    assert "jaxmeta evaluate rl2-maze" in out
 
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
