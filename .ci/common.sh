@@ -53,6 +53,12 @@ style_and_types() {
     pyright --pythonpath "$scratch/main/bin/python"
 }
 
+# The site, with every warning an error; nothing is fetched.
+site() {
+    say "Docs"
+    NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir "$scratch/site"
+}
+
 # notebooks NAME...: executes them, two at a time; each must hold its outputs.
 notebooks() {
     say "Notebooks"

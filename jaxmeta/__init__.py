@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from jaxmeta.outer.meta_gradient import MetaGradientConfig as MetaGradientConfig
     from jaxmeta.outer.objectives import ObjectiveConfig as ObjectiveConfig
     from jaxmeta.outer.ppo import PPOConfig as PPOConfig
+    from jaxmeta.reporting.animation import Animation as Animation
     from jaxmeta.reporting.comparison import compare as compare
     from jaxmeta.reporting.plots import plot_adaptation as plot_adaptation
     from jaxmeta.reporting.plots import plot_comparison as plot_comparison
@@ -104,6 +105,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "core.errors": ["NonFiniteError", "StorageError", "UsageError"],
         "core.tasks": ["make_tasks"],
         "core.types": ["MetaLearner", "MetaState", "TaskDistribution"],
+        "reporting.animation": ["Animation"],
         "reporting.comparison": ["compare"],
         "reporting.plots": ["plot_adaptation", "plot_comparison", "plot_scores", "plot_training"],
         "training.checkpoints": ["CheckpointError", "state_digest"],

@@ -10,6 +10,9 @@ from .errors import require as require
 from .errors import require_known as require_known
 from .rollout import Round as Round
 from .rollout import Runner as Runner
+from .scenes import Episode as Episode
+from .scenes import Scene as Scene
+from .scenes import Steps as Steps
 from .settings import nested as nested
 from .settings import replaced as replaced
 from .settings import settings_of as settings_of
