@@ -18,7 +18,7 @@ from protocol import FAMILIES
 from jaxmeta.core.settings import nested
 from jaxmeta.evaluation import statistics
 from jaxmeta.reporting import cells, comparison
-from jaxmeta.training import jobs, pretrained
+from jaxmeta.training import jobs, learner_files, pretrained
 from jaxmeta.training import seeds as multi_seed
 from jaxmeta.training.run_directory import RunDirectory
 
@@ -62,7 +62,7 @@ def ship(row: dict[str, Any], found: list[dict[str, Any]], board: Path) -> bool:
     cell = next(cell for cell in found if cell["tasks"] == row["tasks"] and cell["method"] == row["method"])
     last = comparison.last_point(cell)
     own = np.array(last["scores"][index])
-    pretrained.save(
+    learner_files.save(
         pretrained.HOME / name,
         learner,
         own_state,

@@ -207,6 +207,19 @@ def show(options: Namespace) -> None:
     print(out)
 
 
+def export(options: Namespace) -> None:
+    """Writes a trained learner with its card."""
+    require(options.out is not None, "--out", "be given a value", NONE)
+    out = Path(options.out)
+    if out.suffix == ".zip":
+        _file("--out", options.out)
+    else:
+        require_possible("--out", out)
+        require(not out.exists(), "--out", "be a new folder, or end in .zip", options.out)
+    run = runs.load(options.run, best=options.best, allow_import=options.allow_import)
+    print(run.export(out, member=options.member))
+
+
 COMMANDS = {
     "list": list_names,
     "train": train,
@@ -215,6 +228,7 @@ COMMANDS = {
     "report": write_report,
     "inspect": inspect,
     "show": show,
+    "export": export,
 }
 
 

@@ -157,6 +157,15 @@ def _show(parser: Parser) -> None:
     _cache(parser)
 
 
+def _export(parser: Parser) -> None:
+    """Writes a trained learner with its card as one file, without pickle, which evaluate and show take."""
+    parser.add("run", nargs="?", metavar="RUN_DIR", help="the folder of a run")
+    parser.add("--out", metavar="FILE.zip", help="where to write it; without .zip, a new folder")
+    parser.add("--member", help="of a run of several seeds, which one, from 0 (default: 0)", default="0")
+    parser.flag("--best", "take the checkpoint with the highest return while training, instead of the newest")
+    parser.flag("--allow-import", ALLOW_IMPORT)
+
+
 def _cache(parser: Parser) -> None:
     parser.flag("--no-compilation-cache", "keep no compiled programs for the next time in the user's cache folder")
 
@@ -169,6 +178,7 @@ VERBS: dict[str, Callable[[Parser], None]] = {
     "report": _report,
     "inspect": _inspect,
     "show": _show,
+    "export": _export,
 }
 
 
@@ -207,7 +217,7 @@ def checked(verb: str, options: argparse.Namespace) -> argparse.Namespace:
             if getattr(options, name) is not None:
                 raise UsageError(flag, f"be given without {argument}", BOTH)
             setattr(options, name, alias)
-    if verb in ("evaluate", "show") and options.run is None:
+    if verb in ("evaluate", "show", "export") and options.run is None:
         raise UsageError(f"jaxmeta {verb}", "be given either RUN_DIR or PRETRAINED", NONE)
     return options
 

@@ -68,9 +68,12 @@ def facts_of_card(name: str, card: Mapping[str, Any]) -> dict[str, list[str]]:
     figures, config = card.get("figures", {}), card["config"]
     facts = {"score": [], "against baselines": [], "return by round": [], "trained on": [], "run it": [], "made by": []}
     if "score" in figures:
-        line = f"{figures['score']:.2f} on {figures['num_tasks']} test tasks (random 0, oracle 1)"
+        split = figures.get("split", "test")
+        line = f"{figures['score']:.2f} on {figures['num_tasks']} {split} tasks (random 0, oracle 1)"
         if interval := figures.get("ci95_of_all_seeds"):
             line += f"; all seeds {figures['score_of_all_seeds']:.2f}, 95 % interval {_interval(interval)}"
+        if interval := figures.get("ci95"):
+            line += f"; 95 % interval {_interval(interval)}"
         facts["score"].append(line)
     if interval := figures.get("above_the_baseline_ci95"):
         line = f"difference to {figures['baseline']}, the best tuned one: {_interval(interval)} (95 % interval)"

@@ -20,8 +20,8 @@ from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import MetaLearner, MetaState, TaskDistribution
 from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.evaluation.evaluate import EvaluationOptions
-from jaxmeta.reporting import animation, plots, progress, tables
-from jaxmeta.training import jobs, loop, pretrained
+from jaxmeta.reporting import animation, cards, plots, progress, tables
+from jaxmeta.training import hub, jobs, learner_files, loop, pretrained
 from jaxmeta.training import seeds as multi_seed
 from jaxmeta.training.jobs import NOTHING, Job, RunOptions
 from jaxmeta.training.run_directory import RunDirectory, write_json
@@ -59,6 +59,8 @@ class Run:
     """The folder, if it has one."""
     log: list[dict[str, Any]] = field(default_factory=list, repr=False)
     """The log points, as the lines of `metrics.jsonl`."""
+    card: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The card, of a learner that was exported or ships with the library."""
 
     def __repr__(self) -> str:
         """In one line: `Run(rl2 on maze, seed 0, meta-step 200 of 200, return 0.93, in runs/rl2-maze-seed0)`."""
@@ -102,6 +104,28 @@ class Run:
           UsageError: nothing was logged.
         """
         return plots.plot_training(self.log, path)
+
+    def export(self, path: str | Path, *, member: int = 0) -> Path:
+        """Writes the learner with its card as one file or folder, which `jaxmeta.load` and `jaxmeta evaluate` take.
+
+        The card has what was trained, the settings, versions, the scores of the latest evaluation if there is one, and
+        the digest of the arrays.
+
+        Args:
+          path: a file that ends in `.zip`, or a new folder.
+          member: of a run of several seeds, which one, from 0.
+
+        Raises:
+          UsageError: a folder that is there already, or an unknown member.
+        """
+        states = self.members
+        require(0 <= member < len(states), "member", f"be from 0 to {len(states) - 1}", member)
+        config = dict(self.config)
+        if len(states) > 1:
+            config = multi_seed.config_of(config, multi_seed.members_of(config)[member])
+        about = {name: value for name, value in self.card.items() if name not in ("config", "digest")}
+        learner_files.save(Path(path), self.learner, states[member], config, **(about or cards.of_run(self, member)))
+        return Path(path)
 
     def show(
         self,
@@ -190,10 +214,11 @@ def run_job(job: Job, hooks: loop.Hooks, console: Console) -> Run:
 def load(
     name: str | Path, tasks: str | TaskDistribution | None = None, *, best: bool = False, allow_import: bool = False
 ) -> Run:
-    """Brings back a run, or a learner that comes with the library.
+    """Brings back a run, an exported learner, or one that ships with the library.
 
     Args:
-      name: the folder of a run, or the name of one of the pretrained learners that `jaxmeta list` shows.
+      name: the folder of a run, a file or folder that `Run.export` wrote, `hf://owner/name` of the Hugging Face hub, or
+        one of the pretrained learners that `jaxmeta list` shows.
       tasks: the distribution that a run was trained on, or its specification; by default what its folder names.
       best: the checkpoint with the highest return while training, instead of the newest.
       allow_import: import the algorithm or the tasks where the folder names them as `package.module:name`. That runs
@@ -203,12 +228,25 @@ def load(
       UsageError: there is neither, or the folder has no checkpoint yet, or it needs an import.
       CheckpointError: there are checkpoints, and none of them can be trusted.
     """
-    if not os.path.isdir(name):  # False also where a name is too long for a path
-        known = pretrained.available()
-        require_known("A run to load", str(name), known, see="`jaxmeta list`")
-        return Run(*pretrained.load(str(name)))
+    if (path := _learner_file(str(name))) is not None:
+        learner, state, distribution, config, card = learner_files.load(path, allow_import)
+        return Run(learner, state, distribution, config, card=card)
     run = RunDirectory(Path(name))
     return Run(*jobs.restore(name, tasks, best=best, allow_import=allow_import), run.path, run.read_metrics())
+
+
+def _learner_file(name: str) -> Path | None:
+    """The folder or zip file of a learner, fetched if it is on a hub; None where the name is another folder."""
+    if name.startswith(hub.PREFIX):
+        return hub.fetch(name)
+    there = os.path.exists(name)  # False also where a name is too long for a path
+    if there and learner_files.is_learner(Path(name)):
+        return Path(name)
+    if os.path.isdir(name):
+        return None
+    require(not there, "A run to load", "be the folder of a run or a file that jaxmeta export wrote", name)
+    require_known("A run to load", name, pretrained.available(), see="`jaxmeta list`")
+    return pretrained.HOME / name
 
 
 def evaluate(run: Run, **options: Unpack[EvaluationOptions]) -> Evaluation:

@@ -2,8 +2,8 @@
 
 `jobs` checks a run's options, `loop` runs it, `chunks` is the compiled part, `seeds` trains several learners in one
 program. `run_directory`, `checkpoints`, `metrics_log` and `bookkeeping` write the run directory, and `loggers` send log
-points to trackers; `pretrained` has the learners that ship with the library, `export` makes optax optimizers;
-`distributed` joins several processes, and `interrupts` handles signals.
+points to trackers; `learner_files` has trained learners as files, which `pretrained` ships and `hub` fetches; `export`
+makes optax optimizers; `distributed` joins several processes, and `interrupts` handles signals.
 """
 
 import lazy_loader

@@ -91,8 +91,8 @@ def subprocess_environment(folder):
     [
         (
             "tran",
-            "The command must be one of compare, evaluate, inspect, list, report, show, train, got 'tran'. Did you "
-            "mean 'train'?",
+            "The command must be one of compare, evaluate, export, inspect, list, report, show, train, got 'tran'. "
+            "Did you mean 'train'?",
         ),
         (
             "list mamml",
