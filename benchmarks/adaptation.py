@@ -21,7 +21,7 @@ import numpy as np
 import jaxmeta
 from jaxmeta.evaluation import statistics
 from jaxmeta.evaluation.baselines import Choice
-from jaxmeta.reporting.plots import plot_adaptation
+from jaxmeta.reporting.curves import plot_adaptation
 
 ALGORITHMS = ("maml", "meta_sgd", "anil", "fomaml", "reptile")
 BESIDE_BASELINES = "maml"

@@ -33,7 +33,7 @@ from jaxmeta.algorithms.registry import make_learner
 from jaxmeta.core.types import MetaLearner, PyTree, TaskDistribution
 from jaxmeta.evaluation import measurement
 from jaxmeta.inner import privileged_task, random_policy
-from jaxmeta.reporting.plots import BLUE, GREY, INK, ORANGE, STYLE
+from jaxmeta.reporting.looks import BLUE, GREY, INK, ORANGE, PLOT_STYLE
 from jaxmeta.training.run_directory import RunDirectory, read_json, write_json, write_text
 
 ALARM = 3.0
@@ -203,7 +203,7 @@ def plot(by_problem: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """A panel a problem: our means with 95 % intervals, published figures as hollow markers, the limit as a line."""
     columns = min(3, len(by_problem))
     panels = math.ceil(len(by_problem) / columns)
-    with plt.rc_context(STYLE):
+    with plt.rc_context(PLOT_STYLE):
         figure, grid = plt.subplots(panels, columns, figsize=(4.6 * columns, 3.8 * panels), squeeze=False)
         figure.set_layout_engine("constrained")
         for axes in grid.flat[len(by_problem) :]:

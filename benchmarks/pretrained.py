@@ -17,7 +17,7 @@ from protocol import FAMILIES
 
 from jaxmeta.core.settings import nested
 from jaxmeta.evaluation import statistics
-from jaxmeta.reporting import cells, comparison
+from jaxmeta.reporting import cells, comparison, naming
 from jaxmeta.training import jobs, learner_files, pretrained
 from jaxmeta.training import seeds as multi_seed
 from jaxmeta.training.run_directory import RunDirectory
@@ -60,7 +60,7 @@ def ship(row: dict[str, Any], found: list[dict[str, Any]], board: Path) -> bool:
         print(f"{name}: {size:,} bytes are too many")
         return False
     cell = next(cell for cell in found if cell["tasks"] == row["tasks"] and cell["method"] == row["method"])
-    last = comparison.last_point(cell)
+    last = naming.last_point(cell)
     own = np.array(last["scores"][index])
     learner_files.save(
         pretrained.HOME / name,

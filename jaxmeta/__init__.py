@@ -54,10 +54,12 @@ if TYPE_CHECKING:
     from jaxmeta.outer.ppo import PPOConfig as PPOConfig
     from jaxmeta.reporting.animation import Animation as Animation
     from jaxmeta.reporting.comparison import compare as compare
-    from jaxmeta.reporting.plots import plot_adaptation as plot_adaptation
+    from jaxmeta.reporting.curves import plot_adaptation as plot_adaptation
+    from jaxmeta.reporting.curves import plot_curves as plot_curves
+    from jaxmeta.reporting.curves import plot_training as plot_training
+    from jaxmeta.reporting.looks import PLOT_STYLE as PLOT_STYLE
     from jaxmeta.reporting.plots import plot_comparison as plot_comparison
     from jaxmeta.reporting.plots import plot_scores as plot_scores
-    from jaxmeta.reporting.plots import plot_training as plot_training
     from jaxmeta.reporting.run import Evaluation as Evaluation
     from jaxmeta.reporting.run import Run as Run
     from jaxmeta.reporting.run import evaluate as evaluate
@@ -107,7 +109,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "core.types": ["MetaLearner", "MetaState", "TaskDistribution"],
         "reporting.animation": ["Animation"],
         "reporting.comparison": ["compare"],
-        "reporting.plots": ["plot_adaptation", "plot_comparison", "plot_scores", "plot_training"],
+        "reporting.curves": ["plot_adaptation", "plot_curves", "plot_training"],
+        "reporting.looks": ["PLOT_STYLE"],
+        "reporting.plots": ["plot_comparison", "plot_scores"],
         "training.checkpoints": ["CheckpointError", "state_digest"],
         "training.export": ["export_optimizer"],
         "training.loop": ["Hooks"],

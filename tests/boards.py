@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from jaxmeta.reporting import cells, comparison
+from jaxmeta.reporting import cells, comparison, pooling
 
 ROUNDS = 2
 
@@ -80,5 +80,5 @@ def write(folder, made):
 def rows_of(*evaluations):
     """The rows of what `evaluate` has returned."""
     made = [cells.of_evaluations([reported], cells.origin({}, ["a test"]), []) for reported in evaluations]
-    found, _ = cells.pooled(itertools.chain.from_iterable(made))
+    found, _ = pooling.pooled(itertools.chain.from_iterable(made))
     return comparison.rows(found)

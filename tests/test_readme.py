@@ -8,7 +8,7 @@ from types import MappingProxyType
 import pytest
 
 from jaxmeta.evaluation import evaluate as evaluation
-from jaxmeta.reporting import cells, comparison
+from jaxmeta.reporting import comparison, pooling
 from jaxmeta.reporting import html as report
 from jaxmeta.training import jobs
 from tests.cli.test_main import canned_evaluation
@@ -69,7 +69,7 @@ def test_linked_files_exist():
 
 @pytest.mark.slow
 def test_the_table_is_that_of_the_committed_cells():
-    found, missing = cells.load_all([ROOT / "benchmarks" / "results" / "scoreboard"])
+    found, missing = pooling.load_all([ROOT / "benchmarks" / "results" / "scoreboard"])
     page = (ROOT / "docs" / "experiments" / "scoreboard.md").read_text()
     (table,) = re.findall(r"<!-- scoreboard: begin -->\n(.*?)<!-- scoreboard: end -->", page, re.DOTALL)
     assert table == report.markdown(comparison.rows(found), missing)

@@ -15,7 +15,7 @@ import jaxmeta
 from jaxmeta.algorithms.registry import configure, make_learner
 from jaxmeta.core.settings import flattened
 from jaxmeta.evaluation import statistics
-from jaxmeta.reporting import cells, comparison
+from jaxmeta.reporting import cells, naming
 from jaxmeta.training import interrupts, jobs
 from jaxmeta.training import loop as training
 from tests import boards
@@ -76,7 +76,7 @@ def made(out, cell, first_seed=0):
 
 def figures(cell):
     """Of each seed, the figure of its row."""
-    return [statistics.interquartile_mean(np.array(own)) for own in comparison.last_point(cell)["scores"]]
+    return [statistics.interquartile_mean(np.array(own)) for own in naming.last_point(cell)["scores"]]
 
 
 def measured(cell):

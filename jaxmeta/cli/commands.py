@@ -17,7 +17,18 @@ from jaxmeta.cli import options as verbs
 from jaxmeta.core import compilation_cache, synonyms
 from jaxmeta.core.errors import NONE, UsageError, Words, require
 from jaxmeta.core.settings import Text, flattened
-from jaxmeta.reporting import animation, catalogue, cells, comparison, inspection, plots, progress, tables, timings
+from jaxmeta.reporting import (
+    animation,
+    catalogue,
+    comparison,
+    inspection,
+    looks,
+    plots,
+    pooling,
+    progress,
+    tables,
+    timings,
+)
 from jaxmeta.reporting import html as report
 from jaxmeta.reporting import run as runs
 from jaxmeta.reporting.run import Run
@@ -154,11 +165,12 @@ def write_report(options: Namespace) -> None:
     files = [str(path) for path in (page, table, picture) if path]
     require(len(set(map(os.path.realpath, files))) == len(files), "--out, --markdown and --picture", "differ", files)
     if picture:
-        kinds = sorted(plots.file_kinds())
+        kinds = sorted(looks.file_kinds())
         require(picture.suffix[1:] in kinds, "--picture", f"end in one of {', '.join(kinds)}", options.picture)
     found, missing = _cells("report", options.folders)
-    rows = comparison.rows(found)
-    report.write_html(page, rows, missing)
+    with progress.bar(_console(stderr=True), f"Writing {page}") as on_share:
+        rows = comparison.rows(found, lambda share: on_share(share / 2))
+        report.write_html(page, rows, missing, lambda share: on_share((1 + share) / 2))
     if table:
         write_text(table, report.markdown(rows, missing))
     if picture:
@@ -170,7 +182,7 @@ def write_report(options: Namespace) -> None:
 
 def _cells(verb: str, folders: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     require(len(folders) > 0, f"jaxmeta {verb}", "be given at least one folder", "none")
-    return cells.load_all(folders)
+    return pooling.load_all(folders)
 
 
 def inspect(options: Namespace) -> None:

@@ -145,8 +145,11 @@ def _batches() -> list[int]:
 
 
 def _trimmed_means(samples: np.ndarray, trim: float) -> np.ndarray:
-    """Of each of several [seeds, tasks]."""
-    return stats.trim_mean(samples.reshape(len(samples), -1), trim, axis=1)
+    """Of each of several [seeds, tasks]: `stats.trim_mean`, without its handling of NaN, which takes half the time."""
+    flat = samples.reshape(len(samples), -1)
+    cut = int(trim * flat.shape[1])
+    kept = flat.shape[1] - cut
+    return np.mean(np.partition(flat, (cut, kept - 1), axis=1)[:, cut:kept], axis=1)
 
 
 def _percentiles(values: Sequence[np.ndarray]) -> list[float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmeta.core import fields
-from jaxmeta.core.errors import NONE, UsageError, Words, require, require_known
+from jaxmeta.core.errors import UsageError, Words, require, require_known
 from jaxmeta.core.settings import flattened
 from jaxmeta.reporting import command_lines
 from jaxmeta.training.run_directory import SWEPT, RunDirectory, write_text
@@ -71,6 +71,10 @@ CELL = fields.record(
     }
 )
 """What a file holds."""
+MEASURED = ("returns", "scores", "steps_to_threshold")
+"""What a point lists for each seed."""
+MOST_POINTS = 200
+"""Of a training curve."""
 LIFETIME = "adaptation."
 """Prefixes of a learner's settings that its baselines share."""
 
@@ -178,37 +182,6 @@ def _of_other_versions(folder: Path, found: Iterable[Mapping[str, Any]]) -> list
     ]
 
 
-def load_all(folders: Iterable[str | Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The cells of several folders, pooled, and all that is missing; see `load`.
-
-    Returns:
-      Cells, at least one, and sentences, those about folders that hold none among them.
-
-    Raises:
-      UsageError: no folder holds a cell that can be trusted; it says what is wrong with each.
-    """
-    found, missing, refusals = [], [], []
-    for folder in folders:
-        try:
-            more, reported = load(Path(folder))
-        except UsageError as error:
-            more, reported = [], [str(error)]
-            refusals.append(error)
-        found += more
-        missing += reported
-    if not found and refusals:
-        first = refusals[0]
-        others = " ".join(sentence for sentence in missing if sentence != str(first))
-        raise UsageError(
-            first.name, first.rule, first.value, reason=first.reason, hint=f"{first.hint} {others}".strip()
-        )
-    if not found:
-        rule = "hold evaluated runs or scoreboards"
-        raise UsageError("The folders to compare", rule, NONE, hint=" ".join(missing))
-    pool, doubtful = pooled(found)
-    return pool, missing + doubtful
-
-
 def of_run(run: RunDirectory) -> list[dict[str, Any]]:
     """The cells of a run that was evaluated: its own, one for each value that was swept, and what it stood beside."""
     config, reported = run.load_config(), run.load_evaluation()
@@ -269,7 +242,8 @@ def of_evaluations(
         points = [_point(reported, reported, chosen) for reported in ordered]
         seconds = {"seconds": logged["seconds"] * len(chosen) / len(members) if "seconds" in logged else None}
         more = {"hyperparams": hyperparams, "seeds": seeds, "points": points, "training": own["training"] | seconds}
-        cells.append(sealed({**own, **more}))
+        curves = {str(seed): _curve(metrics, index) for seed, index in zip(seeds, chosen, strict=True)}
+        cells.append(sealed({**own, **more, **({"curves": curves} if metrics else {})}))
     for name in last["baselines"]:
         reports = [(reported, reported["baselines"][name]) for reported in ordered if name in reported["baselines"]]
         number = len(reports[0][1].get("members", [None]))
@@ -288,75 +262,12 @@ def of_evaluations(
     return cells
 
 
-def pooled(cells: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The same cells, of which those that differ by their seeds alone are one.
-
-    Returns:
-      Cells, and a sentence for each that was left out because its seeds are there already with other results. What
-      comes twice and alike counts once.
-    """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for cell in cells:
-        same = [cell[name] for name in ("tasks", "method", "kind", "agent")]
-        settings = {**flattened(cell["settings"]), **cell["hyperparams"]} if cell["kind"] == "method" else None
-        points = [
-            [point["split"], point["env_steps"], point["seed"], sorted({len(row) for row in point["scores"] or ()})]
-            for point in cell["points"]
-        ]
-        own = {name: cell["adaptation"][name] for name in ("env_steps", "rounds")}
-        groups.setdefault(json.dumps([same, settings, points, own], sort_keys=True), []).append(cell)
-    joined = [_joined(group) for group in groups.values()]
-    return [cell for cell, _ in joined], [sentence for _, reported in joined for sentence in reported]
-
-
-MEASURED = ("returns", "scores", "steps_to_threshold")
-"""What a point lists for each seed."""
-
-
-def _joined(group: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
-    """Cells that differ by their seeds, as one, and what was left out of it."""
-    whole = dict(max(group, key=lambda cell: len(cell["hyperparams"])))
-    reported, seconds = [], [(whole["training"].get("seconds"), 1.0)]
-    for cell in group:
-        fresh = [index for index, seed in enumerate(cell["seeds"]) if seed not in whole["seeds"]]
-        known = [seed for seed in cell["seeds"] if seed in whole["seeds"]]
-        if any(_of_seed(cell, seed) != _of_seed(whole, seed) for seed in known):
-            seeds = ", ".join(map(str, known))
-            reported.append(
-                f"{label(cell)} on {cell['tasks']} is there with seed {seeds} more than once, and not alike: the first "
-                f"counts, not that of {'; '.join(cell['commands'])}."
-            )
-        if not fresh:
-            continue
-        whole["seeds"] = whole["seeds"] + [cell["seeds"][index] for index in fresh]
-        whole["commands"] = list(dict.fromkeys(whole["commands"] + cell["commands"]))
-        whole["points"] = [
-            one | {name: _extended(one[name], other[name], fresh) for name in MEASURED}
-            for one, other in zip(whole["points"], cell["points"], strict=True)
-        ]
-        whole["device"] = _listed(whole["device"], cell["device"])
-        whole["versions"] = {
-            name: _listed(whole["versions"].get(name, "unknown"), cell["versions"].get(name, "unknown"))
-            for name in {**whole["versions"], **cell["versions"]}
-        }
-        seconds.append((cell["training"].get("seconds"), len(fresh) / len(cell["seeds"])))
-    if all(took is not None for took, _ in seconds):
-        whole["training"] = whole["training"] | {"seconds": sum(took * share for took, share in seconds)}
-    return whole, reported
-
-
-def _of_seed(cell: Mapping[str, Any], seed: int) -> list[Any]:
-    """All that was measured with it."""
-    index = cell["seeds"].index(seed)
-    return [point[name] and point[name][index] for point in cell["points"] for name in MEASURED]
-
-
-def _listed(known: str, other: str) -> str:
-    return known if other in known.split(" and ") else f"{known} and {other}"
-
-
-def _extended(own: Any, others: Any, fresh: Sequence[int]) -> Any:
-    return None if own is None or others is None else own + [others[index] for index in fresh]
+def _curve(metrics: Sequence[Mapping[str, Any]], member: int) -> list[list[float]]:
+    """Environment steps and returns of a member while it was trained, at most `MOST_POINTS` each."""
+    kept = metrics[:: max(1, -(-len(metrics) // MOST_POINTS))]
+    by_member = [record.get("return_by_member") for record in kept]
+    returns = [each[member] if each else record["return"] for each, record in zip(by_member, kept, strict=True)]
+    return [[record["env_steps"] for record in kept], returns]
 
 
 def _point(reported: Mapping[str, Any], report: Mapping[str, Any], chosen: Iterable[int]) -> dict[str, Any]:

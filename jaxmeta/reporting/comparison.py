@@ -1,7 +1,6 @@
 """What cells say together: how methods stand beside each other and their baselines, on one scale where random is 0."""
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,11 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from jaxmeta.core.errors import require
-from jaxmeta.core.settings import flattened
 from jaxmeta.evaluation import statistics
-from jaxmeta.reporting import cells
+from jaxmeta.reporting import cells, naming, pooling
 
+MEMORY = "memory"
+"""What cells name as the agent of a learner in context, which has none."""
 VERDICTS = ("better", "no difference shown", "worse", "not compared")
 """Of a method beside the best baseline of its family, by the 95 % interval of their difference."""
 
@@ -31,17 +31,23 @@ def compare(*folders: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
     """
     for folder in folders:
         require(isinstance(folder, str | Path), "A folder to compare", "be a path", folder)
-    found, missing = cells.load_all(folders)
+    found, missing = pooling.load_all(folders)
     return rows(found), missing
 
 
-def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def rows(
+    found: Iterable[Mapping[str, Any]], on_share: Callable[[float], None] = lambda share: None
+) -> list[dict[str, Any]]:
     """One row for each cell, family by family, methods before what they are held against, best first.
+
+    Args:
+      found: cells.
+      on_share: receives the share of the families that is done, from 0 to 1.
 
     Returns:
       Rows with the cell's own facts, of which `agent` is None where a method has none, and
 
-      - `name`: see `named`; no other row of the family has it;
+      - `name`: see `naming.named`; no other row of the family has it;
       - `family`: the tasks, and the split where it is not the test tasks;
       - `num_tasks`: how many it was evaluated in;
       - `score`, `ci95`: interquartile mean over seeds and test tasks at the end of training, and its interval;
@@ -52,14 +58,17 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
       - `steps_to_threshold`: median over seeds, None where half of them do not get there;
       - `train`, `shifted`: scores on other splits; `gap`: that on training tasks minus `score`;
       - `env_steps_per_second`: of meta-training, all seeds together;
+      - `curves`: of runs, by seed, environment steps and returns while training;
       - `baseline`, `difference`, `probability`, `verdict`: the best baseline in the same tasks, the interval of the
         difference to it, how likely one training beats it, and one of `VERDICTS`;
       - `beats`: by the other methods and baselines, the probability that one training of this one does better than one
         of theirs, in a task drawn at random.
     """
     made = []
-    for family, members in families(found).items():
-        cell_of = named(members)
+    grouped = families(found)
+    for index, (family, members) in enumerate(grouped.items()):
+        on_share(index / len(grouped))
+        cell_of = naming.named(members)
         beats = improvements(cell_of)
         complete = [
             {
@@ -75,74 +84,22 @@ def rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return made
 
 
-def named(family: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Cells of one family by unique names: the label, and the differences of those that share it.
-
-    A method with privileged task information has a star.
-    """
-    labelled: dict[str, list[Mapping[str, Any]]] = {}
-    for cell in family:
-        star = " *" if is_privileged(cell) else ""
-        labelled.setdefault(cells.label(cell) + star, []).append(cell)
-    return {
-        name: cell
-        for label, alike in labelled.items()
-        for name, cell in zip(_told_apart(label, alike), alike, strict=True)
-    }
-
-
-def is_privileged(cell: Mapping[str, Any]) -> bool:
-    """Whether a method, by its cell or its row, receives privileged task information."""
-    return cell["sees_context"] and cell["kind"] == "method"
-
-
-def _told_apart(label: str, alike: Sequence[Mapping[str, Any]]) -> list[str]:
-    facts = [_facts(cell) for cell in alike]
-    every = dict.fromkeys(itertools.chain(*facts))
-    differing = [name for name in every if len({str(own.get(name)) for own in facts}) > 1][:MOST_TOLD]
-    names = [" ".join([label, *(f"{name}={own.get(name)}" for name in differing)]) for own in facts]
-    return [
-        f"{name} ({names[: index + 1].count(name)})" if names.count(name) > 1 else name
-        for index, name in enumerate(names)
-    ]
-
-
-MEMORY = "memory"
-"""What cells name as the agent of a learner in context, which has none."""
-MOST_TOLD = 3
-"""The number of differing facts in a name."""
-
-
-def _facts(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """What two cells of one label may differ by."""
-    last = last_point(cell)
-    return {
-        "kind": cell["kind"],
-        "agent": cell["agent"],
-        "env_steps": last["env_steps"],
-        "adapting_steps": cell["adaptation"]["env_steps"],
-        "tasks": _num_tasks(last),
-        "tasks_seed": last["seed"],
-        **(flattened(cell["settings"]) if cell["kind"] == "method" else {}),
-    }
-
-
 def families(found: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Cells by family and split."""
     grouped: dict[str, list[Mapping[str, Any]]] = {}
-    for cell in sorted(found, key=lambda cell: (cell["tasks"], last_point(cell)["split"])):
-        split = last_point(cell)["split"]
+    for cell in sorted(found, key=lambda cell: (cell["tasks"], naming.last_point(cell)["split"])):
+        split = naming.last_point(cell)["split"]
         grouped.setdefault(cell["tasks"] if split == "test" else f"{cell['tasks']}, {split}", []).append(cell)
     return grouped
 
 
 def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[str, Any]:
     """What a cell says by itself, but for the area, which needs mean returns of chance and of the oracle."""
-    last = last_point(cell)
+    last = naming.last_point(cell)
     returns, training = np.mean(last["returns"], axis=0), cell["training"]
     reached = [np.inf if steps is None else steps for steps in last["steps_to_threshold"]]
     median = float(np.median(reached))
-    others = {split: _middle(_point(cell, split)) for split in ("train", "shifted")}
+    others = {split: _middle(naming.point_of(cell, split)) for split in ("train", "shifted")}
     ours, seconds = training.get("env_steps"), training.get("seconds")
     budgets = [[point["env_steps"], *_score(point)] for point in cell["points"] if point["split"] == last["split"]]
     _, score, low, high = max(budgets, key=lambda budget: budget[0])
@@ -151,7 +108,7 @@ def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[st
         "agent": None if cell["agent"] == MEMORY else cell["agent"],
         "split": last["split"],
         "tasks_seen": last["tasks_seen"],
-        "num_tasks": _num_tasks(last),
+        "num_tasks": naming.num_tasks(last),
         "seeds": len(last["returns"]),
         "score": score,
         "ci95": None if low is None else [low, high],
@@ -163,6 +120,7 @@ def row_of(cell: Mapping[str, Any], ends: tuple[float, float] | None) -> dict[st
         **others,
         "gap": others["train"] - score if last["split"] == "test" and None not in (others["train"], score) else None,
         "env_steps_per_second": len(last["returns"]) * ours / seconds if ours and seconds else None,
+        "curves": cell.get("curves", {}),
     }
 
 
@@ -174,7 +132,9 @@ COPIED += ("commands", "versions", "device")
 def improvements(cell_of: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Of the named cells of a family: the probability that one training of one beats one of each other, in a task."""
     scored = {
-        name: cell for name, cell in cell_of.items() if cell["kind"] != "reference" and last_point(cell)["scores"]
+        name: cell
+        for name, cell in cell_of.items()
+        if cell["kind"] != "reference" and naming.last_point(cell)["scores"]
     }
     return {
         name: {
@@ -226,21 +186,6 @@ def _by_score(row: Mapping[str, Any]) -> float:
     return -np.inf if row["score"] is None else row["score"]
 
 
-def last_point(cell: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The evaluation on test tasks at the end of training; of a run that has none, its last one."""
-    return _point(cell, "test") or cell["points"][-1]
-
-
-def _point(cell: Mapping[str, Any], split: str) -> Mapping[str, Any] | None:
-    points = [point for point in cell["points"] if point["split"] == split]
-    return max(points, key=lambda point: point["env_steps"], default=None)
-
-
-def _num_tasks(point: Mapping[str, Any]) -> int | None:
-    """None where there is no scale to score tasks on."""
-    return len(point["scores"][0]) if point["scores"] else None
-
-
 def _middle(point: Mapping[str, Any] | None) -> float | None:
     """Interquartile mean."""
     return (
@@ -259,7 +204,7 @@ def _score(point: Mapping[str, Any]) -> tuple[float | None, float | None, float 
 def _ends(cell: Mapping[str, Any], family: Iterable[Mapping[str, Any]]) -> tuple[float, float] | None:
     """Mean returns of chance and of the oracle in a cell's own tasks, None where either is unknown."""
     found = {
-        other["method"]: float(np.mean(last_point(other)["returns"]))
+        other["method"]: float(np.mean(naming.last_point(other)["returns"]))
         for other in family
         if other["kind"] == "reference" and other["method"] in cells.ENDS and _same_tasks(cell, other)
     }
@@ -274,14 +219,14 @@ def _area(returns: np.ndarray, ends: tuple[float, float] | None) -> float | None
 
 def _same_tasks(cell: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether both were evaluated in the very same tasks."""
-    ours, theirs = last_point(cell), last_point(other)
-    drawn = [(point["split"], point["seed"], _num_tasks(point)) for point in (ours, theirs) if point["scores"]]
+    ours, theirs = naming.last_point(cell), naming.last_point(other)
+    drawn = [(point["split"], point["seed"], naming.num_tasks(point)) for point in (ours, theirs) if point["scores"]]
     return len(drawn) == 2 and drawn[0] == drawn[1]
 
 
 def _scores_of(*some: Mapping[str, Any]) -> list[np.ndarray]:
     """[seeds, tasks] of each."""
-    return [np.array(last_point(cell)["scores"]) for cell in some]
+    return [np.array(naming.last_point(cell)["scores"]) for cell in some]
 
 
 def _beside(cell: Mapping[str, Any], cell_of: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

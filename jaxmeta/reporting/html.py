@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmeta.reporting import cells, comparison, plots
+from jaxmeta.reporting import cells, comparison, looks, naming, plots
+from jaxmeta.reporting.findings import findings
 from jaxmeta.reporting.tables import ABSENT, number, scaled
 from jaxmeta.training.run_directory import write_text
 
@@ -85,15 +86,23 @@ COLUMNS = (
 )
 
 
-def write_html(path: Path, rows: Rows, missing: Iterable[str]) -> None:
-    """Writes the page.
+def write_html(
+    path: Path, rows: Rows, missing: Iterable[str], on_share: Callable[[float], None] = lambda share: None
+) -> None:
+    """Writes the page: the overview, which method for what, every family, and what is missing.
 
     Args:
       path: of the file.
       rows: of `comparison.rows`.
       missing: a sentence for all that is not there.
+      on_share: receives the share of the figures that is drawn, from 0 to 1.
     """
     import jinja2
+
+    names, families = _families(rows), []
+    for index, name in enumerate(names):
+        families.append(_family(f"family-{index}", name, [row for row in rows if row["family"] == name]))
+        on_share((index + 1) / len(names))
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxmeta.reporting"),
@@ -108,14 +117,13 @@ def write_html(path: Path, rows: Rows, missing: Iterable[str]) -> None:
         devices=", ".join(sorted({row["device"] for row in rows})),
         missing=list(missing),
         overview=_overview(rows),
-        figure=plots.as_svg(
+        figure=looks.as_svg(
             plots.plot_scores, rows, "overview", "Scores of all methods in all families, as in the table"
         ),
-        families=[
-            _family(f"family-{index}", name, [row for row in rows if row["family"] == name])
-            for index, name in enumerate(_families(rows))
-        ],
+        families=families,
         columns=COLUMNS,
+        findings=findings(rows),
+        looks=looks,
     )
     write_text(path, content)
 
@@ -137,9 +145,7 @@ def markdown(rows: Rows, missing: Iterable[str] = ()) -> str:
         best = [f"{number(written[0]['score'])} `{written[0]['name']}`" if written else ABSENT for written in known]
         lines.append(f"| a policy written for it | {' | '.join(best)} | |")
     stars = (
-        ["A method with a star receives privileged task information."]
-        if any(map(comparison.is_privileged, rows))
-        else []
+        ["A method with a star receives privileged task information."] if any(map(naming.is_privileged, rows)) else []
     )
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in [*stars, *missing])]).rstrip() + "\n"
 
@@ -152,11 +158,11 @@ def _family(anchor: str, name: str, rows: Rows) -> dict[str, Any]:
         "name": name,
         "anchor": anchor,
         "sentence": f"{numbers} {rows[0]['split']} tasks{seen}.".lstrip().capitalize(),
-        "figure": plots.as_svg(
+        "figure": looks.as_svg(
             plots.plot_comparison,
             rows,
             anchor,
-            f"{name}: learning speed, sample efficiency, generalisation and cost, as in the table",
+            f"{name}: learning speed, meta-training, generalisation and cost, as in the table",
         ),
         "rows": [
             {

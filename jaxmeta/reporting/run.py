@@ -20,7 +20,7 @@ from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import MetaLearner, MetaState, TaskDistribution
 from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.evaluation.evaluate import EvaluationOptions
-from jaxmeta.reporting import animation, cards, plots, progress, tables
+from jaxmeta.reporting import animation, cards, curves, progress, tables
 from jaxmeta.training import hub, jobs, learner_files, loop, pretrained
 from jaxmeta.training import seeds as multi_seed
 from jaxmeta.training.jobs import NOTHING, Job, RunOptions
@@ -71,7 +71,7 @@ class Run:
         return f"Run({', '.join(facts)})"
 
     def _repr_html_(self) -> str:
-        picture = plots.training_as_svg(self.log) if self.log else ""
+        picture = curves.training_as_svg(self.log) if self.log else ""
         return f"<p><code>{html.escape(repr(self))}</code></p>{picture}"
 
     @property
@@ -103,7 +103,7 @@ class Run:
         Raises:
           UsageError: nothing was logged.
         """
-        return plots.plot_training(self.log, path)
+        return curves.plot_training(self.log, path)
 
     def export(self, path: str | Path, *, member: int = 0) -> Path:
         """Writes the learner with its card as one file or folder, which `jaxmeta.load` and `jaxmeta evaluate` take.
@@ -271,7 +271,7 @@ def keep(run: Run, content: Evaluation) -> None:
     if run.path is not None:
         folder = RunDirectory(run.path)
         write_json(folder.evaluation, content)
-        plots.plot_adaptation(content, folder.picture("adaptation"))
+        curves.plot_adaptation(content, folder.picture("adaptation"))
 
 
 def _console() -> Console:

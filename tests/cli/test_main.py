@@ -22,7 +22,7 @@ from jaxmeta.core.config import kinds, records_of
 from jaxmeta.core.errors import NonFiniteError
 from jaxmeta.core.settings import paths_of, replaced, shortest
 from jaxmeta.evaluation import evaluate as evaluation
-from jaxmeta.reporting import catalogue, cells, inspection
+from jaxmeta.reporting import catalogue, inspection, pooling
 from jaxmeta.training import loop as training
 from jaxmeta.training import pretrained
 
@@ -187,7 +187,7 @@ def test_a_mistake_is_one_sentence_and_touches_nothing(folder, capsys, argv, sen
     ],
 )
 def test_what_cannot_be_written_is_refused_before_any_work(folder, capsys, monkeypatch, argv):
-    for module, name in ((training, "run_job"), (inspection, "plan"), (cells, "load_all")):
+    for module, name in ((training, "run_job"), (inspection, "plan"), (pooling, "load_all")):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("work began"))
     assert main(argv) == USAGE_STATUS
     out, err = capsys.readouterr()

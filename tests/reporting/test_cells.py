@@ -5,7 +5,7 @@ import json
 import pytest
 
 import jaxmeta
-from jaxmeta.reporting import cells
+from jaxmeta.reporting import cells, pooling
 from jaxmeta.training import jobs
 from jaxmeta.training import run_directory as runs
 from jaxmeta.training.run_directory import RunDirectory
@@ -100,7 +100,7 @@ def test_a_folder_without_results_is_refused(tmp_path):
 def test_cells_of_other_seeds_are_pooled_and_the_same_ones_count_once():
     made = {"device": "1 x gpu", "versions": {"jaxmeta": "0.0.1"}}
     first, second = boards.cell("maml", seeds=(0, 1)), boards.cell("maml", seeds=(2, 3), **made)
-    (pooled,), reported = cells.pooled([first, second, first])
+    (pooled,), reported = pooling.pooled([first, second, first])
     assert reported == []
     assert pooled["seeds"] == [0, 1, 2, 3]
     for point, one, other in zip(pooled["points"], first["points"], second["points"], strict=True):
@@ -119,11 +119,11 @@ def test_what_differs_by_more_than_its_seeds_is_not_pooled(changed):
     cell = boards.cell("maml", seeds=(3, 4), **{name: value for name, value in changed.items() if name != "tasks_seed"})
     if "tasks_seed" in changed:
         cell["points"] = [point | {"seed": changed["tasks_seed"]} for point in cell["points"]]
-    assert len(cells.pooled([boards.cell("maml"), cell])[0]) == 2
+    assert len(pooling.pooled([boards.cell("maml"), cell])[0]) == 2
 
 
 def test_the_same_seed_with_other_results_is_told():
-    (pooled,), (sentence,) = cells.pooled([boards.cell("maml"), boards.cell("maml", 0.6, commands=["jaxmeta again"])])
+    (pooled,), (sentence,) = pooling.pooled([boards.cell("maml"), boards.cell("maml", 0.6, commands=["jaxmeta again"])])
     assert pooled == boards.cell("maml")
     assert sentence == (
         "maml on grid_navi is there with seed 0, 1, 2 more than once, and not alike: the first counts, not that of "
@@ -135,7 +135,7 @@ def test_cells_that_share_seeds_share_their_time():
     first, second = boards.cell("maml", seeds=(0, 1)), boards.cell("maml", seeds=(0, 1, 2))
     for one, other in zip(first["points"], second["points"], strict=True):
         other |= {name: one[name] + other[name][2:] for name in cells.MEASURED}
-    (pooled,), reported = cells.pooled([first, second])
+    (pooled,), reported = pooling.pooled([first, second])
     assert (pooled["seeds"], reported) == ([0, 1, 2], [])
     assert pooled["training"]["seconds"] == pytest.approx(12.0 + 12.0 / 3)
 
@@ -155,7 +155,7 @@ def test_of_folders_without_results_each_is_told(tmp_path):
 def test_a_folder_without_results_is_told_beside_others(tmp_path):
     boards.write(tmp_path / "board", [boards.cell("maml")])
     (tmp_path / "empty").mkdir()
-    found, missing = cells.load_all([tmp_path / "empty", tmp_path / "board"])
+    found, missing = pooling.load_all([tmp_path / "empty", tmp_path / "board"])
     assert [cell["method"] for cell in found] == ["maml"]
     assert missing == [
         f"A folder to compare must hold an evaluated run, or cells of a scoreboard, got {str(tmp_path / 'empty')!r}."

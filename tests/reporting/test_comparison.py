@@ -9,7 +9,7 @@ from rich.console import Console
 from scipy import stats
 
 from jaxmeta.evaluation import statistics
-from jaxmeta.reporting import comparison, tables
+from jaxmeta.reporting import comparison, naming, tables
 from jaxmeta.reporting import html as report
 from tests import boards
 
@@ -133,7 +133,7 @@ def test_the_probability_of_improvement_counts_pairs_of_trainings():
         for one, other in itertools.product(scores[:, task], others[:, task])
     ]
     assert statistics.probability_of_improvement(scores, others) == pytest.approx(np.mean(wins))
-    made = comparison.improvements(comparison.named(boards.board(["grid_navi"])))
+    made = comparison.improvements(naming.named(boards.board(["grid_navi"])))
     assert made["maml"]["reptile"] == 1 - made["reptile"]["maml"] > 0.9
     assert "oracle" not in made
 

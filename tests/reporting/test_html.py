@@ -1,5 +1,6 @@
 """The page of `jaxmeta report`, and the table of a README; the page also in a browser, where there is one."""
 
+import itertools
 import json
 import re
 import shutil
@@ -49,6 +50,11 @@ def test_a_page_holds_all_it_needs(page):
     assert opened == []
     identifiers = re.findall(r'\bid="([^"]+)"', text)
     assert len(identifiers) == len(set(identifiers))
+
+
+def test_the_overview_comes_first_then_findings_families_and_what_is_missing(page):
+    headings = re.findall(r'<h2 id="([^"]+)"', page.read_text())
+    assert headings == ["overview", "findings-heading", "family-0", "family-1", "family-2", "missing-heading"]
 
 
 def test_every_cell_shows_its_command_and_what_is_missing_is_named(page):
@@ -194,3 +200,35 @@ def test_a_browser_shows_the_page_sorts_it_and_has_nothing_to_complain_of(page):
         browser.close()
     assert complaints == []
     assert asked == [page.as_uri()]
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_the_page_fits_every_screen_and_passes_the_rules_of_accessibility(page):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed")
+    complaints = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for scheme, width in itertools.product(("light", "dark"), (1400, 800, 390)):
+            shown = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            shown.on("console", lambda message: complaints.append(message.text))
+            shown.on("pageerror", lambda error: complaints.append(str(error)))
+            shown.goto(page.as_uri())
+            measure = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+            needed, there = shown.evaluate(measure)
+            assert needed <= there, f"something runs over at {width} pixels"
+            found = axe.Axe().run(shown)
+            assert found.violations_count == 0, f"{scheme}, {width}: {found.generate_report()}"
+            shown.close()
+        shown = browser.new_page()
+        shown.goto(page.as_uri())
+        column = shown.locator("#scores thead th").nth(1)
+        column.locator("button").focus()
+        shown.keyboard.press("Enter")
+        assert column.get_attribute("aria-sort") == "descending"
+        shown.keyboard.press("Space")
+        assert column.get_attribute("aria-sort") == "ascending"
+        browser.close()
+    assert complaints == []

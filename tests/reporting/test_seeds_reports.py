@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from jaxmeta.cli.main import USAGE_STATUS, main
 from jaxmeta.evaluation import evaluate as evaluation
 from jaxmeta.evaluation import statistics
-from jaxmeta.reporting import inspection, plots
+from jaxmeta.reporting import curves, inspection
 from jaxmeta.training import jobs
 from jaxmeta.training import seeds as multi_seed
 from tests import learners
@@ -135,9 +135,9 @@ def test_the_picture_shows_the_spread_of_members(tmp_path, monkeypatch):
         Axes, "fill_between", lambda axes, *band, **look: drawn.append(band) or fill(axes, *band, **look)
     )
     point = {"meta_step": 1, "env_steps": 10, "loss": 2.0, "return": 1.0}
-    plots.plot_training([point], tmp_path / "single.png")
+    curves.plot_training([point], tmp_path / "single.png")
     assert not drawn
-    plots.plot_training(
+    curves.plot_training(
         [{**point, "loss_by_member": [3.0, 1.0], "return_by_member": [0.5, 1.5]}], tmp_path / "both.png"
     )
     assert drawn == [([10], [0.5], [1.5]), ([10], [1.0], [3.0])]
