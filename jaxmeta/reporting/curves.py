@@ -108,9 +108,10 @@ def plot_adaptation(
     """
     from matplotlib.ticker import MaxNLocator
 
-    every = [evaluation] if isinstance(evaluation, Mapping) else list(evaluation)
-    require_records("evaluation", "be what jaxmeta.evaluate returns", every, ("algorithm", "returns", "baselines"))
-    require(len(every) > 0, "evaluation", "be at least one", every)
+    every = [evaluation] if isinstance(evaluation, Mapping) else evaluation
+    rule = "be what jaxmeta.evaluate returns"
+    require_records("evaluation", rule, every, ("algorithm", "returns", "baselines"))
+    require(len(every) > 0, "evaluation", rule, evaluation)
     first, look_of = every[0], {}
     reports: dict[str, Mapping[str, Any]] = dict(first["baselines"])
     for index, each in enumerate(every):
