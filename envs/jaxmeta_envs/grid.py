@@ -68,12 +68,12 @@ class Grid(environment.Environment[EnvState, P], Generic[P]):
         """Moves the agent; deterministic."""
         state = EnvState(time=state.time + 1, position=self.move(state.position, action, params))
         reward, terminated = self.reward(state.position, params), self.is_terminated(state, params)
-        return self.get_obs(state), state, reward, terminated, {"discount": self.discount(state, params)}
+        return self.get_obs(state, params), state, reward, terminated, {"discount": self.discount(state, params)}
 
     def reset_env(self, key: jax.Array, params: P) -> tuple[jax.Array, EnvState]:
         """Puts the agent on the start; deterministic."""
         state = EnvState(time=jnp.zeros((), jnp.int32), position=self.start(params))
-        return self.get_obs(state), state
+        return self.get_obs(state, params), state
 
     def get_obs(self, state: EnvState, params: P | None = None, key: jax.Array | None = None) -> jax.Array:
         """One-hot of the position, [size * size] float32, row by row."""

@@ -9,7 +9,7 @@ from jaxmeta.core.scenes import AGENT, EMPTY, GOAL, TRAIL, VALUES, WALL, Episode
 VALUE_ALPHA = 0.75
 
 
-def grid_scene(params: Any, size: int, goals: np.ndarray | None = None) -> Scene:
+def grid_scene(params: Any, size: int, goals: np.ndarray | None = None, picture: bool = False) -> Scene:
     """A task on a grid of `size` cells a side.
 
     Args:
@@ -17,6 +17,7 @@ def grid_scene(params: Any, size: int, goals: np.ndarray | None = None) -> Scene
       size: cells along a side.
       goals: (x, y) of the cells that may be the goal, [goals, 2], of which the belief is drawn: uniform over those that
         were not visited in this lifetime, and certain once the goal was found. None: no belief.
+      picture: observations are pictures of the walls and the agent, not positions.
     """
     from matplotlib.patches import Rectangle
 
@@ -42,7 +43,12 @@ def grid_scene(params: Any, size: int, goals: np.ndarray | None = None) -> Scene
         axes.plot(*walked.T, color=TRAIL, linewidth=2.5, solid_joinstyle="round", zorder=4)
         axes.plot(*walked[-1], "o", color=AGENT, markersize=min(16, 75 / size), zorder=5)
 
-    return Scene(background, moment, observations=np.eye(size**2, dtype=np.float32))
+    observations = np.eye(size**2, dtype=np.float32)
+    if picture:
+        agents = observations.reshape(-1, size, size)
+        walls = np.broadcast_to(np.asarray(params.walls, np.float32), agents.shape)
+        observations = np.stack([walls, agents], axis=-1)
+    return Scene(background, moment, observations)
 
 
 def belief(episode: Episode, t: int, goal: np.ndarray, goals: np.ndarray, size: int) -> np.ndarray:

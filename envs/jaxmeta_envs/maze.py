@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from gymnax.environments import spaces
 
 from jaxmeta.core.errors import require, require_known
 from jaxmeta.core.types import Key, TaskDistribution
@@ -62,8 +63,9 @@ class Maze(grid.Grid[EnvParams]):
     moves = ((0, 1), (1, 0), (0, -1), (-1, 0))
     """(x, y) displacement of the actions up, right, down, left."""
 
-    def __init__(self, size: int = 7):
+    def __init__(self, size: int = 7, picture: bool = False):
         super().__init__(size)
+        self.picture = picture
 
     @property
     def default_params(self) -> EnvParams:
@@ -81,9 +83,22 @@ class Maze(grid.Grid[EnvParams]):
         stays = params.walls[ahead[1], ahead[0]] | jnp.all(position == params.goal)
         return jnp.where(stays, position, ahead)
 
+    def get_obs(self, state: grid.EnvState, params: EnvParams | None = None, key: jax.Array | None = None) -> jax.Array:
+        """The agent's position, one-hot; or a picture, [size, size, 2] float32 by y and x: the walls, and the agent."""
+        position = super().get_obs(state)
+        if not self.picture:
+            return position
+        walls = (self.default_params if params is None else params).walls
+        return jnp.stack([walls.astype(jnp.float32), position.reshape(walls.shape)], axis=-1)
+
+    def observation_space(self, params: EnvParams) -> spaces.Box:
+        """One entry a cell, or two of a picture."""
+        shape = (self.size, self.size, 2) if self.picture else (self.size**2,)
+        return spaces.Box(0.0, 1.0, shape, jnp.float32)
+
 
 environment_of = functools.cache(Maze)
-"""The environment of a size: one instance each, since gymnax compiles anew for every instance."""
+"""The environment of a size and kind of observation: one instance each, since gymnax compiles anew for every other."""
 
 
 @functools.cache
@@ -152,13 +167,14 @@ def classify(params: EnvParams) -> jax.Array:
     return jnp.where(far, SPLITS.index("shifted"), near[jnp.sum(_odd(size, _walled(params.walls)))])
 
 
-def maze(size: int = 7, horizon: int = 40) -> TaskDistribution:
+def maze(size: int = 7, horizon: int = 40, observation: str = "position") -> TaskDistribution:
     """Find a hidden goal in an unknown maze; the walls, the start and the goal are the task.
 
     Args:
       size: cells along a side, odd and at least 5. The goal is 4 to size - 1 moves from the start, and size + 1 to
         size + 3 in `shifted`.
       horizon: steps of an episode, at least size + 3.
+      observation: `position`, which shows neither walls nor goal; or `picture`, of walls and agent without the goal.
 
     Raises:
       UsageError: an option out of range.
@@ -169,6 +185,8 @@ def maze(size: int = 7, horizon: int = 40) -> TaskDistribution:
     """
     require(size >= 5 and size % 2 == 1, "maze:size", "be odd and at least 5", size)
     require(horizon >= size + 3, "maze:horizon", f"be at least {size + 3}, the moves to the farthest goal", horizon)
+
+    require_known("maze:observation", observation, ("position", "picture"))
 
     def sample(key: Key, split: str) -> EnvParams:
         require_known("split", split, SPLITS)
@@ -188,7 +206,7 @@ def maze(size: int = 7, horizon: int = 40) -> TaskDistribution:
         ends = jnp.concatenate([params.start, params.goal]).astype(jnp.float32)
         return jnp.concatenate([_walled(params.walls).astype(jnp.float32), 2 * ends / (size - 1) - 1])
 
-    env = environment_of(size)
+    env = environment_of(size, observation == "picture")
     return TaskDistribution(
         name="maze",
         env=env,
@@ -199,7 +217,7 @@ def maze(size: int = 7, horizon: int = 40) -> TaskDistribution:
         describe=describe,
         oracle=functools.partial(grid.best_return, env),
         suggested={"agent.discount": 0.9},
-        scene=functools.partial(grid_rendering.grid_scene, size=size),
+        scene=functools.partial(grid_rendering.grid_scene, size=size, picture=observation == "picture"),
     )
 
 

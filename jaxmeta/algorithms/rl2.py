@@ -21,9 +21,11 @@ from jaxmeta.nets.memories import (
     ContentAddressed,
     ContentAddressedConfig,
     Memory,
+    OfPictures,
     Recurrent,
     RecurrentConfig,
 )
+from jaxmeta.nets.pictures import picture_of
 from jaxmeta.outer.ppo import PPOConfig, policy_optimisation
 from jaxmeta.rl.distributions import of_actions
 
@@ -127,6 +129,8 @@ def trained_in_context(
     lifetime, actions = config.adaptation.within(tasks.horizon), of_actions(spec)
     trial = outer.trial(lifetime)
     network = network_of(actions.size, trial.num_adaptations * trial.rollout_length)
+    if picture := picture_of(spec):
+        network = OfPictures(network, picture)
     learner = in_context(network, spec, actions)
     init, update = policy_optimisation(
         Runner(tasks.env, learner), actions, trial, outer, config.meta_steps, tasks.horizon

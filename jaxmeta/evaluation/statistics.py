@@ -145,11 +145,10 @@ def _batches() -> list[int]:
 
 
 def _trimmed_means(samples: np.ndarray, trim: float) -> np.ndarray:
-    """Of each of several [seeds, tasks]: `stats.trim_mean`, without its handling of NaN, which takes half the time."""
+    """Of each of several [seeds, tasks]: `stats.trim_mean` by a sort, in a third of the time of its partition."""
     flat = samples.reshape(len(samples), -1)
     cut = int(trim * flat.shape[1])
-    kept = flat.shape[1] - cut
-    return np.mean(np.partition(flat, (cut, kept - 1), axis=1)[:, cut:kept], axis=1)
+    return np.mean(np.sort(flat, axis=1)[:, cut : flat.shape[1] - cut], axis=1)
 
 
 def _percentiles(values: Sequence[np.ndarray]) -> list[float]:

@@ -2,7 +2,8 @@
 
 `networks` has those of Q-learners and policies, `memories` the networks with memory (recurrent, with external
 memory, attentive), `encoders` what reads a set of transitions, `generators` what puts out the parameters of another
-network; `layers` are their parts.
+network; `pictures` has the convolution for
+observations that are pictures, `layers` the parts.
 """
 
 import lazy_loader

@@ -1,6 +1,7 @@
 """Networks with a memory, for learners whose memory does the learning, as Flax modules."""
 
 import functools
+import math
 import operator
 from typing import Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from jaxmeta.core.config import Config, Count, Natural
 from jaxmeta.core.errors import require
 from jaxmeta.core.types import Key, Params
 from jaxmeta.nets.layers import dense, float_dtype, layer_norm
+from jaxmeta.nets.pictures import FILTERS, Convolution, Shape
 
 CELLS = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
@@ -129,6 +131,41 @@ class Recurrent(Memory):
             select = dense(self.width, bias_init=nn.initializers.ones, name="select")(features)
             output = select * dense(self.width, name="read")(output)
         return memory, *_policy_and_value(self.outputs, output)
+
+
+class OfPictures(Memory):
+    """A memory that sees pictures: those before and after a step, at either end of its features, are convolved first.
+
+    Attributes:
+      memory: reads the encoded features.
+      picture: (H, W, C).
+    """
+
+    memory: Memory
+    picture: Shape
+
+    def setup(self):
+        """One convolution for both pictures."""
+        self.convolution = Convolution()
+
+    def initial_memory(self):
+        """As of the memory."""
+        return self.memory.initial_memory()
+
+    def initial_parameters(self, key, features):
+        """Draws those of the convolution, and those of the memory as it draws them itself."""
+        convolution_key, memory_key = jax.random.split(key)
+        own = Convolution(parent=None).init(convolution_key, jnp.zeros(self.picture, features.dtype))
+        shown = jnp.zeros(features.size + 2 * (math.prod(self.picture[:2]) * FILTERS - math.prod(self.picture)))
+        inner = self.memory.clone(parent=None).initial_parameters(memory_key, shown.astype(features.dtype))
+        return {"params": {"convolution": own["params"], "memory": inner["params"]}}
+
+    def unroll(self, memory, features):
+        """The memory, over steps whose pictures are encoded all at once."""
+        size = math.prod(self.picture)
+        before, between, now = jnp.split(features, [size, features.shape[1] - size], axis=1)
+        encode = jax.vmap(lambda flat: self.convolution(flat.reshape(self.picture)))
+        return self.memory.unroll(memory, jnp.concatenate([encode(before), between, encode(now)], axis=1))
 
 
 class Slots(NamedTuple):

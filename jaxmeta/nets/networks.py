@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import PyTree, Spec
 from jaxmeta.nets.layers import dense
+from jaxmeta.nets.pictures import Shape, encoded
 
 
 def features_of(spec: Spec, observation: PyTree) -> jax.Array:
@@ -27,11 +28,13 @@ class QNetwork(nn.Module):
       num_actions: A.
       hidden: width of each ReLU layer.
       dueling: value and advantage heads, q = v + a - mean(a) (Wang et al., 2016).
+      picture: shape of an observation that is a picture, which is convolved first.
     """
 
     num_actions: int
     hidden: tuple[int, ...]
     dueling: bool = False
+    picture: Shape = ()
 
     @nn.compact
     def __call__(self, features, structure=None):
@@ -39,6 +42,7 @@ class QNetwork(nn.Module):
 
         Where a `structure` is given, [layers] float32, only so much of each hidden layer takes part, see `taking_part`.
         """
+        features = encoded(features, self.picture)
         for layer, width in enumerate(self.hidden):
             features = nn.relu(dense(width, name=f"torso_{layer}")(features))
             if structure is not None:
@@ -91,17 +95,19 @@ class PolicyNetwork(nn.Module):
       hidden: width of each tanh layer.
       scales: numbers that do not depend on it, appended; logarithms of standard deviations.
       initial_scale: standard deviation at first.
+      picture: shape of an observation that is a picture, which is convolved first.
     """
 
     outputs: int
     hidden: tuple[int, ...]
     scales: int = 0
     initial_scale: float = 1.0
+    picture: Shape = ()
 
     @nn.compact
     def __call__(self, features):
         """Maps features [D] float32 to numbers [N + scales] float32, the first N near zero at first."""
-        features = _tanh_layers(features, self.hidden)
+        features = _tanh_layers(encoded(features, self.picture), self.hidden)
         numbers = dense(self.outputs, kernel_init=nn.initializers.orthogonal(0.01), name="head")(features)
         if not self.scales:
             return numbers
@@ -114,14 +120,16 @@ class ValueNetwork(nn.Module):
 
     Attributes:
       hidden: width of each tanh layer.
+      picture: shape of an observation that is a picture, which is convolved first.
     """
 
     hidden: tuple[int, ...]
+    picture: Shape = ()
 
     @nn.compact
     def __call__(self, features):
         """Maps features [D] float32 to a value [] float32."""
-        return dense(1, name="head")(_tanh_layers(features, self.hidden))[0]
+        return dense(1, name="head")(_tanh_layers(encoded(features, self.picture), self.hidden))[0]
 
 
 def _tanh_layers(features, hidden):

@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito (2008), distinguishable with every kind of co
 colours in a table as in a figure; text in them has a contrast of at least 4.5 to 1 on its background.
 """
 
+import functools
 import html
 import io
 import re
@@ -82,14 +83,28 @@ def figure(
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     with rc_context(PLOT_STYLE):
-        drawn = Figure(figsize=size, layout="constrained")
+        drawn = _figure_class()(figsize=size, layout="constrained")
         FigureCanvasAgg(drawn)
         yield list(drawn.subplots(lines, columns, squeeze=False).flat)
         if path is not None:
             drawn.savefig(path, **options)
+
+
+@functools.cache
+def _figure_class() -> type["Figure"]:
+    from matplotlib.figure import Figure
+
+    class Drawing(Figure):
+        """A figure that a notebook shows, whether pyplot is imported there or not."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=100)
+            return buffer.getvalue()
+
+    return Drawing
 
 
 def figure_of(all_axes: Sequence["Axes"]) -> "Figure":

@@ -12,6 +12,7 @@ from jaxmeta.reporting.looks import GREY, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 VERDICTS: dict[str, dict[str, Any]] = {"better": {"color": looks.BETTER}, "worse": {"color": looks.WORSE}}
 UNDECIDED: dict[str, Any] = {"color": GREY, "markerfacecolor": "white"}
@@ -21,7 +22,7 @@ DASHES = ((1, 1), (4, 1), (3, 1, 1, 1), (5, 2, 1, 2), (2, 2))
 """Of references, which are grey."""
 
 
-def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) -> None:
+def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any = None, **options: Any) -> "Figure":
     """Draws what methods and baselines score in every family, with intervals.
 
     They stand in the order of `comparison.overall`. A dashed line is the family's best baseline, a dotted one the best
@@ -29,8 +30,11 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
 
     Args:
       rows: as `jaxmeta.compare` returns them.
-      path: where to, or an open file.
+      path: where to write it, ending in `.png`, `.pdf` or `.svg`, or an open file; None writes nothing.
       **options: of matplotlib's `savefig`.
+
+    Returns:
+      The figure.
     """
     _require_rows(rows)
     scored = [row for row in rows if row["kind"] != "reference" and row["score"] is not None]
@@ -58,6 +62,7 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) ->
             axes.set_ylim(min(heights.values()) - 0.6, 0.6)
             axes.set_yticks(list(heights.values()), [name if axes is all_axes[0] else "" for _, name in heights])
             axes.tick_params(axis="y", length=0)
+    return looks.figure_of(all_axes)
 
 
 def _require_rows(rows: Any) -> None:
@@ -74,13 +79,16 @@ def _including(values: Iterable[float], margin: float = 0.08) -> tuple[float, fl
     return min(every) - margin, max(every) + margin
 
 
-def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any) -> None:
+def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any = None, **options: Any) -> "Figure":
     """Draws how fast methods of a family learn, how much training that took, how they generalise, and what they cost.
 
     Args:
       rows: of one family, as `jaxmeta.compare` returns them.
-      path: where to, or an open file.
+      path: where to write it, ending in `.png`, `.pdf` or `.svg`, or an open file; None writes nothing.
       **options: of matplotlib's `savefig`.
+
+    Returns:
+      The figure.
     """
     _require_rows(rows)
     learners = [row for row in rows if row["kind"] != "reference"]
@@ -92,6 +100,7 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Any, **options: Any
         _cost(cost, learners, look_of)
         handles = dict(zip(*reversed(learning.get_legend_handles_labels()), strict=True))
         learning.figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+    return looks.figure_of([learning])
 
 
 Rows = Sequence[Mapping[str, Any]]

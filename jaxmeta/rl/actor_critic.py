@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxmeta.core.config import AgentConfig, Count, Fraction, NonNegative, Positive
 from jaxmeta.core.types import Agent, Hyperparams, Key, Params, Percept, Rollout, Spec
 from jaxmeta.nets.networks import PolicyNetwork, ValueNetwork, features_of, nothing_seen
+from jaxmeta.nets.pictures import picture_of
 from jaxmeta.rl import losses
 from jaxmeta.rl.advantages import generalised_advantage, linear_baseline, normalised
 from jaxmeta.rl.distributions import of_actions
@@ -59,8 +60,9 @@ def actor_critic(spec: Spec, config: ActorCriticConfig) -> Agent:
     """
     actions = of_actions(spec)
     scales = actions.size // 2 if spec.num_actions is None else 0
-    network = PolicyNetwork(actions.size - scales, config.hidden, scales, config.initial_scale)
-    value_network = ValueNetwork(config.hidden)
+    picture = picture_of(spec)
+    network = PolicyNetwork(actions.size - scales, config.hidden, scales, config.initial_scale, picture)
+    value_network = ValueNetwork(config.hidden, picture)
     learned_value = config.baseline == "value"
 
     def over_rollout(function):

@@ -11,6 +11,7 @@ from jaxmeta.core.config import TRACED, AgentConfig, Count, Fraction, Natural, N
 from jaxmeta.core.errors import UsageError, Words
 from jaxmeta.core.types import Agent, Experience, Hyperparams, Key, Params, Percept, Spec
 from jaxmeta.nets.networks import WHOLE, QNetwork, QTable, features_of, nothing_seen
+from jaxmeta.nets.pictures import picture_of
 from jaxmeta.rl import losses
 from jaxmeta.rl.distributions import of_actions
 
@@ -72,7 +73,7 @@ def dqn(spec: Spec, config: DQNConfig) -> Agent:
 
     Reference: Mnih et al. (2015); Hessel et al. (2018).
     """
-    network = QNetwork(_num_actions(spec, "dqn"), config.hidden, config.dueling)
+    network = QNetwork(_num_actions(spec, "dqn"), config.hidden, config.dueling, picture_of(spec))
     return q_learner(spec, network, config, len(config.hidden) if config.structure else 0)
 
 

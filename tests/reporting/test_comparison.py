@@ -175,3 +175,10 @@ def test_a_learner_in_context_has_no_agent(tmp_path):
     assert line.split()[1] == tables.ABSENT
     report.write_html(tmp_path / "page.html", list(rows.values()), [])
     assert ">None<" not in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(("seeds", "tasks", "trim"), [(5, 64, 0.25), (1, 7, 0.25), (3, 5, 0.0)])
+def test_trimmed_means_of_resamples_are_those_of_scipy(seeds, tasks, trim):
+    samples = np.random.default_rng(0).normal(size=(20, seeds, tasks))
+    expected = [stats.trim_mean(sample.ravel(), trim) for sample in samples]
+    np.testing.assert_allclose(statistics._trimmed_means(samples, trim), expected, rtol=1e-12, atol=1e-12)

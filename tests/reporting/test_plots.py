@@ -256,3 +256,7 @@ def test_runs_are_drawn_by_their_curves(figures, tmp_path):
     (line,) = training.lines
     np.testing.assert_array_equal(line.get_xdata(), [10, 20])
     np.testing.assert_array_equal(line.get_ydata(), [2.0, 3.0])
+
+
+def test_a_notebook_shows_a_figure_without_pyplot():
+    assert curves.plot_curves({"rl2": log_of(2.0)})._repr_png_().startswith(b"\x89PNG")
