@@ -3,10 +3,11 @@
     animation = animate(run, task=3)
     animation.save("adapt.gif")
 
-Matplotlib writes them, without a display: GIF by Pillow, HTML with the frames inside, MP4 by ffmpeg, PNG as a still.
+They are drawn without a display: GIF by Pillow, HTML with the frames inside, MP4 by ffmpeg, PNG as a still.
 """
 
 import base64
+import io
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from jaxmeta.core.errors import UsageError, Words, require, require_known
 from jaxmeta.core.scenes import Episode, Scene
 from jaxmeta.core.types import MetaLearner, PyTree, TaskDistribution
 from jaxmeta.evaluation import lifetimes
+from jaxmeta.training.run_directory import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,6 +74,9 @@ class Animation:
             draw(len(self.frames) - 1)
             figure.savefig(path, dpi=DPI)
             return path
+        if kind == "html":
+            write_text(path, self._page(figure, draw, on_share))
+            return path
         from matplotlib import rc_context
         from matplotlib.animation import FuncAnimation, PillowWriter
 
@@ -80,15 +85,26 @@ class Animation:
         on_frame = lambda index, count: on_share(min(1.0, (index + 1) / len(held)))  # noqa: E731
         if kind == "gif":
             moving.save(path, writer=PillowWriter(fps=FRAMES_PER_SECOND), dpi=DPI, progress_callback=on_frame)
-        elif kind == "mp4":
+        else:
             with rc_context({"animation.ffmpeg_path": ffmpeg()}):
                 moving.save(path, writer="ffmpeg", fps=FRAMES_PER_SECOND, dpi=DPI, progress_callback=on_frame)
-        else:
-            with rc_context({"animation.embed_limit": 100, "savefig.dpi": DPI}):
-                page = moving.to_jshtml(fps=FRAMES_PER_SECOND, default_mode="loop")
-            head = f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{self.title}</title>'
-            path.write_text(f"{head}{page}</html>", encoding="utf-8")
         return path
+
+    def _page(self, figure: "Figure", draw: Callable[[int], list], on_share: OnShare) -> str:
+        """A page with all frames inside, which fetches nothing."""
+        import jinja2
+
+        frames = []
+        for index in range(len(self.frames)):
+            draw(index)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=DPI)
+            frames.append(base64.b64encode(buffer.getvalue()).decode())
+            on_share((index + 1) / len(self.frames))
+        loader = jinja2.PackageLoader("jaxmeta.reporting")
+        template = jinja2.Environment(loader=loader, autoescape=True).get_template("animation.html.j2")
+        milliseconds = round(1000 / FRAMES_PER_SECOND)
+        return template.render(title=self.title, frames=frames, held=HELD, milliseconds=milliseconds)
 
     def _figure(self) -> tuple["Figure", Callable[[int], list]]:
         """The figure with what does not move, and a function that draws a frame into it."""
@@ -119,6 +135,9 @@ class Animation:
                 self.scene.moment(axes, episode, step)
             return []
 
+        draw(0)
+        figure.canvas.draw()
+        figure.set_layout_engine("none")  # one layout for all frames, so that nothing moves but what is drawn
         return figure, draw
 
 
